@@ -1,0 +1,219 @@
+"""The exported model on disk: a folder that can be trusted, or is refused with the reason.
+
+    model.onnx      z float32 [N, z_dim] (+ label int64 [N], + psi float32 [N]) -> image uint8 NHWC
+    manifest.json   `models.manifest`: the contract, the origin, the figures, a digest of every file
+    golden.npz      seeds (+ labels) and the images that this model must give
+    samples.png  card.md    for people
+
+Knows how to write, open and verify such a folder; no torch, no repository, no server.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import BundleError
+from models.generator import Generate, Images
+from models.latents import latents
+from models.manifest import FileEntry, Manifest, decode, encode
+
+GOLDEN_TOLERANCE = 2  # in 8-bit steps: other processors round other sums
+REQUIRED_FILES = ("model.onnx", "golden.npz", "samples.png", "card.md")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Images that the model must give.
+
+    seeds [N] uint64; labels [N] int64, None where the model takes none; images [N, H, W, C].
+    """
+
+    seeds: npt.NDArray[np.uint64]
+    labels: npt.NDArray[np.int64] | None
+    images: Images
+
+    def to_bytes(self) -> bytes:
+        """As a compressed .npz archive."""
+        arrays: dict[str, npt.NDArray[Any]] = {"seeds": self.seeds, "images": self.images}
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder whose manifest was read. `verify` says whether the rest keeps its word."""
+
+    path: Path
+    manifest: Manifest
+    digest: str  # sha256 of manifest.json, which holds the digest of every other file: the identity
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Reads the manifest only.
+
+        Raises:
+            BundleError: there is no readable manifest, or it is of a newer schema.
+        """
+        file = path / MANIFEST
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{file}: {error.strerror}; a bundle needs a manifest") from error
+        return cls(path, decode(data, str(file)), hashlib.sha256(data).hexdigest())
+
+    @property
+    def model_path(self) -> Path:
+        """Where model.onnx lies."""
+        return self.path / "model.onnx"
+
+    @cached_property
+    def golden(self) -> Golden:
+        """The golden images.
+
+        Raises:
+            BundleError: the file can't be read, or doesn't fit the manifest.
+        """
+        file = self.path / "golden.npz"
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                labels = archive.get("labels")
+                golden = Golden(seeds=archive["seeds"], labels=labels, images=archive["images"])
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{file}: {error}; export the model again") from error
+        self._check_shapes(golden, file)
+        return golden
+
+    def verify_files(self) -> None:
+        """Compares every file with the manifest.
+
+        Raises:
+            BundleError: a file is missing, or its size or digest differs.
+        """
+        missing = [name for name in REQUIRED_FILES if name not in self.manifest.files]
+        if missing:
+            raise BundleError(f"{self.path / MANIFEST}: files lacks {', '.join(missing)}")
+        for name, entry in self.manifest.files.items():
+            found = _file_entry(self.path / name)
+            if found != entry:
+                raise BundleError(
+                    f"{self.path / name}: {_difference(found, entry)}; "
+                    "the file was altered after export: publish the model again"
+                )
+
+    def verify_golden(self, generate: Generate) -> int:
+        """Makes the golden images again.
+
+        Args:
+            generate: the model, on whatever device it will run.
+
+        Returns:
+            The largest difference in 8-bit steps.
+
+        Raises:
+            BundleError: it is above GOLDEN_TOLERANCE, or the images have another shape.
+        """
+        golden = self.golden
+        z = latents(golden.seeds, self.manifest.z_dim)
+        psi = np.ones(len(z), dtype=np.float32) if self.manifest.has_mapping else None
+        images = generate(z, golden.labels, psi)
+        if images.shape != golden.images.shape:
+            raise BundleError(
+                f"{self.model_path}: gave images of shape {list(images.shape)}, "
+                f"golden.npz holds {list(golden.images.shape)}; export the model again"
+            )
+        difference = int(np.abs(images.astype(np.int16) - golden.images).max())
+        if difference > GOLDEN_TOLERANCE:
+            raise BundleError(
+                f"{self.model_path}: golden images differ by up to {difference}/255, allowed are "
+                f"{GOLDEN_TOLERANCE}/255; the model does not run here as it did when exported"
+            )
+        return difference
+
+    def _check_shapes(self, golden: Golden, file: Path) -> None:
+        image = self.manifest.image
+        num = len(golden.seeds)
+        fits = (
+            num > 0
+            and golden.seeds.dtype == np.uint64
+            and golden.images.dtype == np.uint8
+            and golden.images.shape == (num, image.height, image.width, image.channels)
+            and (golden.labels is not None) == self.manifest.conditional
+            and (golden.labels is None or golden.labels.shape == (num,))
+        )
+        if not fits:
+            raise BundleError(f"{file}: its arrays don't fit the manifest; export the model again")
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Writes a complete bundle into a new folder, each file flushed to the disk.
+
+    Args:
+        path: the folder; made here, must not exist.
+        manifest: its `files` is filled in here.
+        files: content by name; must hold REQUIRED_FILES.
+
+    Raises:
+        BundleError: a required file is not given, or the manifest contradicts itself.
+    """
+    missing = [name for name in REQUIRED_FILES if name not in files]
+    if missing:
+        raise BundleError(f"{path}: a bundle needs {', '.join(missing)}")
+    entries = {name: _entry(data) for name, data in files.items()}
+    data = encode(msgspec.structs.replace(manifest, files=entries))
+    decode(data, str(path / MANIFEST))  # never write what could not be read again
+    path.mkdir(parents=True)
+    for name, content in files.items():
+        write_synced(path / name, content)
+    write_synced(path / MANIFEST, data)
+    sync_folder(path)
+    return Bundle.open(path)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and waits until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def _file_entry(path: Path) -> FileEntry:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return FileEntry(sha256=digest, size_bytes=file.tell())
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; publish the model again") from error
+
+
+def _difference(found: FileEntry, expected: FileEntry) -> str:
+    if found.size_bytes != expected.size_bytes:
+        return f"holds {found.size_bytes} bytes, the manifest says {expected.size_bytes}"
+    return f"sha256 is {found.sha256[:16]}..., the manifest says {expected.sha256[:16]}..."

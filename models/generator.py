@@ -1,0 +1,51 @@
+"""A bundle's model.onnx on the CPU: the reference that golden images and evaluations are made with.
+
+Plain ONNX Runtime, one session, any batch. The server's engine (buckets, devices, IO binding) is
+another thing and lives in serving; it must give what this gives.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+Images = npt.NDArray[np.uint8]
+
+
+class Generate(Protocol):
+    """Anything that turns latents into images."""
+
+    def __call__(
+        self,
+        z: npt.NDArray[np.float32],
+        label: npt.NDArray[np.int64] | None = None,
+        psi: npt.NDArray[np.float32] | None = None,
+    ) -> Images:
+        """Z [N, z_dim], label [N] and psi [N], as the model needs, to images [N, H, W, C] uint8."""
+        ...
+
+
+class CpuGenerator:
+    """model.onnx behind ONNX Runtime's CPU provider."""
+
+    def __init__(self, path: Path, *, num_threads: int = 0) -> None:
+        """path: the .onnx file. num_threads: 0 lets ONNX Runtime take every core."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._inputs = [argument.name for argument in self._session.get_inputs()]
+
+    def __call__(
+        self,
+        z: npt.NDArray[np.float32],
+        label: npt.NDArray[np.int64] | None = None,
+        psi: npt.NDArray[np.float32] | None = None,
+    ) -> Images:
+        """Implements `Generate`."""
+        given = {"z": z, "label": label, "psi": psi}
+        feed = {name: given[name] for name in self._inputs}
+        images: Images = self._session.run(["image"], feed)[0]
+        return images

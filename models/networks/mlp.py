@@ -1,0 +1,87 @@
+"""The founding article's pair of perceptrons.
+
+G: z - 256 - ReLU - pixels - Tanh. D: pixels - 256 - LeakyReLU(0.2) - Dropout(0.3) - 1. The
+article's closing Sigmoid is left to the loss, which takes logits: log(1 - sigmoid(x)) then never
+reaches -inf.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from models.networks.family import Family, ImageShape, family
+
+
+class MLPGenerator(nn.Module):
+    """[N, z_dim] to [N, C, H, W] in [-1, 1]."""
+
+    def __init__(self, shape: ImageShape, z_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.image_size = (shape.channels, shape.resolution, shape.resolution)
+        num_pixels = shape.channels * shape.resolution**2
+        self.layers = nn.Sequential(
+            nn.Linear(z_dim, hidden), nn.ReLU(), nn.Linear(hidden, num_pixels), nn.Tanh()
+        )
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `models.networks`; takes no label."""
+        img: Tensor = self.layers(z)
+        return img.view(-1, *self.image_size)
+
+
+class MLPDiscriminator(nn.Module):
+    """[N, C, H, W] to logits [N]."""
+
+    def __init__(self, shape: ImageShape, hidden: int, dropout: float) -> None:
+        super().__init__()
+        num_pixels = shape.channels * shape.resolution**2
+        self.layers = nn.Sequential(
+            nn.Linear(num_pixels, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `models.networks`; takes no label."""
+        logits: Tensor = self.layers(img.flatten(1))
+        return logits.squeeze(1)
+
+
+@family("mlp")
+@dataclass(frozen=True, kw_only=True)
+class MLP(Family):
+    """The article's perceptrons, 100-256-784 and 784-256-1 as it has them."""
+
+    z_dim: int = 100
+    """Width of the latent."""
+    hidden: int = 256
+    """Units of each player's hidden layer."""
+    dropout: float = 0.3
+    """Share of D's hidden units dropped in training, in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        """Refuses options that make no network."""
+        super().__post_init__()
+        if self.hidden < 1:
+            raise ValueError(f"hidden is {self.hidden}, must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, must lie in [0, 1)")
+
+    def check(self, shape: ImageShape) -> None:
+        """Raises ValueError for labels: this pair is unconditional."""
+        if shape.num_classes:
+            raise ValueError(
+                f"the family 'mlp' takes no labels, the data has {shape.num_classes} classes; "
+                "choose the family 'dcgan', or train unconditionally"
+            )
+
+    def generator(self, shape: ImageShape) -> nn.Module:
+        """A freshly initialised G."""
+        self.check(shape)
+        return MLPGenerator(shape, self.z_dim, self.hidden)
+
+    def discriminator(self, shape: ImageShape) -> nn.Module:
+        """A freshly initialised D."""
+        self.check(shape)
+        return MLPDiscriminator(shape, self.hidden, self.dropout)
