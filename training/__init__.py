@@ -1,0 +1,4 @@
+"""Data to G_ema to bundle: training of generative adversarial networks.
+
+Imports models; never serving.
+"""

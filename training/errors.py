@@ -1,0 +1,42 @@
+"""What can go wrong in a training: one hierarchy, each error with the exit code of the process.
+
+A message names the offending field, the value given, what is allowed and the remedy.
+"""
+
+from typing import ClassVar
+
+
+class TrainingError(Exception):
+    """Any failure that a run ends with on purpose: message on stderr, no traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(TrainingError):
+    """An option that makes no training, alone or beside another."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(TrainingError):
+    """Data that can't be found, read or used."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class CheckpointError(TrainingError):
+    """A run that can't be resumed: nothing to resume from, or it was of another architecture."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class NonFiniteError(TrainingError):
+    """A loss or gradient that is not finite; the weights were not updated by it."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class ExportError(TrainingError):
+    """A generator that can't be exported, or whose ONNX file doesn't give what torch gives."""
+
+    exit_code: ClassVar[int] = 6
