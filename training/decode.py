@@ -1,0 +1,197 @@
+"""Image files and arrays to square uint8 pixels of one size: decoded in parallel, faults reported.
+
+Pillow resizes in integer arithmetic, so the pixels (and a dataset's fingerprint) are the same on
+every machine. Knows images; not which dataset they are from.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from training.errors import DataError
+
+Pixels = npt.NDArray[np.uint8]
+
+_AT_A_TIME = 1024  # encoded images read ahead of the decoders
+_PROGRESS_AFTER_S = 2.0
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file, or the bytes of one; name is what a report calls it."""
+
+    name: str
+    source: Path | bytes
+    label: int = 0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """images [N, C, R, R] uint8, labels [N] int64, and "name: reason" for each that was skipped."""
+
+    images: Pixels
+    labels: npt.NDArray[np.int64]
+    skipped: tuple[str, ...]
+
+
+def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: int) -> Decoded:
+    """Decodes images in parallel: shorter side to the resolution (antialiased), centre cropped.
+
+    Args:
+        encoded: the images; num of them at most.
+        num: how many, for the memory to reserve and the progress line.
+        resolution: height and width wanted, in pixels.
+        channels: 1 (grey, ITU-R 601 luma) or 3 (RGB; transparency is put on white).
+
+    Raises:
+        DataError: num images don't fit into memory.
+    """
+    images = reserve(num, resolution, channels)
+    labels = np.empty(num, dtype=np.int64)
+    skipped: list[str] = []
+    progress = _Progress(num)
+
+    def one(item: Encoded) -> Pixels | str:
+        return _decode_one(item, resolution, channels)
+
+    with _strict_about_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        count = 0
+        for chunk in _chunks(encoded):
+            for item, result in zip(chunk, pool.map(one, chunk), strict=True):
+                if isinstance(result, str):
+                    skipped.append(f"{item.name}: {result}")
+                else:
+                    images[count], labels[count] = result, item.label
+                    count += 1
+            progress.show(count + len(skipped))
+    progress.end()
+    return Decoded(images[:count], labels[:count], tuple(skipped))
+
+
+def fit(images: Pixels, *, resolution: int, channels: int) -> Pixels:
+    """Arrays [N, H, W, C] uint8 to [N, channels, resolution, resolution], as `decode` does it.
+
+    Raises:
+        DataError: they don't fit into memory.
+    """
+    if images.shape[1:] == (resolution, resolution, channels):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    out = reserve(len(images), resolution, channels)
+
+    def one(image: Pixels) -> Pixels:
+        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+        return _square(picture, resolution, channels)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for i, pixels in enumerate(pool.map(one, images)):
+            out[i] = pixels
+    return out
+
+
+def reserve(num: int, resolution: int, channels: int) -> Pixels:
+    """An uninitialised array [num, channels, resolution, resolution] uint8.
+
+    Raises:
+        DataError: this machine's memory can't hold it.
+    """
+    needed = num * channels * resolution**2
+    available = _available_bytes()
+    if needed > available:
+        raise DataError(
+            f"data.resolution is {resolution}: {num} images of {channels}x{resolution}x{resolution}"
+            f" bytes need {needed / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are "
+            "available; set a smaller --data.resolution, or take fewer images"
+        )
+    return np.empty((num, channels, resolution, resolution), dtype=np.uint8)
+
+
+def _decode_one(item: Encoded, resolution: int, channels: int) -> Pixels | str:
+    """The pixels [C, R, R], or the reason why there are none."""
+    try:
+        source = io.BytesIO(item.source) if isinstance(item.source, bytes) else item.source
+        with Image.open(source) as image:
+            if image.format == "JPEG":  # decodes at 1/2, 1/4 or 1/8 where that is enough
+                image.draft(None, (2 * resolution, 2 * resolution))
+            return _square(ImageOps.exif_transpose(image), resolution, channels)
+    except UnidentifiedImageError:
+        return "not an image that Pillow can read"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return "more pixels than an honest image has (decompression bomb)"
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:  # a decoder that is fed rubbish may raise anything
+        return f"{type(error).__name__}: {error}"
+
+
+def _square(image: Image.Image, resolution: int, channels: int) -> Pixels:
+    mode = "L" if channels == 1 else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    elif image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode != mode:
+        image = image.convert(mode)
+    if image.size != (resolution, resolution):
+        image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def _strict_about_bombs() -> Iterator[None]:
+    """Within: Pillow's decompression bomb warning is an error, its others are silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _chunks(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    iterator = iter(encoded)
+    while chunk := list(itertools.islice(iterator, _AT_A_TIME)):
+        yield chunk
+
+
+def _available_bytes() -> int:
+    """Memory that this process may still take: the machine's, or its control group's if less."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        available = min(available, int(text))
+    return available
+
+
+class _Progress:
+    """A line on stderr for what takes longer than a moment."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._start_s = time.monotonic()
+        self._shown = False
+
+    def show(self, done: int) -> None:
+        if time.monotonic() - self._start_s < _PROGRESS_AFTER_S or not sys.stderr.isatty():
+            return
+        self._shown = True
+        print(f"\rdecoding images: {done} of {self._total}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown:
+            print(file=sys.stderr)
