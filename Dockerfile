@@ -1,0 +1,98 @@
+# Two images of one distribution. podman and docker build it alike:
+#
+#   podman build --target serve -t saddlepoint-serve .                              ONNX Runtime on the CPU
+#   podman build --target serve --build-arg RUNTIME=cuda -t saddlepoint-serve .     ... and on CUDA
+#   podman build --target train -t saddlepoint-train .
+#
+# The base needs nothing but Python >= 3.11 with venv and pip, wherever they lie. In production name it
+# by digest: --build-arg PYTHON_IMAGE=docker.io/library/python@sha256:...
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+# What every stage shares: no bytecode at run time (the root is read-only), no cwd on sys.path.
+FROM ${PYTHON_IMAGE} AS base
+ENV PATH=/opt/saddlepoint/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONSAFEPATH=1 \
+    PYTHONUNBUFFERED=1
+
+
+# Installs into /opt/saddlepoint, which has no pip; /opt/build does the work and is left behind.
+FROM base AS build
+# A folder of wheels, for a build with no network: --build-arg PIP_FIND_LINKS=/wheels --volume $PWD/wheels:/wheels
+ARG PIP_FIND_LINKS=
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY requirements/build.txt requirements/
+RUN python3 -m venv /opt/build \
+ && /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt \
+ && python3 -m venv --without-pip /opt/saddlepoint
+
+
+FROM build AS build-serve
+ARG RUNTIME=cpu
+COPY requirements/serve-${RUNTIME}.txt requirements/
+RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
+      --no-deps --require-hashes --only-binary :all: -r requirements/serve-${RUNTIME}.txt
+COPY pyproject.toml README.md ./
+COPY models models
+COPY serving serving
+# Bytecode that doesn't look at file times: the same whenever and wherever the image is built.
+RUN /opt/build/bin/python -m pip wheel --no-build-isolation --no-deps -w /dist . \
+ && /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install --no-deps /dist/*.whl \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
+
+
+FROM build AS build-train
+COPY requirements/train.txt requirements/
+RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
+      --no-deps --require-hashes --only-binary :all: -r requirements/train.txt
+COPY pyproject.toml README.md ./
+COPY models models
+COPY training training
+RUN /opt/build/bin/python -m pip wheel --no-build-isolation --no-deps -w /dist . \
+ && /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install --no-deps /dist/*.whl \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
+
+
+# The base without its installers, where docker's python images and Debian's keep them.
+FROM base AS final
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip \
+      /usr/bin/pip* /usr/lib/python3/dist-packages/pip* /usr/lib/python3/dist-packages/setuptools* \
+      /usr/lib/python3/dist-packages/pkg_resources* /usr/lib/python3/dist-packages/wheel* \
+      /usr/lib/python3*/ensurepip /usr/share/python-wheels
+WORKDIR /
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.vendor="Saddlepoint"
+
+
+# Trains and publishes: writes to /runs and /model-repository, the defaults seen from /, and to /tmp.
+FROM final AS train
+LABEL org.opencontainers.image.title="saddlepoint-train" \
+      org.opencontainers.image.description="Trains a GAN, exports its generator to ONNX and publishes it."
+COPY --from=build-train /opt/saddlepoint /opt/saddlepoint
+RUN install -d -o 10001 -g 10001 /runs /model-repository
+ENV HOME=/tmp
+VOLUME ["/runs", "/model-repository"]
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "training.run"]
+CMD ["digits"]
+
+
+# Serves a repository, mounted read-only at /model-repository. Writes to /tmp and /dev/shm only.
+FROM final AS serve
+LABEL org.opencontainers.image.title="saddlepoint-serve" \
+      org.opencontainers.image.description="Serves GAN generators over HTTP: POST seeds, get images."
+COPY --from=build-serve /opt/saddlepoint /opt/saddlepoint
+RUN install -d /model-repository
+ENV HOME=/tmp \
+    SADDLEPOINT_HOST=0.0.0.0 \
+    SADDLEPOINT_PORT=8000 \
+    SADDLEPOINT_REPOSITORY=/model-repository
+EXPOSE 8000
+USER 10001:10001
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/livez' % os.environ['SADDLEPOINT_PORT'], timeout=2)"]
+ENTRYPOINT ["python", "-m", "serving.run"]

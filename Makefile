@@ -1,0 +1,91 @@
+# Every target sets up what it needs, in .venv, and nothing outside this folder.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+REPOSITORY ?= model-repository
+# podman or docker, and what to build on: PYTHON_IMAGE=... where the Dockerfile's own can't be pulled.
+CONTAINERS ?= podman
+RUNTIME ?= cpu
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help serve train test lint format bench image image-test k8s-local lock clean
+
+help: ## this list
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+serve: $(VENV)/.serve ## train the default if no model is published yet, then serve on PORT
+	@compgen -G '$(REPOSITORY)/*/CURRENT' >/dev/null || $(MAKE) --no-print-directory train
+	@exec $(BIN)/python -m serving.run --repository '$(REPOSITORY)' --host $(HOST) --port $(PORT) $(ARGS)
+
+train: $(VENV)/.serve ## train and publish; ARGS='mnist --help' for another recipe or its options
+	@$(BIN)/python -m training.run $(or $(ARGS),digits --repository '$(REPOSITORY)')
+
+test: $(VENV)/.dev ## every test that needs no container engine; ARGS='-k words' for some
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev ## what pre-commit and CI check: style, types, import laws
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q -p no:randomly tests/test_laws.py
+
+format: $(VENV)/.dev ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## every benchmark, a line per figure; ARGS=--quick for a short look
+	@for script in $$(git ls-files 'benchmarks/*/*.py' ':!*/_*'); do \
+	  echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+image: ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
+	@$(CONTAINERS) build --target $(or $(TARGET),serve) --build-arg RUNTIME=$(RUNTIME) \
+	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) \
+	  --tag localhost/saddlepoint-$(or $(TARGET),serve) $(ARGS) .
+
+image-test: $(VENV)/.dev ## build the image, run it read-only, ask it for an image; needs root and podman
+	@$(BIN)/pytest -m containers -p no:randomly tests/containers $(ARGS)
+
+k8s-local: ## run k8s/overlays/local with podman, without a cluster, and ask it for an image
+	@$(MAKE) --no-print-directory image-test ARGS='-k local $(ARGS)'
+
+lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
+	@compile() { env -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND='make lock' \
+	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
+	  --no-emit-index-url --no-emit-find-links -o requirements/$$1.txt pyproject.toml "$${@:2}"; }; \
+	compile build --allow-unsafe --all-build-deps --only-build-deps; \
+	compile serve-cpu --extra serve --unsafe-package onnxruntime-gpu requirements/serve-cpu.in; \
+	compile serve-cuda --extra serve requirements/serve-cuda.in; \
+	compile train --extra train --allow-unsafe
+
+clean: ## remove .venv and caches; runs/ and model-repository/ stay
+	@rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Saddlepoint needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1 || true)." >&2; \
+	  echo "Install one, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "'$(PYTHON)' can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+# The stamps: what is installed, as of which pyproject.toml. The development set includes the other.
+$(VENV)/.serve: pyproject.toml | $(BIN)/python
+	@echo "Installing Saddlepoint into $(VENV): a few minutes the first time, torch is large."
+	@$(PIP) install --no-compile -e '.[train,serve]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing Saddlepoint and its tools into $(VENV): a few minutes the first time, torch is large."
+	@$(PIP) install --no-compile -e '.[dev]'
+	@touch $(VENV)/.serve $@
+
+$(VENV)/.lock: | $(BIN)/python
+	@$(PIP) install pip-tools
+	@touch $@
