@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from models.latents import latents
+
 Images = npt.NDArray[np.uint8]
 
 
@@ -49,3 +51,26 @@ class CpuGenerator:
         feed = {name: given[name] for name in self._inputs}
         images: Images = self._session.run(["image"], feed)[0]
         return images
+
+
+class Sampler:
+    """Images by seed alone: latents of the contract and, where classes are, seed % num_classes.
+
+    What golden images, sample grids and evaluations are made with.
+    """
+
+    def __init__(self, generate: Generate, *, z_dim: int, num_classes: int) -> None:
+        """num_classes: 0 where the model takes no label."""
+        self._generate = generate
+        self._z_dim = z_dim
+        self._num_classes = num_classes
+
+    def labels(self, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64] | None:
+        """[N] int64; None where the model takes none."""
+        if not self._num_classes:
+            return None
+        return (seeds % np.uint64(self._num_classes)).astype(np.int64)
+
+    def __call__(self, seeds: npt.NDArray[np.uint64]) -> Images:
+        """Seeds [N] to images [N, H, W, C] uint8."""
+        return self._generate(latents(seeds, self._z_dim), self.labels(seeds))

@@ -1,0 +1,69 @@
+"""The model card of a bundle: what a person wants to know, generated from the manifest."""
+
+import json
+
+from models.manifest import Manifest, Metric
+
+
+def card(manifest: Manifest) -> str:
+    """card.md: what the model makes, from which data, how good it is and how to call it."""
+    image = manifest.image
+    kind = "grey" if image.channels == 1 else "RGB"
+    classes = f" of {len(manifest.labels)} classes" if manifest.labels else ""
+    sections = [
+        f"# {manifest.name}",
+        f"Makes {image.width}x{image.height} {kind} images{classes} from seeds. A seed gives the "
+        "same image for ever.",
+        "![samples](samples.png)",
+        f"Tile i is seed i{', label i % ' + str(len(manifest.labels)) if manifest.labels else ''}.",
+        "## How to call it",
+        _call(manifest),
+        *_classes(manifest),
+        "## Figures",
+        _figures(manifest),
+        "## Where it comes from",
+        f"- data: {manifest.dataset.name}, {manifest.dataset.num_images} images, "
+        f"sha256 {manifest.dataset.fingerprint}\n"
+        f"- recipe: {manifest.recipe}\n"
+        f"- source commit: {manifest.source_commit or 'unknown'}\n"
+        f"- exported: {manifest.created}\n"
+        f"- options: `{json.dumps(manifest.options, sort_keys=True)}`",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _call(manifest: Manifest) -> str:
+    labels = {"labels": [len(manifest.labels) - 1]} if manifest.labels else {}
+    body = {"model": manifest.name, "seeds": [42], **labels, "format": "png"}
+    return (
+        "```sh\ncurl -s http://localhost:8000/v1/generate -H 'Content-Type: application/json' \\\n"
+        f"  -d '{json.dumps(body)}' -o image.png\n```"
+    )
+
+
+def _classes(manifest: Manifest) -> list[str]:
+    if not manifest.labels:
+        return []
+    lines = [f"| {label} | {_cell(name)} |" for label, name in enumerate(manifest.labels)]
+    return ["\n".join(["| label | class |", "|---|---|", *lines])]
+
+
+def _figures(manifest: Manifest) -> str:
+    parity = Metric(
+        name="parity with torch (max difference, 8-bit steps)",
+        value=manifest.parity.max_abs_diff,
+        protocol={"seeds": manifest.parity.num_seeds},
+    )
+    lines = [
+        f"| {_cell(metric.name)} | {metric.value:.4g} | {_cell(_protocol(metric))} |"
+        for metric in (*manifest.metrics, parity)
+    ]
+    return "\n".join(["| figure | value | measured how |", "|---|---|---|", *lines])
+
+
+def _protocol(metric: Metric) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in metric.protocol.items())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
