@@ -40,3 +40,9 @@ class ExportError(TrainingError):
     """A generator that can't be exported, or whose ONNX file doesn't give what torch gives."""
 
     exit_code: ClassVar[int] = 6
+
+
+class PublishError(TrainingError):
+    """A bundle that can't be published into the repository."""
+
+    exit_code: ClassVar[int] = 7

@@ -1,0 +1,211 @@
+"""The command line: [RECIPE] [--options] to one validated Command.
+
+A recipe, or with --resume the run's own config.json, gives the defaults; every option overrides
+one of them. `--network FAMILY` is read before the rest, as the family decides what options there
+are.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from models.errors import RepositoryError
+from models.networks import FAMILIES
+from models.repository import check_name
+from training.config import TrainingConfig, from_builtins, require, to_builtins
+from training.errors import CheckpointError, ConfigError
+from training.objectives import OBJECTIVES
+from training.recipes import DEFAULT, RECIPES
+from training.regularizers import PENALTIES
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Where a training runs and where its results go; none of it changes the game."""
+
+    runs: Path = Path("runs")
+    """Folder that gets one folder a run: config, metrics, events, samples, checkpoints, log."""
+    repository: Path = Path("model-repository")
+    """Folder of published models, which the server reads."""
+    name: str | None = None
+    """Name to publish under; the recipe's name if not given."""
+    resume: Path | None = None
+    """Folder of a run to continue from its last checkpoint; its config.json gives the defaults."""
+    device: str = "auto"
+    """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N."""
+    dry_run: bool = False
+    """Print the resolved configuration as JSON and end."""
+    show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """Print recipes, objectives, regularisers and network families with their papers and end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """All that was asked for."""
+
+    config: Annotated[TrainingConfig, tyro.conf.arg(name="")]
+    options: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
+
+    @property
+    def name(self) -> str:
+        """The model's name in the repository."""
+        return self.options.name or self.config.recipe
+
+    def to_json(self) -> str:
+        """What config.json holds: enough to run it again."""
+        record = {
+            "training": to_builtins(self.config),
+            "name": self.name,
+            "repository": str(self.options.repository),
+        }
+        return json.dumps(record, indent=2) + "\n"
+
+    def device(self) -> torch.device:
+        """The device that --device names.
+
+        Raises:
+            ConfigError: there is no such device here.
+        """
+        value = self.options.device
+        if value == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        num_gpus = torch.cuda.device_count()
+        allowed = ["auto", "cpu", *(["cuda"] if num_gpus else [])]
+        allowed += [f"cuda:{index}" for index in range(num_gpus)]
+        require(value in allowed, "device", value, ", ".join(allowed), "set --device")
+        return torch.device(value)
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Reads the arguments.
+
+    Raises:
+        ConfigError: an option is unknown or not allowed.
+        CheckpointError: --resume names no run.
+        SystemExit: --help was asked for (0).
+    """
+    words = list(argv)
+    recipe = words.pop(0) if words and not words[0].startswith("-") else None
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--network", nargs="?")
+    early.add_argument("--resume", nargs="?", type=Path)
+    known, _ = early.parse_known_args(words)
+    default = _resumed(known.resume, recipe) if known.resume else _fresh(recipe or DEFAULT)
+    if known.network is not None:
+        default = _with_family(default, known.network)
+        words = _without(words, "--network")
+    command = _tyro(words, default)
+    _check_name(command.name)
+    return command
+
+
+def catalogue() -> str:
+    """What --list prints."""
+    sections = {
+        "recipes": {name: (recipe.about, recipe.paper) for name, recipe in RECIPES.items()},
+        "objectives": {name: ("", entry.paper) for name, entry in OBJECTIVES.items()},
+        "regularizers": {
+            name: (f"added to {entry.player}'s loss", entry.paper)
+            for name, entry in PENALTIES.items()
+        },
+        "networks": {name: (cls.__doc__ or "", "") for name, cls in FAMILIES.items()},
+    }
+    lines = []
+    for section, entries in sections.items():
+        lines.append(f"{section}:")
+        for name, (about, paper) in entries.items():
+            lines.append(f"  {name:<16}{about}" if about else f"  {name:<16}{paper}")
+            if about and paper:
+                lines.append(f"  {'':<16}{paper}")
+    return "\n".join(lines)
+
+
+def _fresh(recipe: str) -> Command:
+    require(recipe in RECIPES, "RECIPE", recipe, ", ".join(RECIPES), "see --list")
+    return Command(config=RECIPES[recipe].config)
+
+
+def _resumed(run: Path, recipe: str | None) -> Command:
+    path = run / CONFIG
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"resume is {str(run)!r}, allowed: the folder of an earlier run, but {path} can't be "
+            f"read ({error}); name a folder under runs/"
+        ) from error
+    config = from_builtins(record["training"], str(path))
+    if recipe not in (None, config.recipe):
+        raise CheckpointError(
+            f"RECIPE is {recipe!r}, the run {run} is of {config.recipe!r}; leave the recipe out "
+            "to resume, or start a new run without --resume"
+        )
+    options = Options(name=record["name"], repository=Path(record["repository"]), resume=run)
+    return Command(config=config, options=options)
+
+
+def _with_family(command: Command, name: str) -> Command:
+    known = ", ".join(FAMILIES)
+    require(name in FAMILIES, "network", name, known, "its options are --network.OPTION")
+    if name == command.config.network.name:
+        return command
+    return replace(command, config=replace(command.config, network=FAMILIES[name]()))
+
+
+def _without(words: list[str], option: str) -> list[str]:
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == option:
+            next(rest, None)
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
+
+
+def _tyro(words: list[str], default: Command) -> Command:
+    family = default.config.network.name
+    description = (
+        f"Recipe {default.config.recipe!r}; others: {', '.join(RECIPES)}. The network family is "
+        f"{family!r}; choose another with --network {{{','.join(FAMILIES)}}}."
+    )
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(
+                Command,
+                args=words,
+                default=default,
+                prog="python -m training.run [RECIPE]",
+                description=description,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise ConfigError(_plain(messages.getvalue())) from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _plain(box: str) -> str:
+    """Tyro's framed message as one line."""
+    lines = (line.strip(" │╭╮╰╯─") for line in box.splitlines())
+    return " ".join(line for line in lines if line)
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_name(name)
+    except RepositoryError as error:
+        raise ConfigError(f"name: {error}; set --name") from error

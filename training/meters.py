@@ -1,0 +1,33 @@
+"""Means of per-step scalars, summed where they were computed: no step waits for a value."""
+
+from torch import Tensor
+
+
+class Meters:
+    """Sums of named scalars. Terms that come at intervals are averaged over the steps they came."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._counts: dict[tuple[str, ...], int] = {}
+
+    def add(self, names: tuple[str, ...], values: Tensor) -> None:
+        """Adds one step's scalars. values: [len(names)] float32."""
+        if names in self._sums:
+            self._sums[names].add_(values)
+        else:
+            self._sums[names] = values.double()
+        self._counts[names] = self._counts.get(names, 0) + 1
+
+    def means(self) -> dict[str, float]:
+        """The mean of each since the last reset. Waits for the device."""
+        totals: dict[str, tuple[float, int]] = {}
+        for names, sums in self._sums.items():
+            for name, value in zip(names, sums.tolist(), strict=True):
+                total, count = totals.get(name, (0.0, 0))
+                totals[name] = total + value, count + self._counts[names]
+        return {name: total / count for name, (total, count) in totals.items()}
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._sums.clear()
+        self._counts.clear()

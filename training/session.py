@@ -1,0 +1,211 @@
+"""One run, from a command to a published bundle: fit, export, evaluate, publish.
+
+RUNS/00000-RECIPE/
+  config.json  metrics.jsonl  log.txt  events/    the options and the figures
+  samples/                                        a grid per tick, and the exported model's
+  checkpoints/  bundle/                           to resume from; to serve
+"""
+
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from models.bundle import Bundle
+from models.errors import ModelError
+from models.generator import CpuGenerator
+from models.repository import Repository
+from training.checkpoint import Checkpoints, restore
+from training.command import CONFIG, Command
+from training.config import to_builtins
+from training.data import ImageSet, load
+from training.errors import PublishError, TrainingError
+from training.evaluation import evaluate
+from training.export import export
+from training.interruption import InterruptedRun, Interruption
+from training.journal import Journal, duration
+from training.loop import Hooks, Stepper, fit
+from training.samples import TorchGenerator, save_grid
+from training.state import State
+
+_RUN = re.compile(r"([0-9]{5,})-.*")
+
+
+def new_run_folder(runs: Path, recipe: str) -> Path:
+    """Makes RUNS/NNNNN-RECIPE, one number above the highest there."""
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbers = [int(match[1]) for path in runs.iterdir() if (match := _RUN.match(path.name))]
+        folder = runs / f"{max(numbers, default=-1) + 1:05d}-{recipe}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run was started at the same moment
+            continue
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A run under way."""
+
+    command: Command
+    folder: Path
+    image_set: ImageSet
+    state: State
+    checkpoints: Checkpoints
+    journal: Journal
+    interruption: Interruption
+
+    @classmethod
+    def open(cls, command: Command, interruption: Interruption, stream: TextIO) -> "Session":
+        """Loads the data, makes or restores the state, and only then a run folder.
+
+        Raises:
+            TrainingError: the data, the network or the checkpoint can't be used.
+        """
+        config, resume = command.config, command.options.resume
+        device = command.device()
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        image_set = load(config.data).to(device)
+        config.check_shape(image_set.shape)
+        state = State.fresh(config, image_set.shape, device)
+        if resume is None:
+            folder = new_run_folder(command.options.runs, config.recipe)
+        else:
+            folder = resume
+            latest = Checkpoints(folder / "checkpoints").latest()
+            restore(latest, state, config, image_set.fingerprint)
+        (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
+        journal = Journal(folder, stream, cur_nimg=state.cur_nimg, total_nimg=config.total_nimg)
+        return cls(
+            command=command,
+            folder=folder,
+            image_set=image_set,
+            state=state,
+            checkpoints=Checkpoints(folder / "checkpoints"),
+            journal=journal,
+            interruption=interruption,
+        )
+
+    def run(self) -> None:
+        """Everything, to the published bundle.
+
+        Raises:
+            TrainingError: it can't go on.
+            InterruptedRun: a signal came; what was done is saved.
+        """
+        try:
+            self._introduce()
+            self._fit()
+            bundle = self._export()
+            self._publish(bundle)
+        except InterruptedRun:
+            self.journal.say(f"Interrupted; continue with --resume {self.folder}")
+            raise
+        except TrainingError as error:
+            self.journal.log(f"error: {error}")
+            raise
+        finally:
+            self.journal.close()
+
+    def _introduce(self) -> None:
+        config, image_set = self.command.config, self.image_set
+        num_G, num_D = (
+            sum(parameter.numel() for parameter in seat.parameters)
+            for seat in (self.state.G, self.state.D)
+        )
+        self.journal.say(
+            f"{config.recipe}: {len(image_set)} images {list(image_set.images.shape[1:])} of "
+            f"{image_set.name}, G {num_G:,} and D {num_D:,} parameters, on "
+            f"{image_set.images.device}, in {self.folder}"
+        )
+        for skipped in image_set.skipped:
+            self.journal.say(f"skipped {skipped}")
+        if self.state.cur_nimg:
+            self.journal.say(f"resumed at {self.state.cur_nimg / 1000:.3f} kimg")
+
+    def _fit(self) -> None:
+        stepper = Stepper(self.command.config, self.state, self.image_set)
+        hooks = Hooks(
+            should_stop=lambda: self.interruption.signal is not None,
+            should_report=self.journal.refresh_is_due,
+            report=self.journal.refresh,
+            tick=self._tick,
+            last_good=self._last_good,
+        )
+        start, start_nimg = time.monotonic(), self.state.cur_nimg
+        with self.interruption.deferred():
+            ended = fit(stepper, hooks)
+            if not ended:
+                self._save_checkpoint()
+        if not ended or self.interruption.signal is not None:
+            raise InterruptedRun
+        taken_s = time.monotonic() - start
+        shown = (self.state.cur_nimg - start_nimg) / 1000
+        self.journal.say(f"Trained {shown:.1f} kimg in {duration(taken_s)} ({taken_s:.1f} s)")
+
+    def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
+        self.journal.tick(tick, state.cur_nimg, means)
+        name = f"samples-{state.cur_nimg // 1000:06d}.png"
+        try:
+            self._save_grid(name, TorchGenerator(state.G_ema))
+            self._save_checkpoint()
+        except OSError as error:  # a full disk, say: the last checkpoint stands, training goes on
+            self.journal.say(
+                f"warning: tick {tick} was not saved: {error}; last good checkpoint: "
+                f"{self._last_good()}; make room before the next tick"
+            )
+
+    def _export(self) -> Bundle:
+        config = self.command.config
+        destination = self.folder / "bundle"
+        shutil.rmtree(destination, ignore_errors=True)  # of a run resumed after its end
+        bundle = export(
+            G_ema=self.state.G_ema,
+            z_dim=config.network.z_dim,
+            image_set=self.image_set,
+            recipe=config.recipe,
+            options=to_builtins(config),
+            metrics=lambda path: evaluate(path, config.network.z_dim, self.image_set),
+            name=self.command.name,
+            destination=destination,
+        )
+        self._save_grid("samples.png", CpuGenerator(bundle.model_path))
+        manifest = bundle.manifest
+        self.journal.say(
+            f"Exported: differs from torch by at most {manifest.parity.max_abs_diff}/255 "
+            f"on {manifest.parity.num_seeds} seeds"
+        )
+        for metric in manifest.metrics:
+            self.journal.say(f"{metric.name} {metric.value:.4g}")
+        return bundle
+
+    def _publish(self, bundle: Bundle) -> None:
+        root = self.command.options.repository
+        try:
+            published = Repository(root).publish(self.command.name, bundle)
+        except ModelError as error:
+            message = f"{error}; the bundle stands in {bundle.path}"
+            raise PublishError(message) from error
+        manifest = published.manifest
+        self.journal.say(f"Published {manifest.name} version {manifest.version} in {root}")
+
+    def _save_grid(self, name: str, generate: TorchGenerator | CpuGenerator) -> None:
+        save_grid(
+            self.folder / "samples" / name,
+            generate,
+            z_dim=self.command.config.network.z_dim,
+            num_classes=self.image_set.shape.num_classes,
+        )
+
+    def _save_checkpoint(self) -> None:
+        self.checkpoints.save(self.state, self.command.config, self.image_set.fingerprint)
+
+    def _last_good(self) -> str:
+        paths = self.checkpoints.paths()
+        return str(paths[-1]) if paths else "none yet"
