@@ -1,0 +1,1 @@
+"""From a bundle to images over HTTP. Knows no torch and no training."""

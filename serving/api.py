@@ -1,0 +1,83 @@
+"""The LitAPI, and the loop that LitServe runs in each inference worker."""
+
+import logging
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import litserve
+from litserve.loops import LitLoop
+
+from models.bundle import Bundle
+from models.repository import Repository
+from serving.engine import Engine
+from serving.link import socket_path
+from serving.settings import Settings
+from serving.shelf import Shelf
+from serving.worker import Worker
+
+MAX_SPARE_VERSIONS = 4
+
+
+class RowLoop(LitLoop):  # type: ignore[misc]
+    """Replaces LitServe's request queue by the worker's own socket: rows, not requests."""
+
+    def __call__(
+        self,
+        lit_api: litserve.LitAPI,
+        device: str,
+        worker_id: int,
+        request_queue: "Queue[Any]",
+        transport: Any,
+        workers_setup_status: dict[str, str],
+        callback_runner: Any,
+    ) -> None:
+        """Called by LitServe in the worker process; returns when the worker has drained."""
+        assert isinstance(lit_api, GeneratorAPI)
+        lit_api.worker(worker_id).run()
+
+
+class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
+    """Generators of a model repository."""
+
+    def __init__(self, settings: Settings, run_folder: Path) -> None:
+        """run_folder: where sockets lie; private to this server."""
+        super().__init__(max_batch_size=settings.max_batch_rows, loop=RowLoop())
+        self.settings = settings
+        self.run_folder = run_folder
+
+    def setup(self, device: str) -> None:
+        """Called by LitServe in the worker process: loads every current version."""
+        logging.basicConfig(
+            level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+        )
+        settings = self.settings
+
+        def load(bundle: Bundle) -> Engine:
+            return Engine(
+                bundle,
+                device=device,
+                max_rows=settings.max_batch_rows,
+                num_threads=settings.compute_threads,
+            )
+
+        self.shelf = Shelf(
+            Repository(settings.repository),
+            allowed=settings.models,
+            load=load,
+            device=device,
+            max_loaded=MAX_SPARE_VERSIONS,
+        )
+        self.shelf.refresh()
+
+    def worker(self, worker_id: int) -> Worker:
+        """The worker that serves what `setup` loaded."""
+        return Worker(
+            self.shelf,
+            path=socket_path(self.run_folder, worker_id),
+            reload_interval_s=self.settings.reload_interval_s,
+        )
+
+    def predict(self, x: Any, **kwargs: Any) -> Any:
+        """Not on this server's road: rows reach the worker by its socket."""
+        raise NotImplementedError("rows reach the worker by its socket")

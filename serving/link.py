@@ -1,0 +1,126 @@
+"""The HTTP process's end of the socket to one inference worker: connect, send, match, reconnect."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import ModelError
+from serving.batcher import Batch, Batcher
+from serving.catalogue import Catalogue
+from serving.frames import Announce, Failed, FrameProtocol, Made, Message, Run
+
+logger = logging.getLogger(__name__)
+
+# While the worker computes one batch the next already lies in its queue.
+MAX_IN_FLIGHT = 2
+_FIRST_RETRY_S = 0.02
+_LAST_RETRY_S = 0.5
+
+
+def socket_path(run_folder: Path, worker_id: int) -> Path:
+    """Where a worker listens."""
+    return run_folder / f"worker-{worker_id}.sock"
+
+
+class WorkerLink:
+    """Implements `serving.batcher.Carrier` over a Unix socket."""
+
+    def __init__(self, path: Path, batcher: Batcher, catalogue: Catalogue) -> None:
+        """path: where the worker listens; it need not be there yet."""
+        self._path = path
+        self._batcher = batcher
+        self._catalogue = catalogue
+        self._protocol: FrameProtocol | None = None
+        self._lost = asyncio.Event()
+        self._sent: dict[int, Batch] = {}
+        self._next_id = 0
+        self._joined = False
+
+    @property
+    def room(self) -> int:
+        """Implements `Carrier`."""
+        return MAX_IN_FLIGHT - len(self._sent)
+
+    @property
+    def in_flight_rows(self) -> int:
+        """Rows that the worker holds."""
+        return sum(batch.num_rows for batch in self._sent.values())
+
+    def carry(self, batch: Batch) -> None:
+        """Implements `Carrier`."""
+        assert self._protocol is not None
+        manifest = self._catalogue.manifest(batch.key)
+        label = batch.labels()
+        z = batch.z(manifest.z_dim, scale=not manifest.has_mapping)
+        psi = batch.psi() if manifest.has_mapping else None
+        self._next_id += 1
+        self._sent[self._next_id] = batch
+        name, version = batch.key
+        message = Run(
+            batch=self._next_id,
+            name=name,
+            version=version,
+            num_rows=batch.num_rows,
+            z_dim=manifest.z_dim,
+            has_label=label is not None,
+            has_psi=psi is not None,
+        )
+        self._protocol.send(message, [array for array in (label, z, psi) if array is not None])
+
+    async def run(self) -> None:
+        """Keeps the connection up until cancelled."""
+        loop = asyncio.get_running_loop()
+        retry_s = _FIRST_RETRY_S
+        while True:
+            self._lost.clear()
+            try:
+                await loop.create_unix_connection(self._make_protocol, str(self._path))
+            except OSError:
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 1.5, _LAST_RETRY_S)
+                continue
+            retry_s = _FIRST_RETRY_S
+            await self._lost.wait()
+
+    def close(self) -> None:
+        """Ends the connection; batches in flight fail."""
+        if self._protocol is not None:
+            self._protocol.transport.close()
+
+    def _make_protocol(self) -> FrameProtocol:
+        return FrameProtocol(self._on_frame, self._on_made, self._on_lost)
+
+    def _on_made(self, protocol: FrameProtocol) -> None:
+        self._protocol = protocol
+
+    def _on_lost(self, protocol: FrameProtocol) -> None:
+        self._protocol = None
+        batches, self._sent = list(self._sent.values()), {}
+        if self._joined:
+            self._joined = False
+            self._batcher.leave(self, batches)
+        self._lost.set()
+
+    def _on_frame(self, protocol: FrameProtocol, message: Message, body: memoryview) -> None:
+        match message:
+            case Made():
+                images = np.frombuffer(body, np.uint8).reshape(message.shape)
+                self._batcher.made(self._sent.pop(message.batch), images, message.compute_s)
+            case Failed():
+                self._batcher.failed(self._sent.pop(message.batch), message.reason)
+            case Announce():
+                self._on_announce(message)
+            case Run():
+                raise AssertionError("a worker never asks for rows")
+
+    def _on_announce(self, announce: Announce) -> None:
+        try:
+            self._catalogue.announce(announce)
+        except ModelError:
+            logger.exception("a worker announced a version whose manifest can't be read here")
+            return
+        if not self._joined:
+            self._joined = True
+            self._batcher.join(self)

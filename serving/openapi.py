@@ -1,0 +1,1 @@
+"""openapi.json: every route, made from the schemas that the routes themselves use."""

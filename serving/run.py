@@ -1,0 +1,107 @@
+"""`python -m serving.run --repository DIR`: settings, the server's folder, start and end."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serving.errors import ServingError
+from serving.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from serving.service import Service
+
+
+def main() -> int:
+    """Runs a server until it is told to stop; gives the exit code."""
+    run_folder: Path | None = None
+    try:
+        settings = parse(sys.argv[1:])
+        run_folder = Path(tempfile.mkdtemp(prefix="saddlepoint-"))
+        return serve(settings, run_folder)
+    except ServingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ServingError.exit_code
+    finally:
+        if run_folder is not None:
+            shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def serve(settings: Settings, run_folder: Path) -> int:
+    """Starts LitServe with our loop and routes; gives the exit code.
+
+    Raises:
+        ServingError: the device isn't there, or the port can't be had.
+    """
+    metrics_folder = run_folder / "metrics"
+    metrics_folder.mkdir()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # before prometheus_client
+    os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # no BLAS pools here
+
+    from serving.api import GeneratorAPI
+    from serving.app import Gateway
+    from serving.engine import choose_device
+    from serving.server import Server
+    from serving.service import Service
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    accelerator, num_devices = choose_device(settings.device)
+    num_workers = num_devices * settings.workers_per_device
+
+    def make_service() -> Service:
+        return Service(
+            settings, run_folder=run_folder, num_workers=num_workers, on_ready=_print_ready
+        )
+
+    server = Server(
+        GeneratorAPI(settings, run_folder),
+        accelerator=accelerator,
+        devices=num_devices,
+        workers_per_device=settings.workers_per_device,
+        timeout=False,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+    server.app = Gateway(server.app, make_service)
+    server.run(
+        host=settings.host,
+        port=settings.port,
+        num_api_servers=settings.api_processes,
+        log_level=settings.log_level,
+        generate_client_file=False,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+    )
+    return 1 if server.failed else 0
+
+
+def _print_ready(service: "Service") -> None:
+    """Says where it is served, with a line that works."""
+    settings = service.settings
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    url = f"http://{host}:{settings.port}"
+    manifest = service.catalogue.current[0].manifest
+    label = ', "labels": [0]' if manifest.conditional else ""
+    body = f'{{"model": "{manifest.name}", "seeds": [42]{label}}}'
+    device = service.catalogue.device
+    names = ", ".join(served.manifest.name for served in service.catalogue.current)
+    lines = [
+        f"Serving {names} on {device}: {url}",
+        f"  curl -s {url}/v1/generate -d '{body}' -o image.png",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""What a client may send: typed, bounded, checked against the model that it names.
+
+`GenerateRequest` is the JSON; `Order` is the same after every rule was applied, ready for the
+batcher. Every refusal names the field, the value, what is allowed and the remedy.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.latents import MAX_SEED
+from serving.catalogue import Catalogue, Served
+from serving.errors import InvalidRequestProblem, NotJsonProblem
+from serving.settings import Settings
+
+MAX_TRUNCATION = 2.0
+
+Version = Annotated[
+    int, msgspec.Meta(ge=1, description="A version of the model; CURRENT if absent.")
+]
+Truncation = Annotated[
+    float,
+    msgspec.Meta(
+        ge=0.0,
+        le=MAX_TRUNCATION,
+        description="psi: below 1 images are more typical and less varied; 1 changes nothing.",
+    ),
+]
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Either seeds or latents, one image each."""
+
+    model: Annotated[
+        str | None,
+        msgspec.Meta(description="Name of the model; may be absent if only one is served."),
+    ] = None
+    version: Version | None = None
+    seeds: Annotated[
+        list[int] | None,
+        msgspec.Meta(description="Integers in 0 .. 2**64 - 1; the same give the same."),
+    ] = None
+    latents: Annotated[
+        list[list[float]] | None,
+        msgspec.Meta(description="z itself: rows of z_dim finite numbers."),
+    ] = None
+    labels: Annotated[
+        list[int] | int | None,
+        msgspec.Meta(
+            description="Class of each image, or one for all; conditional models need it."
+        ),
+    ] = None
+    truncation: Truncation = 1.0
+    format: Literal["png", "jpeg", "webp", "npy"] = "png"
+    layout: Annotated[
+        Literal["list", "grid"], msgspec.Meta(description="grid: all images as tiles of one.")
+    ] = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that can be carried out."""
+
+    served: Served
+    seeds: list[int] | None
+    z: npt.NDArray[np.float32] | None
+    labels: list[int] | None
+    psi: float
+    format: str
+    grid: bool
+
+
+_decoder = msgspec.json.Decoder(GenerateRequest)
+
+
+def decode_request(body: bytes | bytearray) -> GenerateRequest:
+    """Reads the body of a generate request.
+
+    Raises:
+        NotJsonProblem: it isn't JSON.
+        InvalidRequestProblem: a field is unknown, or has the wrong type or range.
+    """
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestProblem(_in_words(str(error))) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NotJsonProblem(
+            f'the body can\'t be read as JSON: {error}; send for example {{"seeds": [1, 2]}}'
+        ) from None
+    except RecursionError:
+        raise NotJsonProblem("the body nests too deeply to be a request") from None
+
+
+def validated(fields: dict[str, Any]) -> GenerateRequest:
+    """A generate request from plain values, under the same rules as JSON.
+
+    Raises:
+        InvalidRequestProblem: a field has the wrong type or range.
+    """
+    try:
+        return msgspec.convert(fields, GenerateRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestProblem(_in_words(str(error))) from None
+
+
+def order(request: GenerateRequest, catalogue: Catalogue, settings: Settings) -> Order:
+    """Checks a request against the model that it names.
+
+    Raises:
+        Problem: of the kind that fits.
+    """
+    if (request.seeds is None) == (request.latents is None):
+        given = "neither" if request.seeds is None else "both"
+        raise InvalidRequestProblem(f"{given} of seeds and latents is given; give one of them")
+    served = catalogue.resolve(request.model, request.version)
+    rows = request.seeds if request.seeds is not None else request.latents
+    assert rows is not None
+    field = "seeds" if request.seeds is not None else "latents"
+    if not 1 <= len(rows) <= settings.max_seeds:
+        raise InvalidRequestProblem(
+            f"{field} has {len(rows)} entries, allowed are 1 .. {settings.max_seeds}; "
+            "split the request"
+        )
+    if request.seeds is not None:
+        check_seeds(request.seeds)
+    z_dim = served.manifest.z_dim
+    return Order(
+        served=served,
+        seeds=request.seeds,
+        z=None if request.latents is None else _as_latents(request.latents, z_dim),
+        labels=check_labels(request.labels, len(rows), served),
+        psi=request.truncation,
+        format=request.format,
+        grid=request.layout == "grid",
+    )
+
+
+def check_seeds(seeds: list[int]) -> None:
+    """Raises InvalidRequestProblem for a seed out of range."""
+    if min(seeds) < 0 or max(seeds) > MAX_SEED:
+        index = next(i for i, seed in enumerate(seeds) if not 0 <= seed <= MAX_SEED)
+        raise InvalidRequestProblem(
+            f"seeds[{index}] is {_short(seeds[index])}, allowed are 0 .. {MAX_SEED} (2**64 - 1)"
+        )
+
+
+def check_labels(labels: list[int] | int | None, num_rows: int, served: Served) -> list[int] | None:
+    """One label a row, or None where the model takes none.
+
+    Raises:
+        InvalidRequestProblem: missing, not wanted, too few or many, or out of range.
+    """
+    names = served.manifest.labels
+    model = served.manifest.name
+    if names is None:
+        if labels is not None:
+            raise InvalidRequestProblem(
+                f"labels is given, but model {model!r} takes none; leave it out"
+            )
+        return None
+    allowed = f"0 .. {len(names) - 1} ({', '.join(names[:12])}{', ...' if len(names) > 12 else ''})"
+    if labels is None:
+        raise InvalidRequestProblem(
+            f"labels is missing; model {model!r} needs one for each image, allowed are {allowed}"
+        )
+    rows = [labels] * num_rows if isinstance(labels, int) else labels
+    if len(rows) != num_rows:
+        raise InvalidRequestProblem(
+            f"labels has {len(rows)} entries for {num_rows} images; "
+            "give one for each, or one for all"
+        )
+    if min(rows) < 0 or max(rows) >= len(names):
+        index = next(i for i, label in enumerate(rows) if not 0 <= label < len(names))
+        where = "labels" if isinstance(labels, int) else f"labels[{index}]"
+        raise InvalidRequestProblem(f"{where} is {_short(rows[index])}, allowed are {allowed}")
+    return rows
+
+
+def _as_latents(rows: list[list[float]], z_dim: int) -> npt.NDArray[np.float32]:
+    for index, row in enumerate(rows):
+        if len(row) != z_dim:
+            raise InvalidRequestProblem(
+                f"latents[{index}] has {len(row)} numbers, this model's latents have {z_dim}"
+            )
+    with np.errstate(over="ignore"):
+        z = np.array(rows, np.float64).astype(np.float32)
+    if not np.isfinite(z).all():
+        row_index, column = np.argwhere(~np.isfinite(z))[0]
+        raise InvalidRequestProblem(
+            f"latents[{row_index}][{column}] is {rows[row_index][column]!r}, "
+            "must be finite in float32"
+        )
+    return z
+
+
+def _in_words(text: str) -> str:
+    """Puts the path first in a message of msgspec's: "seeds[1]: Expected `int`, got `str`"."""
+    message, _, path = text.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    return f"{path}: {message}" if path else message
+
+
+def _short(value: int) -> str:
+    text = str(value) if abs(value) < 10**40 else f"a number of {value.bit_length()} bits"
+    return text
+
+
+def request_schema() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request's JSON Schema and the components that it refers to, for openapi.json."""
+    (schema,), components = msgspec.json.schema_components(
+        [GenerateRequest], ref_template="#/components/schemas/{name}"
+    )
+    return schema, components

@@ -1,0 +1,140 @@
+"""Flags and environment to one validated object.
+
+Every field of `Settings` is a flag (`--max-batch-rows`) and an environment variable
+(`SADDLEPOINT_MAX_BATCH_ROWS`); the flag wins. A new field here is a new setting everywhere.
+"""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.errors import RepositoryError
+from models.repository import check_name
+from serving.errors import SettingsError
+
+PREFIX = "SADDLEPOINT_"
+DEVICES = ("auto", "cpu", "cuda")
+_REPOSITORY = Path("model-repository")
+HOSTS = ("127.0.0.1", "0.0.0.0", "::")
+
+
+def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "least": least})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that can be set on a server. Units are in the names."""
+
+    repository: Path = _setting(_REPOSITORY, "folder of the model repository")  # noqa: RUF009 - a field()
+    models: tuple[str, ...] = _setting((), "names to serve, comma separated; empty: all")
+    host: str = _setting("127.0.0.1", f"address to listen on: {', '.join(HOSTS)}")
+    port: int = _setting(8000, "port to listen on, 1024 .. 65535", least=1024)
+    device: str = _setting("auto", "auto (CUDA where it works, else the CPU), cpu, cuda")
+    api_processes: int = _setting(1, "processes that speak HTTP and encode images", least=1)
+    workers_per_device: int = _setting(1, "inference processes for each device", least=1)
+    compute_threads: int = _setting(0, "threads of a CPU worker; 0: one for each core", least=0)
+    max_batch_rows: int = _setting(64, "most images that one run of the model makes", least=1)
+    max_waiting_rows: int = _setting(4096, "images that may wait; more are refused (429)", least=1)
+    max_seeds: int = _setting(1024, "most seeds or latents in one request", least=1)
+    max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
+    request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)
+    drain_timeout_s: int = _setting(20, "longest wait for open requests after SIGTERM", least=1)
+    reload_interval_s: float = _setting(
+        1.0, "how often the repository is looked at for new versions; 0: never", least=0
+    )
+    log_level: str = _setting("info", "critical, error, warning, info or debug")
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range, each with what is allowed."""
+        for entry in dataclasses.fields(self):
+            least = entry.metadata["least"]
+            if least is not None and getattr(self, entry.name) < least:
+                raise SettingsError(
+                    f"{flag(entry.name)} is {getattr(self, entry.name)}, must be at least {least}"
+                )
+        if self.port > 65535:
+            raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
+        _one_of("host", self.host, HOSTS)
+        _one_of("device", self.device, DEVICES)
+        _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
+        if self.max_waiting_rows < self.max_seeds:
+            raise SettingsError(
+                f"--max-waiting-rows is {self.max_waiting_rows}, less than --max-seeds "
+                f"({self.max_seeds}): the largest allowed request could never be admitted"
+            )
+        try:
+            for name in self.models:
+                check_name(name)
+        except RepositoryError as error:
+            raise SettingsError(f"--models: {error}") from error
+
+
+def flag(name: str) -> str:
+    """The command line's name of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """The environment's name of a setting."""
+    return PREFIX + name.upper()
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from flags, then the environment, then defaults.
+
+    Args:
+        argv: the arguments, without the program's name.
+        environ: os.environ where None.
+
+    Raises:
+        SettingsError: a value can't be read or is out of range, or a variable is unknown.
+        SystemExit: the parser's own (--help, an unknown flag).
+    """
+    environ = os.environ if environ is None else environ
+    parser = _parser()
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    sources = {name: flag(name) for name in given}
+    known = {variable(entry.name): entry.name for entry in dataclasses.fields(Settings)}
+    for key in sorted(environ):
+        if not key.startswith(PREFIX):
+            continue
+        if key not in known:
+            raise SettingsError(f"{key} is not a setting; known are {', '.join(known)}")
+        if known[key] not in given:
+            given[known[key]] = environ[key]
+            sources[known[key]] = key
+    types = {entry.name: type(entry.default) for entry in dataclasses.fields(Settings)}
+    values = {name: _convert(types[name], text, sources[name]) for name, text in given.items()}
+    return Settings(**values)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.run",
+        description="Serves the generators of a model repository over HTTP.",
+        epilog=f"Every flag can be given as {PREFIX}NAME in the environment; the flag wins.",
+    )
+    for entry in dataclasses.fields(Settings):
+        shown = "" if entry.default == () else f" (default: {entry.default})"
+        parser.add_argument(flag(entry.name), help=entry.metadata["help"] + shown)
+    return parser
+
+
+def _convert(kind: Any, text: str, source: str) -> Any:
+    try:
+        if kind is tuple:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        return Path(text) if issubclass(kind, Path) else kind(text)
+    except ValueError:
+        words = {int: "a whole number", float: "a number"}[kind]
+        raise SettingsError(f"{source} is {text!r}, must be {words}") from None
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{flag(name)} is {value!r}, allowed are {', '.join(allowed)}")

@@ -1,0 +1,134 @@
+"""The engines of one worker: which versions are loaded, which are current, which were refused.
+
+Watches the repository: a newly published version is loaded beside the one it follows, verified and
+warmed up, and only then announced. A version that can't be used is refused once, with the reason,
+and the one before serves on.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from models.bundle import Bundle
+from models.errors import ModelError
+from models.repository import Repository
+from serving import metrics
+from serving.batcher import VersionKey
+from serving.engine import Engine
+from serving.frames import Announce, Loaded
+
+logger = logging.getLogger(__name__)
+
+
+class Shelf:
+    """Engines by version, at most `max_loaded` of them besides the current ones."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        allowed: tuple[str, ...],
+        load: Callable[[Bundle], Engine],
+        device: str,
+        max_loaded: int,
+    ) -> None:
+        """Make engines with `load`, which may raise.
+
+        allowed: the only names to serve; empty for all.
+        """
+        self._repository = repository
+        self._allowed = allowed
+        self._load = load
+        self._device = device
+        self._max_loaded = max_loaded
+        self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
+        self._current: dict[str, VersionKey] = {}
+        self._refused: set[tuple[str, int, str]] = set()
+        self._complaints: dict[str, str] = {}
+
+    def get(self, key: VersionKey) -> Engine | None:
+        """The engine if it is loaded, which keeps it loaded longer."""
+        engine = self._engines.get(key)
+        if engine is not None:
+            self._engines.move_to_end(key)
+        return engine
+
+    def load(self, key: VersionKey) -> Engine:
+        """Loads a version that was asked for by number.
+
+        Raises:
+            ModelError: it isn't there, or is refused.
+        """
+        engine = self._engines.get(key)
+        if engine is None:
+            engine = self._open(self._repository.bundle(*key))
+            self._engines[key] = engine
+            self._evict()
+        return engine
+
+    def refresh(self) -> bool:
+        """Loads what has become current since the last time; true where anything changed."""
+        changed = False
+        for name in self._allowed or self._repository.names():
+            try:
+                changed |= self._refresh(name)
+                self._complaints.pop(name, None)
+            except (ModelError, RuntimeError) as error:
+                self._complain(name, str(error))
+        gone = [name for name in self._current if not self._repository.root.joinpath(name).is_dir()]
+        for name in gone:
+            del self._current[name]
+        return changed or bool(gone)
+
+    def announce(self) -> Announce:
+        """What the HTTP processes are told."""
+        current = [
+            Loaded(name, version, self._engines[name, version].bundle.digest)
+            for name, version in self._current.values()
+        ]
+        return Announce(current, self._device)
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing can be served."""
+        return not self._current
+
+    def _refresh(self, name: str) -> bool:
+        version = self._repository.current(name).version
+        key = (name, version)
+        if self._current.get(name) == key:
+            return False
+        bundle = self._repository.bundle(name, version)
+        if (name, version, bundle.digest) in self._refused:
+            return False
+        if key not in self._engines:
+            try:
+                self._engines[key] = self._open(bundle)
+            except ModelError:
+                self._refused.add((name, version, bundle.digest))
+                raise
+        self._current[name] = key
+        self._evict()
+        logger.info("serving %s version %d, digest %s", name, version, bundle.digest[:16])
+        return True
+
+    def _open(self, bundle: Bundle) -> Engine:
+        name = bundle.manifest.name
+        try:
+            engine = self._load(bundle)
+        except Exception:
+            metrics.RELOADS.labels(name, "refused").inc()
+            raise
+        metrics.RELOADS.labels(name, "loaded").inc()
+        return engine
+
+    def _complain(self, name: str, text: str) -> None:
+        """Logs what is wrong with a model, once for as long as it stays the same."""
+        if self._complaints.get(name) != text:
+            self._complaints[name] = text
+            logger.error("model %s: %s", name, text)
+
+    def _evict(self) -> None:
+        spare = [key for key in self._engines if key not in self._current.values()]
+        for key in spare[: max(0, len(spare) - self._max_loaded)]:
+            del self._engines[key]

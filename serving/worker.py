@@ -1,0 +1,133 @@
+"""An inference worker: takes batches off a Unix socket, runs them, sends the images back.
+
+The event loop speaks with the HTTP processes; one thread computes, so that sockets are served
+while the model runs (ONNX Runtime releases the interpreter's lock); loading has its own threads.
+Batches are made in the order in which they come.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from models.errors import ModelError
+from serving.engine import Engine
+from serving.frames import Failed, FrameProtocol, Made, Message, Run, run_arrays
+from serving.shelf import Shelf
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Serves one socket until told to stop."""
+
+    def __init__(self, shelf: Shelf, *, path: Path, reload_interval_s: float) -> None:
+        """path: the socket. reload_interval_s: 0 never looks at the repository again."""
+        self._shelf = shelf
+        self._path = path
+        self._reload_interval_s = reload_interval_s
+        self._connections: set[FrameProtocol] = set()
+        self._jobs: queue.SimpleQueue[tuple[FrameProtocol, Run, memoryview, Engine] | None]
+        self._jobs = queue.SimpleQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._stopped: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+
+    def run(self) -> None:
+        """Serves until SIGTERM has come and every connection is closed, or the parent is gone."""
+        uvloop.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        self._loop.add_signal_handler(signal.SIGINT, lambda: None)  # the parent decides
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            self._loop.add_reader(parent.sentinel, self._stopped.set)
+        self._path.unlink(missing_ok=True)  # left by a worker that was killed
+        server = await self._loop.create_unix_server(self._connection, str(self._path))
+        compute = threading.Thread(target=self._compute, name="compute", daemon=True)
+        compute.start()
+        if self._reload_interval_s:
+            self._spawn(self._watch())
+        async with server:
+            await self._stopped.wait()
+        self._jobs.put(None)
+        for task in self._tasks:
+            task.cancel()
+
+    def _stop(self) -> None:
+        """Drains: HTTP processes close their ends when they have answered everything."""
+        self._stopping = True
+        if not self._connections:
+            self._stopped.set()
+
+    def _connection(self) -> FrameProtocol:
+        return FrameProtocol(self._on_frame, self._on_made, self._on_lost)
+
+    def _on_made(self, protocol: FrameProtocol) -> None:
+        self._connections.add(protocol)
+        protocol.send(self._shelf.announce())
+
+    def _on_lost(self, protocol: FrameProtocol) -> None:
+        self._connections.discard(protocol)
+        if self._stopping and not self._connections:
+            self._stopped.set()
+
+    def _on_frame(self, protocol: FrameProtocol, message: Message, body: memoryview) -> None:
+        assert isinstance(message, Run)
+        engine = self._shelf.get((message.name, message.version))
+        if engine is None:
+            self._spawn(self._load_and_run(protocol, message, body))
+        else:
+            self._jobs.put((protocol, message, body, engine))
+
+    async def _load_and_run(self, protocol: FrameProtocol, run: Run, body: memoryview) -> None:
+        try:
+            engine = await asyncio.to_thread(self._shelf.load, (run.name, run.version))
+        except (ModelError, RuntimeError) as error:
+            logger.error("version %d of %s is refused: %s", run.version, run.name, error)
+            reason = f"version {run.version} of model {run.name!r} is refused: {error}"
+            protocol.send(Failed(run.batch, reason))
+        else:
+            self._jobs.put((protocol, run, body, engine))
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._reload_interval_s)
+            if await asyncio.to_thread(self._shelf.refresh):
+                for protocol in self._connections:
+                    protocol.send(self._shelf.announce())
+
+    def _compute(self) -> None:
+        """The thread that runs models."""
+        for protocol, run, body, engine in self._taken():
+            started = time.perf_counter()
+            try:
+                images = np.ascontiguousarray(engine(*run_arrays(run, body)))
+            except Exception as error:
+                logger.exception("a batch of %s failed", run.name)
+                failed = Failed(run.batch, f"model {run.name!r} failed: {error}")
+                self._loop.call_soon_threadsafe(protocol.send, failed)
+                continue
+            made = Made(run.batch, images.shape, time.perf_counter() - started)
+            self._loop.call_soon_threadsafe(protocol.send, made, (images,))
+
+    def _taken(self) -> Iterator[tuple[FrameProtocol, Run, memoryview, Engine]]:
+        while (job := self._jobs.get()) is not None:
+            yield job
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
