@@ -16,9 +16,12 @@ ENV PATH=/opt/saddlepoint/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 
-# Installs into /opt/saddlepoint, which has no pip; /opt/build does the work and is left behind.
+# Builds into /opt/saddlepoint (what we depend on, by hash) and /opt/app (ourselves): two layers, so that
+# a change of ours is a megabyte to pull. /opt/build does the work and stays behind; neither has pip.
+# A lock is whole and nothing is resolved here: --no-deps, which also lets serve-cpu.txt replace onnxruntime-gpu.
+# Bytecode doesn't look at file times: it is the same wherever and whenever the image is built.
 FROM base AS build
-# A folder of wheels, for a build with no network: --build-arg PIP_FIND_LINKS=/wheels --volume $PWD/wheels:/wheels
+# A folder of wheels, where no index is reached: --build-arg PIP_FIND_LINKS=/wheels --volume $PWD/wheels:/wheels
 ARG PIP_FIND_LINKS=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
@@ -32,26 +35,25 @@ FROM build AS build-serve
 ARG RUNTIME=cpu
 COPY requirements/serve-${RUNTIME}.txt requirements/
 RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
-      --no-deps --require-hashes --only-binary :all: -r requirements/serve-${RUNTIME}.txt
+      --no-deps --require-hashes --only-binary :all: -r requirements/serve-${RUNTIME}.txt \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
 COPY pyproject.toml README.md ./
 COPY models models
 COPY serving serving
-# Bytecode that doesn't look at file times: the same whenever and wherever the image is built.
-RUN /opt/build/bin/python -m pip wheel --no-build-isolation --no-deps -w /dist . \
- && /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install --no-deps /dist/*.whl \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
+RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target /opt/app . \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
 
 FROM build AS build-train
 COPY requirements/train.txt requirements/
 RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
-      --no-deps --require-hashes --only-binary :all: -r requirements/train.txt
+      --no-deps --require-hashes --only-binary :all: -r requirements/train.txt \
+ && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
 COPY pyproject.toml README.md ./
 COPY models models
 COPY training training
-RUN /opt/build/bin/python -m pip wheel --no-build-isolation --no-deps -w /dist . \
- && /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install --no-deps /dist/*.whl \
- && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
+RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target /opt/app . \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
 
 # The base without its installers, where docker's python images and Debian's keep them.
@@ -59,40 +61,43 @@ FROM base AS final
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* /usr/local/lib/python3*/ensurepip \
       /usr/bin/pip* /usr/lib/python3/dist-packages/pip* /usr/lib/python3/dist-packages/setuptools* \
       /usr/lib/python3/dist-packages/pkg_resources* /usr/lib/python3/dist-packages/wheel* \
-      /usr/lib/python3*/ensurepip /usr/share/python-wheels
+      /usr/lib/python3*/ensurepip /usr/share/python-wheels \
+ && install -d -o 10001 -g 10001 /runs /model-repository
+ENV HOME=/tmp PYTHONPATH=/opt/app
+USER 10001:10001
 WORKDIR /
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.vendor="Saddlepoint"
 
 
 # Trains and publishes: writes to /runs and /model-repository, the defaults seen from /, and to /tmp.
 FROM final AS train
-LABEL org.opencontainers.image.title="saddlepoint-train" \
-      org.opencontainers.image.description="Trains a GAN, exports its generator to ONNX and publishes it."
 COPY --from=build-train /opt/saddlepoint /opt/saddlepoint
-RUN install -d -o 10001 -g 10001 /runs /model-repository
-ENV HOME=/tmp
+COPY --from=build-train /opt/app /opt/app
 VOLUME ["/runs", "/model-repository"]
-USER 10001:10001
 ENTRYPOINT ["python", "-m", "training.run"]
 CMD ["digits"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="saddlepoint-train" \
+      org.opencontainers.image.description="Trains a GAN, exports its generator to ONNX and publishes it." \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 
 # Serves a repository, mounted read-only at /model-repository. Writes to /tmp and /dev/shm only.
 FROM final AS serve
-LABEL org.opencontainers.image.title="saddlepoint-serve" \
-      org.opencontainers.image.description="Serves GAN generators over HTTP: POST seeds, get images."
 COPY --from=build-serve /opt/saddlepoint /opt/saddlepoint
-RUN install -d /model-repository
-ENV HOME=/tmp \
-    SADDLEPOINT_HOST=0.0.0.0 \
+COPY --from=build-serve /opt/app /opt/app
+ENV SADDLEPOINT_HOST=0.0.0.0 \
     SADDLEPOINT_PORT=8000 \
     SADDLEPOINT_REPOSITORY=/model-repository
 EXPOSE 8000
-USER 10001:10001
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/livez' % os.environ['SADDLEPOINT_PORT'], timeout=2)"]
 ENTRYPOINT ["python", "-m", "serving.run"]
+CMD []
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="saddlepoint-serve" \
+      org.opencontainers.image.description="Serves GAN generators over HTTP: POST seeds, get images." \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

@@ -1,0 +1,73 @@
+"""requirements/*.txt: whole, hashed, as pyproject.toml asks, and naming no place to fetch from."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LINUX = {"sys_platform": "linux", "platform_machine": "x86_64"}
+LOCKS = ["build", "serve-cpu", "serve-cuda", "train"]
+
+
+def locked(name: str) -> dict[str, str]:
+    """Package to version."""
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    return {canonicalize_name(k): v for k, v in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)}
+
+
+def asked(extra: str) -> Iterator[Requirement]:
+    """What an image with this extra must hold on Linux."""
+    project = PROJECT["project"]
+    for line in project["dependencies"] + project["optional-dependencies"][extra]:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(LINUX):
+            yield requirement
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_is_hashed(name: str) -> None:
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    entries = re.split(r"^(?=\w)", text, flags=re.M)[1:]
+    assert len(entries) == len(locked(name)) > 0
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_names_no_index(name: str) -> None:
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    assert re.search(r"://|--(extra-)?index|--find-links|@ file", text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("serve-cpu", "serve"), ("serve-cuda", "serve"), ("train", "train")]
+)
+def test_meets_what_the_project_asks(name: str, extra: str) -> None:
+    versions = locked(name)
+    for requirement in asked(extra):
+        package = requirement.name
+        if name == "serve-cpu" and package == "onnxruntime-gpu":
+            package = "onnxruntime"
+        assert package in versions, f"{package} isn't in requirements/{name}.txt: make lock"
+        assert versions[package] in requirement.specifier, f"{package}: make lock"
+
+
+def test_both_serving_images_have_one_engine() -> None:
+    cpu, cuda = locked("serve-cpu"), locked("serve-cuda")
+    assert cpu.pop("onnxruntime") == cuda.pop("onnxruntime-gpu")
+    nvidia = {package: v for package, v in cuda.items() if package.startswith("nvidia-")}
+    assert {k: v for k, v in cuda.items() if k not in nvidia} == cpu
+    assert any("cudnn" in package for package in nvidia)
+
+
+def test_serving_holds_no_torch() -> None:
+    assert "torch" in locked("train")
+    assert (
+        not {"torch", "onnx", "pip", "setuptools"}
+        & (locked("serve-cpu") | locked("serve-cuda")).keys()
+    )
