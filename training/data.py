@@ -19,6 +19,8 @@ from models.networks import ImageShape
 from training.datasets import DATASETS
 from training.errors import ConfigError, DataError
 
+_STEP = 1 / 127.5  # multiplied by, since GPUs turn a division by a constant into this anyway
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -195,10 +197,10 @@ class Batches:
 
 
 def _gather(images: Tensor, index: Tensor) -> Tensor:
-    """images[index] as float32 in [-1, 1]; in this order 0 and 255 become exactly -1 and 1."""
+    """images[index] as float32 in [-1, 1]: 0 and 255 become exactly -1 and 1, on every device."""
     if images.device.type == "cpu":
         # NumPy stays on this thread; torch would wake the others, which costs more than the work.
         pixels = np.subtract(images.numpy().take(index.numpy(), 0), 127.5, dtype=np.float32)
-        pixels /= 127.5
+        pixels *= _STEP
         return torch.from_numpy(pixels)
-    return (images.index_select(0, index) - 127.5).div_(127.5)
+    return (images.index_select(0, index) - 127.5).mul_(_STEP)

@@ -126,7 +126,8 @@ def _decode_one(item: Encoded, resolution: int, channels: int) -> Pixels | str:
                 image.draft(None, (2 * resolution, 2 * resolution))
             return _square(ImageOps.exif_transpose(image), resolution, channels)
     except UnidentifiedImageError:
-        return "not an image that Pillow can read"
+        empty = isinstance(item.source, Path) and item.source.stat().st_size == 0
+        return "an empty file" if empty else "not an image that Pillow can read"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "more pixels than an honest image has (decompression bomb)"
     except OSError as error:
