@@ -11,7 +11,6 @@ Knows how to write, open and verify such a folder; no torch, no repository, no s
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,8 +91,9 @@ class Bundle:
             with np.load(file, allow_pickle=False) as archive:
                 labels = archive.get("labels")
                 golden = Golden(seeds=archive["seeds"], labels=labels, images=archive["images"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{file}: {error}; export the model again") from error
+        except Exception as error:  # bytes that are no archive make NumPy raise almost anything
+            reason = str(error) or type(error).__name__
+            raise BundleError(f"{file}: {reason}; export the model again") from error
         self._check_shapes(golden, file)
         return golden
 
@@ -129,11 +129,16 @@ class Bundle:
         golden = self.golden
         z = latents(golden.seeds, self.manifest.z_dim)
         psi = np.ones(len(z), dtype=np.float32) if self.manifest.has_mapping else None
-        images = generate(z, golden.labels, psi)
-        if images.shape != golden.images.shape:
+        try:
+            images = generate(z, golden.labels, psi)
+        except Exception as error:  # a runtime's errors share no base
             raise BundleError(
-                f"{self.model_path}: gave images of shape {list(images.shape)}, "
-                f"golden.npz holds {list(golden.images.shape)}; export the model again"
+                f"{self.model_path}: can't make the golden images: {error}; export the model again"
+            ) from error
+        if images.shape != golden.images.shape or images.dtype != np.uint8:
+            raise BundleError(
+                f"{self.model_path}: gave {images.dtype} images {list(images.shape)}, "
+                f"golden.npz holds uint8 {list(golden.images.shape)}; export the model again"
             )
         difference = int(np.abs(images.astype(np.int16) - golden.images).max())
         if difference > GOLDEN_TOLERANCE:
@@ -145,17 +150,25 @@ class Bundle:
 
     def _check_shapes(self, golden: Golden, file: Path) -> None:
         image = self.manifest.image
-        num = len(golden.seeds)
+        num = golden.seeds.size
         fits = (
             num > 0
             and golden.seeds.dtype == np.uint64
+            and golden.seeds.shape == (num,)
             and golden.images.dtype == np.uint8
             and golden.images.shape == (num, image.height, image.width, image.channels)
-            and (golden.labels is not None) == self.manifest.conditional
-            and (golden.labels is None or golden.labels.shape == (num,))
+            and self._labels_fit(golden.labels, num)
         )
         if not fits:
             raise BundleError(f"{file}: its arrays don't fit the manifest; export the model again")
+
+    def _labels_fit(self, labels: npt.NDArray[np.int64] | None, num: int) -> bool:
+        names = self.manifest.labels
+        if labels is None or names is None:
+            return labels is None and names is None
+        if labels.dtype != np.int64 or labels.shape != (num,):
+            return False
+        return bool(0 <= labels.min() <= labels.max() < len(names))
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from models.errors import BundleError
 from models.latents import latents
 
 Images = npt.NDArray[np.uint8]
@@ -33,12 +34,25 @@ class CpuGenerator:
     """model.onnx behind ONNX Runtime's CPU provider."""
 
     def __init__(self, path: Path, *, num_threads: int = 0) -> None:
-        """path: the .onnx file. num_threads: 0 lets ONNX Runtime take every core."""
+        """path: the .onnx file. num_threads: 0 lets ONNX Runtime take every core.
+
+        Raises:
+            BundleError: ONNX Runtime can't load it, or it is no generator.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base
+            raise BundleError(f"{path}: {error}; export the model again") from error
         self._inputs = [argument.name for argument in self._session.get_inputs()]
+        outputs = [argument.name for argument in self._session.get_outputs()]
+        if not {"z"} <= set(self._inputs) <= {"z", "label", "psi"} or outputs != ["image"]:
+            raise BundleError(
+                f"{path}: takes {', '.join(self._inputs)} and gives {', '.join(outputs)}; a "
+                "generator takes z (+ label, + psi) and gives image: export the model again"
+            )
 
     def __call__(
         self,

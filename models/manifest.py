@@ -3,6 +3,7 @@
 Plain typed records with a strict JSON form. Knows no files but the names and digests listed in it.
 """
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 from models.errors import BundleError
 
 SCHEMA_VERSION = 1
+MAX_DIM = 2**16  # of a latent or an image's side: beyond it is damage or malice, not a model
+_FILE_NAME = re.compile(r"[^\x00-\x1f\x7f./\\][^\x00-\x1f\x7f/\\]*")
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,7 +129,7 @@ def decode(data: bytes, where: str) -> Manifest:
                 "upgrade saddlepoint, or export the model again with this release"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BundleError(f"{where}: {error}; export the model again") from error
     _check(manifest, where)
     return manifest
@@ -134,15 +137,16 @@ def decode(data: bytes, where: str) -> Manifest:
 
 def _check(manifest: Manifest, where: str) -> None:
     image = manifest.image
-    positive = {
-        "version": manifest.version,
+    if manifest.version < 1:
+        raise BundleError(f"{where}: version is {manifest.version}, must be at least 1")
+    dimensions = {
         "z_dim": manifest.z_dim,
         "image.height": image.height,
         "image.width": image.width,
     }
-    for field, value in positive.items():
-        if value < 1:
-            raise BundleError(f"{where}: {field} is {value}, must be at least 1")
+    for field, value in dimensions.items():
+        if not 1 <= value <= MAX_DIM:
+            raise BundleError(f"{where}: {field} is {value}, must lie in 1 .. {MAX_DIM}")
     expected = tensor_specs(
         manifest.z_dim, image, conditional=manifest.conditional, has_mapping=manifest.has_mapping
     )
@@ -151,5 +155,5 @@ def _check(manifest: Manifest, where: str) -> None:
     if manifest.labels is not None and not manifest.labels:
         raise BundleError(f"{where}: labels is empty; a conditional model has at least one")
     for name in manifest.files:
-        if not name or name.startswith(".") or "/" in name or "\\" in name:
+        if not _FILE_NAME.fullmatch(name):
             raise BundleError(f"{where}: files names {name!r}; only plain file names are allowed")

@@ -74,18 +74,19 @@ class Repository:
             NotInRepositoryError: there is no such model, or not the version that CURRENT names.
             RepositoryError: CURRENT can't be read.
         """
-        versions = self.versions(name)
-        file = self.root / name / "CURRENT"
-        try:
+        file = self.root / check_name(name) / "CURRENT"
+        try:  # before the versions are listed: what it names then, was there already
             words = file.read_text(encoding="ascii").split()
-        except FileNotFoundError:  # killed between the first version's rename and CURRENT's
-            return Current(versions[-1])
+        except (FileNotFoundError, NotADirectoryError):
+            # No such model, or killed between the first version's rename and CURRENT's.
+            return Current(self.versions(name)[-1])
         except (OSError, UnicodeDecodeError) as error:
             raise RepositoryError(f"{file}: {error}; set it with `promote`") from error
         pinned = words[1:] == ["pinned"]
         if not words or not _VERSION.fullmatch(words[0]) or (words[1:] and not pinned):
             raise RepositoryError(f"{file}: holds {' '.join(words)!r}; set it with `promote`")
         current = Current(int(words[0]), pinned)
+        versions = self.versions(name)
         if current.version not in versions:
             raise NotInRepositoryError(self._no_version(name, current.version, versions))
         return current
@@ -119,7 +120,10 @@ class Repository:
         check_name(name)
         source.verify_files()
         with self._writing(name) as folder:
-            version = max(self._list(name), default=0) + 1
+            earlier = self._list(name)
+            version = max(earlier, default=0) + 1
+            has_current = (folder / "CURRENT").exists()
+            pinned = has_current and self.current(name).pinned
             staging = folder / f"{_STAGING}{version}"
             staging.mkdir()
             for file in source.manifest.files:
@@ -130,9 +134,11 @@ class Repository:
             sync_folder(staging)
             staging.rename(folder / str(version))
             sync_folder(folder)
-            pinned = (folder / "CURRENT").exists() and self.current(name).pinned
-            if version == 1 or (make_current and not pinned):
+            if make_current and not pinned:
                 self._set_current(folder, Current(version))
+            elif not has_current:
+                self._set_current(folder, Current(earlier[-1] if earlier else version))
+            sync_folder(self.root)
         return Bundle.open(folder / str(version))
 
     def promote(self, name: str, version: int, *, pin: bool = False) -> Current:
@@ -191,9 +197,11 @@ class Repository:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / _LOCK).open("w", encoding="ascii") as lock:
                 _take(lock.fileno(), folder)
-                for left in folder.glob(f"{_STAGING}*"):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-                yield folder
+                _clear(folder)
+                try:
+                    yield folder
+                finally:
+                    _clear(folder)
         except OSError as error:
             raise RepositoryError(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -212,6 +220,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def _clear(folder: Path) -> None:
+    for left in folder.glob(f"{_STAGING}*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def _take(descriptor: int, folder: Path) -> None:
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
@@ -225,3 +238,11 @@ def _take(descriptor: int, folder: Path) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+if __name__ == "__main__":
+    import sys
+
+    from models.cli import main
+
+    sys.exit(main(sys.argv[1:]))
