@@ -62,7 +62,7 @@ lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
 	compile build --allow-unsafe --all-build-deps --only-build-deps; \
 	compile serve-cpu --extra serve --unsafe-package onnxruntime-gpu requirements/serve-cpu.in; \
 	compile serve-cuda --extra serve requirements/serve-cuda.in; \
-	compile train --extra train --allow-unsafe
+	compile train --extra train --allow-unsafe requirements/train.in
 
 clean: ## remove .venv and caches; runs/ and model-repository/ stay
 	@rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
