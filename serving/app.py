@@ -1,7 +1,6 @@
 """The routes: what is asked at which path, and how it is answered."""
 
 import logging
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from serving.catalogue import Served
 from serving.errors import InvalidRequestProblem, UnknownRouteProblem
 from serving.http import ASGIApp, Exchange, Receive, Reply, Route, Router, Scope, Send
 from serving.images import SUFFIXES
+from serving.openapi import document
 from serving.schemas import GenerateRequest, decode_request, order, validated
 from serving.service import Service
 from serving.settings import Settings
@@ -17,7 +17,7 @@ from serving.settings import Settings
 logger = logging.getLogger(__name__)
 
 # LitServe's own pages; everything else is ours.
-FALLTHROUGH = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc"})
+FALLTHROUGH = frozenset({"/docs", "/docs/oauth2-redirect"})
 
 
 class Gateway:
@@ -66,6 +66,7 @@ class Handlers:
             Route("/readyz", {"GET": self.ready}),
             Route("/health", {"GET": self.ready}),
             Route("/metrics", {"GET": self.metrics}),
+            Route("/openapi.json", {"GET": self.openapi}),
         ]
 
     async def generate(self, exchange: Exchange) -> Reply:
@@ -86,7 +87,7 @@ class Handlers:
             for name in ("label", "version")
         )
         fields: dict[str, Any] = {
-            "model": urllib.parse.unquote(exchange.params["model"]),
+            "model": exchange.params["model"],
             "version": version,
             "seeds": [_integer("seed", seed)],
             "labels": label,
@@ -106,7 +107,7 @@ class Handlers:
         """GET /v1/models/{model}."""
         query = exchange.query("version")
         version = None if "version" not in query else _integer("version", query["version"])
-        served = self._catalogue.resolve(urllib.parse.unquote(exchange.params["model"]), version)
+        served = self._catalogue.resolve(exchange.params["model"], version)
         return Reply.json(self._describe(served))
 
     async def live(self, exchange: Exchange) -> Reply:
@@ -122,6 +123,10 @@ class Handlers:
         """GET /metrics."""
         body, media_type = metrics.exposition()
         return Reply(body, media_type)
+
+    async def openapi(self, exchange: Exchange) -> Reply:
+        """GET /openapi.json."""
+        return Reply.json(document())
 
     async def _reply(self, request: GenerateRequest, exchange: Exchange) -> Reply:
         ordered = order(request, self._catalogue, self._settings)

@@ -3,12 +3,13 @@
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.errors import ServingError
+from serving.errors import ServingError, SettingsError
 from serving.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
+    check_port(settings)
     accelerator, num_devices = choose_device(settings.device)
     num_workers = num_devices * settings.workers_per_device
 
@@ -84,6 +86,20 @@ def serve(settings: Settings, run_folder: Path) -> int:
         timeout_keep_alive=75,
     )
     return 1 if server.failed else 0
+
+
+def check_port(settings: Settings) -> None:
+    """Raises SettingsError where the port can't be listened on."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SettingsError(
+                f"--port is {settings.port}: {error.strerror} on {settings.host}; "
+                "end what listens there, or choose another"
+            ) from error
 
 
 def _print_ready(service: "Service") -> None:

@@ -5,6 +5,9 @@ import base64
 import contextlib
 import functools
 import logging
+import multiprocessing
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +26,7 @@ from serving.errors import UnavailableProblem
 from serving.http import ClientGoneError, Exchange
 from serving.images import FORMATS, NPY_MEDIA_TYPE, Format, as_grid, encode_npy
 from serving.link import WorkerLink, socket_path
-from serving.schemas import Order
+from serving.schemas import EncodedImage, EncodedImages, Order
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,24 +44,6 @@ class Made:
     body: bytes
     media_type: str
     timing: bytes
-
-
-class EncodedImage(msgspec.Struct, frozen=True):
-    """One image of a list; seed and label as far as they were given."""
-
-    data: str
-    seed: int | None = None
-    label: int | None = None
-
-
-class EncodedImages(msgspec.Struct, frozen=True):
-    """Several images as JSON."""
-
-    model: str
-    version: int
-    digest: str
-    media_type: str
-    images: list[EncodedImage]
 
 
 class Service:
@@ -91,6 +76,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
+        _end_with_parent()
         tasks = [asyncio.create_task(link.run()) for link in self._links]
         try:
             yield
@@ -197,6 +183,20 @@ class Service:
             return encode(*arguments)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, functools.partial(encode, *arguments))
+
+
+def _end_with_parent() -> None:
+    """Shuts this process down in order when the one that forked it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop, sentinel = asyncio.get_running_loop(), parent.sentinel
+
+    def end() -> None:
+        loop.remove_reader(sentinel)
+        os.kill(os.getpid(), signal.SIGTERM)  # uvicorn drains
+
+    loop.add_reader(sentinel, end)
 
 
 @functools.cache

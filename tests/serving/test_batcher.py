@@ -1,0 +1,234 @@
+"""The batcher against workers that are played by hand: every row once, in its place, in any order."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.latents import latents
+from serving.batcher import Batch, Batcher, Ticket
+from serving.errors import OverloadedProblem, UnavailableProblem
+
+Z_DIM = 2
+
+
+@dataclass
+class Hand:
+    """A carrier whose batches are answered when the test says so."""
+
+    batcher: Batcher
+    capacity: int = 2
+    held: list[Batch] = field(default_factory=list)
+    carried: list[Batch] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        return self.capacity - len(self.held)
+
+    def carry(self, batch: Batch) -> None:
+        self.held.append(batch)
+        self.carried.append(batch)
+
+    def answer(self, index: int = 0) -> None:
+        batch = self.held.pop(index)
+        self.batcher.made(batch, image_of(batch.z(Z_DIM, scale=True)), 0.001)
+
+
+def image_of(z: np.ndarray) -> np.ndarray:
+    """A 'model': each row's image is its first latent's bytes."""
+    return z[:, :1].copy().view(np.uint8).reshape(len(z), 1, 4, 1)
+
+
+def make_batcher(max_batch_rows: int = 4, max_waiting_rows: int = 1000) -> Batcher:
+    return Batcher(
+        max_batch_rows=max_batch_rows,
+        max_waiting_rows=max_waiting_rows,
+        on_batch=lambda rows: None,
+    )
+
+
+async def turn() -> None:
+    """Lets the loop run what is due."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+requests = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 11), st.booleans(), st.booleans()),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=60)
+@given(requests, st.integers(1, 6), st.lists(st.integers(0, 3), max_size=60), st.booleans())
+def test_every_row_is_made_once_whatever_the_order(
+    asked: list[tuple[str, int, bool, bool]],
+    max_batch_rows: int,
+    order: list[int],
+    two_workers: bool,
+) -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows)
+        hands = [Hand(batcher) for _ in range(1 + two_workers)]
+        for hand in hands:
+            batcher.join(hand)
+        tickets: list[tuple[Ticket, np.ndarray]] = []
+        seed = 0
+        for name, num_rows, by_latents, interrupt in asked:
+            seeds = list(range(seed, seed + num_rows))
+            seed += num_rows
+            z = latents(seeds, Z_DIM)
+            rows = {"z": z} if by_latents else {"seeds": seeds}
+            tickets.append((batcher.submit((name, 1), **rows), z))  # type: ignore[arg-type]
+            if interrupt:
+                await turn()
+        await turn()
+        for choice in order:
+            hand = hands[choice % len(hands)]
+            if hand.held:
+                hand.answer(choice % len(hand.held))
+                await turn()
+        while any(hand.held for hand in hands):
+            for hand in hands:
+                if hand.held:
+                    hand.answer()
+            await turn()
+        for ticket, z in tickets:
+            assert (await ticket.done == image_of(z)).all()
+        carried = [batch for hand in hands for batch in hand.carried]
+        assert all(1 <= batch.num_rows <= max_batch_rows for batch in carried)
+        assert sum(batch.num_rows for batch in carried) == seed
+        assert all(len({p.ticket.key for p in batch.pieces}) == 1 for batch in carried)
+        assert batcher.waiting_rows == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_one_turn_reads_leaves_in_one_batch() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=64)
+        hand = Hand(batcher)
+        batcher.join(hand)
+        for seed in range(10):
+            batcher.submit(("a", 1), seeds=[seed])
+        await turn()
+        assert [batch.num_rows for batch in hand.held] == [10]
+
+    asyncio.run(scenario())
+
+
+def test_models_take_turns() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        hand = Hand(batcher, capacity=1)
+        batcher.join(hand)
+        batcher.submit(("busy", 1), seeds=list(range(40)))
+        batcher.submit(("other", 1), seeds=[1])
+        for _ in range(3):
+            await turn()
+            hand.answer()
+        names = [batch.key[0] for batch in hand.carried]
+        assert names[:3] == ["busy", "other", "busy"]
+
+    asyncio.run(scenario())
+
+
+def test_psi_scales_only_its_own_rows() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher()
+        hand = Hand(batcher)
+        batcher.join(hand)
+        half = batcher.submit(("a", 1), seeds=[1], psi=0.5)
+        whole = batcher.submit(("a", 1), seeds=[1])
+        await turn()
+        hand.answer()
+        z = latents([1], Z_DIM)
+        assert (await half.done == image_of(z * np.float32(0.5))).all()
+        assert (await whole.done == image_of(z)).all()
+
+    asyncio.run(scenario())
+
+
+def test_rows_beyond_the_bound_are_refused_with_a_time_to_come_back() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4, max_waiting_rows=10)
+        hand = Hand(batcher, capacity=1)
+        batcher.join(hand)
+        batcher.submit(("a", 1), seeds=list(range(10)))
+        with pytest.raises(OverloadedProblem, match="10 images wait, 10 may, 1 more") as refused:
+            batcher.submit(("a", 1), seeds=[1])
+        ((name, value),) = refused.value.headers
+        assert name == b"retry-after"
+        assert int(value) >= 1
+        await turn()  # four leave
+        batcher.submit(("a", 1), seeds=[1, 2, 3, 4])
+
+    asyncio.run(scenario())
+
+
+def test_without_a_worker_a_request_is_refused() -> None:
+    async def scenario() -> None:
+        with pytest.raises(UnavailableProblem):
+            make_batcher().submit(("a", 1), seeds=[1])
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_ticket_frees_its_unsent_rows() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        hand = Hand(batcher, capacity=1)
+        batcher.join(hand)
+        ticket = batcher.submit(("a", 1), seeds=list(range(10)))
+        other = batcher.submit(("a", 1), seeds=[7])
+        await turn()
+        assert batcher.cancel(ticket, TimeoutError()) == 6
+        assert batcher.waiting_rows == 1
+        with pytest.raises(TimeoutError):
+            await ticket.done
+        hand.answer()  # the rows that were sent come back to nobody
+        await turn()
+        hand.answer()
+        assert (await other.done == image_of(latents([7], Z_DIM))).all()
+
+    asyncio.run(scenario())
+
+
+def test_a_dead_workers_rows_are_tried_once_on_another() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        dying, living = Hand(batcher, capacity=1), Hand(batcher, capacity=1)
+        batcher.join(dying)
+        batcher.join(living)
+        ticket = batcher.submit(("a", 1), seeds=list(range(8)))  # half on each
+        await turn()
+        assert dying.held
+        assert living.held
+        batcher.leave(dying, dying.held)
+        await turn()
+        while living.held:
+            living.answer()
+            await turn()
+        assert (await ticket.done == image_of(latents(list(range(8)), Z_DIM))).all()
+
+    asyncio.run(scenario())
+
+
+def test_when_the_last_worker_dies_nothing_hangs() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        hand = Hand(batcher, capacity=1)
+        batcher.join(hand)
+        tickets = [batcher.submit(("a", 1), seeds=[seed] * 3) for seed in range(5)]
+        await turn()
+        batcher.leave(hand, hand.held)
+        for ticket in tickets:
+            with pytest.raises(UnavailableProblem):
+                await asyncio.wait_for(ticket.done, 1)
+        assert batcher.waiting_rows == 0
+
+    asyncio.run(scenario())

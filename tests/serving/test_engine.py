@@ -1,0 +1,64 @@
+"""The engine: what it refuses, and that batch and bucket never change a byte."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.bundle import Bundle
+from models.errors import BundleError
+from models.latents import latents
+from serving.engine import Engine, buckets, choose_device
+from serving.errors import DeviceError
+
+
+@given(st.integers(1, 3000))
+def test_buckets_are_powers_of_two_up_to_the_largest(max_rows: int) -> None:
+    sizes = buckets(max_rows)
+    assert sizes[0] == 1
+    assert sizes[-1] == max_rows
+    assert all(a < b <= 2 * a for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_rows_do_not_depend_on_their_batch(
+    make_bundle: Callable[..., Bundle], padded: bool
+) -> None:
+    engine = Engine(make_bundle(num_classes=3), device="cpu", max_rows=16, num_threads=1)
+    if padded:
+        engine.buckets = buckets(16)
+    z = latents(list(range(40)), 6)
+    label = np.arange(40) % 3
+    whole = engine(z, label)  # larger than max_rows: split
+    assert whole.shape == (40, 8, 8, 1)
+    for start, stop in [(0, 1), (3, 8), (7, 23), (39, 40)]:
+        assert (engine(z[start:stop], label[start:stop]) == whole[start:stop]).all()
+
+
+def test_a_bundle_that_does_not_verify_is_refused(make_bundle: Callable[..., Bundle]) -> None:
+    bundle = make_bundle(weights_seed=5)
+    (bundle.path / "card.md").write_text("altered")
+    with pytest.raises(BundleError, match=r"card\.md"):
+        Engine(bundle, device="cpu", max_rows=4, num_threads=1)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceError, match="--device is cuda, but"):
+        choose_device("cuda")
+    assert choose_device("auto") == ("cpu", 1)
+
+
+def test_a_server_asked_for_cuda_without_one_says_so_and_ends(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    server = start_server(tiny_repository, "--device", "cuda", ready=False)
+    assert server.process.wait(30) == DeviceError.exit_code
+    assert "error: --device is cuda, but" in server.log.read_text()

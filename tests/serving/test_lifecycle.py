@@ -1,0 +1,205 @@
+"""Start, reload and end of a real server: processes, signals, files."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import Bundle
+from models.repository import Repository
+
+
+def processes_of(group: int) -> list[int]:
+    """Living processes of a session, from /proc."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[3]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_and_leaves_nothing(
+    tiny_repository: Path, start_server: Callable[..., Any], tmp_path: Path, number: int
+) -> None:
+    server = start_server(tiny_repository)
+    assert server.generate(model="grey", seeds=[1]).status_code == 200
+    assert list(tmp_path.glob("saddlepoint-*"))
+    assert server.stop(number) == 0, server.log.read_text()
+    wait_for(lambda: not processes_of(server.process.pid))
+    assert not list(tmp_path.glob("saddlepoint-*"))
+
+
+def test_requests_that_were_received_are_answered_when_it_is_told_to_stop(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository, "--max-batch-rows", "1")
+    port = int(server.url.rpartition(":")[2])
+    body = json.dumps({"model": "colour", "seeds": [1] * 500, "labels": 0, "format": "npy"})
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(8)]
+    for connection in connections:
+        connection.request("POST", "/v1/generate", body)
+    # Connections are accepted in order: once this one is answered, those before were read.
+    assert float(values(server, "saddlepoint_rows_waiting")[0]) > 0
+    assert server.stop() == 0
+    assert [connection.getresponse().status for connection in connections] == [200] * 8
+
+
+def values(server: Any, name: str) -> list[str]:
+    lines = server.get("/metrics").text.splitlines()
+    return [line.split()[-1] for line in lines if line.startswith((name + " ", name + "{"))]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_as_pid_1_it_ends_on_sigterm(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    """The kernel drops signals that PID 1 of a namespace has no handler for."""
+    unshare = ["unshare", "--pid", "--fork"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("making a PID namespace is not permitted here")
+    server = start_server(tiny_repository, prefix=unshare)
+    (first,) = children_of(server.process.pid)
+    assert Path(f"/proc/{first}/status").read_text().count("NSpid:") == 1
+    os.kill(first, signal.SIGTERM)
+    assert server.process.wait(30) == 0, server.log.read_text()
+
+
+def test_a_new_version_is_served_without_a_failed_request(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    repository = Repository(tmp_path / "models")
+    repository.publish("tiny", make_bundle(weights_seed=0))
+    server = start_server(repository.root, "--reload-interval-s", "0.05")
+    versions: list[str] = []
+    stop = False
+
+    def ask() -> None:
+        while not stop:
+            reply = server.generate(seeds=[3])
+            assert reply.status_code == 200, reply.text
+            versions.append(reply.headers["x-model-version"])
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            for weights_seed in (1, 2):
+                version = repository.publish("tiny", make_bundle(weights_seed=weights_seed))
+                number = str(version.manifest.version)
+                wait_for(lambda number=number: versions[-1:] == [number])  # type: ignore[misc]
+            repository.rollback("tiny")
+            wait_for(lambda: versions[-1:] == ["2"])
+        finally:
+            stop = True
+        for asked in asking:
+            asked.result()
+
+
+def test_a_corrupt_version_is_refused_and_the_old_one_serves_on(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    repository = Repository(tmp_path / "models")
+    repository.publish("tiny", make_bundle())
+    server = start_server(repository.root, "--reload-interval-s", "0.05")
+    corrupt = repository.publish("tiny", make_bundle(weights_seed=9), make_current=False)
+    with corrupt.model_path.open("r+b") as model:
+        model.write(b"\0\0\0\0")
+    (repository.root / "tiny" / "CURRENT").write_text("2\n")
+    wait_for(lambda: "sha256" in server.log.read_text())
+    reply = server.generate(seeds=[1])
+    assert (reply.status_code, reply.headers["x-model-version"]) == (200, "1")
+    asked = server.generate(seeds=[1], version=2)
+    assert asked.status_code == 503
+    assert "sha256" in asked.json()["detail"]
+    refused = [
+        line
+        for line in server.get("/metrics").text.splitlines()
+        if line.startswith("saddlepoint_model_loads_total") and 'result="refused"' in line
+    ]
+    assert refused
+
+
+def test_an_empty_repository_is_alive_not_ready_and_comes_up_by_itself(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    root = tmp_path / "models"
+    server = start_server(root, "--reload-interval-s", "0.05", ready=False)
+    server.wait_until("/livez", 200)
+    wait_for(lambda: "holds no model" in server.get("/readyz").text)
+    assert server.get("/readyz").status_code == 503
+    assert server.generate(seeds=[1]).status_code == 503
+    Repository(root).publish("tiny", make_bundle())
+    server.wait_until("/readyz", 200)
+    assert server.generate(seeds=[1]).status_code == 200
+
+
+def test_a_killed_worker_comes_back(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository)
+    before = server.generate(model="grey", seeds=[5]).content
+    (worker,) = (
+        pid
+        for pid in processes_of(server.process.pid)
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(worker, signal.SIGKILL)
+    server.wait_until("/readyz", 503)
+    server.wait_until("/readyz", 200)
+    assert server.generate(model="grey", seeds=[5]).content == before
+    assert float(values(server, "saddlepoint_worker_restarts_total")[0]) == 1
+
+
+def test_a_killed_http_process_ends_the_server_with_an_error(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository)
+    (http_process,) = (
+        pid
+        for pid in children_of(server.process.pid)
+        if b"multiprocessing" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(http_process, signal.SIGKILL)
+    assert server.process.wait(30) == 1
+    wait_for(lambda: not processes_of(server.process.pid))
+
+
+def test_nothing_outlives_a_killed_parent(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository)
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait(10)
+    wait_for(lambda: not processes_of(server.process.pid))
+
+
+def test_a_port_in_use_is_named(
+    tiny_repository: Path, start_server: Callable[..., Any], server: Any
+) -> None:
+    port = server.url.rpartition(":")[2]
+    second = start_server(tiny_repository, "--port", port, ready=False)
+    assert second.process.wait(30) != 0
+    assert port in second.log.read_text()

@@ -1,0 +1,130 @@
+"""The other routes of a real server: image URLs, models, probes, metrics, documentation."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.repository import Repository
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")])
+def test_an_image_has_a_url(server: Any, suffix: str, kind: str) -> None:
+    reply = server.get(f"/v1/models/colour/images/5.{suffix}?label=2&truncation=0.7")
+    assert reply.status_code == 200
+    assert Image.open(io.BytesIO(reply.content)).format == kind
+
+
+def test_the_url_gives_the_bytes_of_the_post(server: Any) -> None:
+    by_url = server.get("/v1/models/grey/images/18446744073709551615.png?version=1")
+    posted = server.generate(model="grey", seeds=[2**64 - 1], version=1)
+    assert by_url.content == posted.content
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/v1/models/nix/images/1.png", 404, "nix"),
+        ("/v1/models/..%2F..%2Fetc/images/1.png", 404, "there are"),
+        ("/v1/models/grey/images/1.gif", 404, "SEED.png"),
+        ("/v1/models/grey/images/1", 404, "SEED.png"),
+        ("/v1/models/grey/images/x.png", 400, "seed is 'x'"),
+        ("/v1/models/grey/images/-1.png", 400, "seeds[0] is -1"),
+        (f"/v1/models/grey/images/{10**50}.png", 400, "seed"),
+        ("/v1/models/grey/images/1.png?truncation=x", 400, "truncation is 'x'"),
+        ("/v1/models/grey/images/1.png?truncation=nan", 400, "truncation"),
+        ("/v1/models/grey/images/1.png?size=3", 400, "'size'"),
+        ("/v1/models/grey/images/1.png?version=1&version=2", 400, "twice"),
+        ("/v1/models/grey/images/1.png?version=0", 400, "version"),
+        ("/v1/models/colour/images/1.png", 400, "labels is missing"),
+        ("/v1/models/colour/images/1.png?label=9", 400, "labels is 9"),
+    ],
+)
+def test_a_wrong_url_is_explained(server: Any, path: str, status: int, words: str) -> None:
+    reply = server.get(path)
+    assert reply.status_code == status, reply.text
+    assert words in reply.json()["detail"]
+
+
+def test_models_are_listed_with_their_limits(server: Any, tiny_repository: Path) -> None:
+    models = {model["name"]: model for model in server.get("/v1/models").json()["models"]}
+    assert set(models) == {"grey", "colour"}
+    assert models["grey"]["versions"] == [1, 2]
+    assert models["colour"]["labels"] == ["class 0", "class 1", "class 2"]
+    assert models["colour"]["image"] == {"height": 16, "width": 16, "channels": 3}
+    assert models["grey"]["limits"]["max_seeds"] == 300
+    bundle = Repository(tiny_repository).bundle("grey")
+    assert models["grey"]["digest"] == bundle.digest
+    assert server.get("/v1/models/grey").json() == models["grey"]
+    assert server.get("/v1/models/grey?version=1").json()["version"] == 1
+    assert server.get("/v1/models/nix").status_code == 404
+
+
+def test_probes_answer(server: Any) -> None:
+    assert server.get("/livez").text == "ok\n"
+    assert server.get("/readyz").text == "ok\n"
+    assert server.get("/health").status_code == 200  # LitServe's name for it
+
+
+def test_head_is_get_without_a_body(server: Any) -> None:
+    import httpx
+
+    path = server.url + "/v1/models/grey/images/3.png"
+    head, get = httpx.head(path), httpx.get(path)
+    assert head.content == b""
+    assert head.headers["content-length"] == str(len(get.content))
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that carry these labels."""
+    total = 0.0
+    for found, rest, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.M):
+        pairs = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+        if found == name and labels.items() <= pairs.items():
+            total += float(value)
+    return total
+
+
+def test_metrics_count_what_was_done(server: Any, tiny_repository: Path) -> None:
+    before = server.get("/metrics").text
+    server.generate(model="grey", seeds=[1, 2, 3])
+    server.generate(model="grey", seeds=["x"])
+    after = server.get("/metrics").text
+
+    def grown(name: str, **labels: str) -> float:
+        return metric(after, name, **labels) - metric(before, name, **labels)
+
+    route = "/v1/generate"
+    assert grown("saddlepoint_http_requests_total", route=route, status="200") == 1
+    assert grown("saddlepoint_http_requests_total", route=route, status="400") == 1
+    assert grown("saddlepoint_http_request_duration_seconds_count", route=route) == 2
+    assert grown("saddlepoint_rows_generated_total", model="grey", version="2") == 3
+    assert grown("saddlepoint_batch_rows_sum") == 3
+    assert metric(after, "saddlepoint_rows_waiting") == 0
+    digest = Repository(tiny_repository).bundle("grey").digest
+    assert metric(after, "saddlepoint_model_info", model="grey", version="2", digest=digest) == 1
+
+
+def test_documentation_describes_every_route(server: Any) -> None:
+    assert "html" in server.get("/docs").headers["content-type"]
+    spec = server.get("/openapi.json").json()
+    assert spec["info"]["title"] == "Saddlepoint"
+    assert {
+        "/v1/generate",
+        "/predict",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/models/{model}/images/{file}",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    } <= set(spec["paths"])
+    post = spec["paths"]["/v1/generate"]["post"]
+    (example,) = post["requestBody"]["content"]["application/json"]["examples"].values()
+    reply = server.post("/v1/generate", json={**example["value"], "model": "colour"})
+    assert reply.status_code == 200
+    assert np.asarray(Image.open(io.BytesIO(reply.content))).shape[2] == 3

@@ -1,0 +1,47 @@
+"""Settings from flags and environment, and the refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.errors import SettingsError
+from serving.settings import Settings, parse
+
+
+def test_defaults_hold_without_flags() -> None:
+    assert parse([], {}) == Settings()
+
+
+def test_a_flag_beats_the_environment_which_beats_the_default() -> None:
+    environ = {"SADDLEPOINT_PORT": "9001", "SADDLEPOINT_DEVICE": "cpu", "HOME": "/"}
+    settings = parse(["--port", "9002"], environ)
+    assert (settings.port, settings.device) == (9002, "cpu")
+
+
+def test_values_take_their_types() -> None:
+    settings = parse(["--repository", "x/y", "--models", "a, b,", "--reload-interval-s", "0.5"], {})
+    assert settings.repository == Path("x/y")
+    assert settings.models == ("a", "b")
+    assert settings.reload_interval_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "words"),
+    [
+        (["--port", "80"], {}, "--port is 80, must be at least 1024"),
+        (["--port", "70000"], {}, "allowed are 1024 .. 65535"),
+        (["--port", "x"], {}, "--port is 'x', must be a whole number"),
+        ([], {"SADDLEPOINT_PORT": "x"}, "SADDLEPOINT_PORT is 'x'"),
+        ([], {"SADDLEPOINT_PROT": "1"}, "SADDLEPOINT_PROT is not a setting"),
+        (["--device", "tpu"], {}, "--device is 'tpu', allowed are auto, cpu, cuda"),
+        (["--host", "example.org"], {}, "--host"),
+        (["--max-batch-rows", "0"], {}, "must be at least 1"),
+        (["--max-waiting-rows", "5"], {}, "less than --max-seeds"),
+        (["--models", "../x"], {}, "--models: model name '../x' is not allowed"),
+        (["--log-level", "loud"], {}, "--log-level is 'loud'"),
+    ],
+)
+def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(argv, environ)
+    assert words in str(refused.value)
