@@ -5,8 +5,11 @@ PORT ?= 8000
 REPOSITORY ?= model-repository
 # podman or docker, and what to build on: PYTHON_IMAGE=... where the Dockerfile's own can't be pulled.
 CONTAINERS ?= podman
+BUILD_FLAGS ?=
+TARGET ?= serve
 RUNTIME ?= cpu
 ARGS ?=
+export PYTHON_IMAGE TRAIN_IMAGE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,16 +47,19 @@ bench: $(VENV)/.dev ## every benchmark, a line per figure; ARGS=--quick for a sh
 	  echo "== $$script"; $(BIN)/python $$script $(ARGS); done
 
 image: ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
-	@$(CONTAINERS) build --target $(or $(TARGET),serve) --build-arg RUNTIME=$(RUNTIME) \
-	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
-	  --build-arg REVISION=$$(git rev-parse HEAD) \
-	  --tag localhost/saddlepoint-$(or $(TARGET),serve) $(ARGS) .
+	@$(CONTAINERS) build --target $(TARGET) --tag localhost/saddlepoint-$(TARGET):latest \
+	  $(if $(findstring podman,$(CONTAINERS)),--format docker) $(BUILD_FLAGS) \
+	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) --build-arg RUNTIME=$(RUNTIME) \
+	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) .
 
-image-test: $(VENV)/.dev ## build the image, run it read-only, ask it for an image; needs root and podman
-	@$(BIN)/pytest -m containers -p no:randomly tests/containers $(ARGS)
+image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IMAGE=1 with the trainer; root, podman
+	@$(if $(TRAIN_IMAGE),$(MAKE) --no-print-directory image TARGET=train)
+	@$(MAKE) --no-print-directory image TARGET=serve
+	@RUNTIME=$(RUNTIME) $(BIN)/pytest -m containers -p no:randomly $(or $(ARGS),tests/containers)
 
 k8s-local: ## run k8s/overlays/local with podman, without a cluster, and ask it for an image
-	@$(MAKE) --no-print-directory image-test ARGS='-k local $(ARGS)'
+	@$(MAKE) --no-print-directory image-test ARGS='tests/containers/test_local.py'
 
 lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
 	@compile() { env -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND='make lock' \

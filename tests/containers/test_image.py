@@ -1,0 +1,106 @@
+"""The serving image: what is in it, how large, and that it serves under the rules it is for."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import Bundle
+
+ROOT = Path(__file__).parents[2]
+BUDGET_MB = {"cpu": 350}
+"""Most megabytes over the base image; CUDA's own libraries have no budget of ours."""
+GRACE_S = 30
+
+pytestmark = pytest.mark.containers
+
+LOOK = """
+import compileall, importlib.util as u, json, os, pathlib, shutil, sys
+import serving.settings
+def refused(path):
+    try: open(path, "w")
+    except OSError: return True
+print(json.dumps({
+    "modules": [m for m in sys.argv[1].split() if u.find_spec(m)],
+    "commands": [c for c in sys.argv[2].split() if shutil.which(c)],
+    "torch": [str(p) for p in pathlib.Path("/").glob("[!ps]*/**/torch") if p.is_dir()],
+    "user": os.getuid(),
+    "writable": [p for p in ("/", "/opt/app", "/model-repository") if not refused(p + "/x")],
+    "compiled": os.path.exists(serving.settings.__cached__),
+}))
+"""
+
+
+@pytest.fixture
+def configuration(podman: Callable[..., str], image: str) -> dict[str, Any]:
+    (record,) = json.loads(podman("image", "inspect", image))
+    return record
+
+
+def test_says_how_it_runs(configuration: dict[str, Any]) -> None:
+    config = configuration["Config"]
+    assert config["Entrypoint"] == ["python", "-m", "serving.run"]
+    assert re.fullmatch(r"[1-9]\d{4,}:[1-9]\d{4,}", config["User"])
+    assert list(config["ExposedPorts"]) == ["8000/tcp"]
+    assert configuration["HealthCheck" if "HealthCheck" in configuration else "Healthcheck"]
+    labels = config["Labels"]
+    for key in ("title", "description", "version", "revision"):
+        assert labels[f"org.opencontainers.image.{key}"], key
+
+
+def test_holds_only_what_serving_needs(podman: Callable[..., str], image: str) -> None:
+    modules = "torch torchvision onnx sklearn training pip setuptools ensurepip wheel pytest"
+    commands = "pip pip3 gcc cc g++ make git"
+    arguments = ["-c", LOOK, modules, commands]
+    flags = ["--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp"]
+    seen = json.loads(podman("run", *flags, "--entrypoint", "python", image, *arguments))
+    assert seen.pop("user") >= 10000
+    assert seen.pop("compiled") is True
+    assert seen == {"modules": [], "commands": [], "torch": [], "writable": []}
+
+
+def test_is_small(
+    podman: Callable[..., str], configuration: dict[str, Any], figure: Callable[..., None]
+) -> None:
+    runtime = os.environ.get("RUNTIME", "cpu")
+    default = re.search(r"^ARG PYTHON_IMAGE=(.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert default
+    base = os.environ.get("PYTHON_IMAGE") or default[1]
+    base_bytes = int(podman("image", "inspect", "--format", "{{.Size}}", base))
+    over_mb = (configuration["Size"] - base_bytes) / 1e6
+    figure(f"serve_{runtime}_image_over_base", over_mb, "MB")
+    figure(f"serve_{runtime}_image", configuration["Size"] / 1e6, "MB")
+    assert over_mb <= BUDGET_MB.get(runtime, float("inf"))
+
+
+def test_serves_read_only_and_ends_cleanly(
+    podman: Callable[..., str],
+    image: str,
+    bundle: Bundle,
+    container: Callable[..., Any],
+    remove: Callable[[str, str], None],
+    figure: Callable[..., None],
+) -> None:
+    name = "saddlepoint-image-test"
+    remove("container", name)
+    hardening = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    hardening += ["--read-only-tmpfs=false", "--tmpfs", "/tmp:size=64m,mode=1777"]
+    volume = ["--volume", f"{bundle.path.parents[1]}:/model-repository:ro"]
+    port = ["--publish", "127.0.0.1::8000"]
+    podman("run", "--detach", "--name", name, *hardening, *volume, *port, image)
+    address = podman("port", name, "8000/tcp")
+    server = container(name, f"http://{address}")
+    figure("serve_container_cold_start", server.wait_ready(), "s")
+    server.check_image(bundle)
+    podman("healthcheck", "run", name)
+    podman("stop", "--time", str(GRACE_S), name)
+    assert server.state("ExitCode") == "0", server.logs()
+
+
+def test_refuses_an_unknown_setting_in_words(podman: Callable[..., str], image: str) -> None:
+    with pytest.raises(AssertionError, match="SADDLEPOINT_PROT"):
+        podman("run", "--rm", "--env", "SADDLEPOINT_PROT=1", image)
