@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from models.bundle import Bundle
+from models.errors import BundleError
 from models.generator import Images
 from serving.errors import DeviceError
 
@@ -160,17 +161,24 @@ def _session(path: Path, device: str, num_threads: int) -> ort.InferenceSession:
         options.intra_op_num_threads = num_threads or num_cpus()
         # Spinning threads would burn a core between requests.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return ort.InferenceSession(path, options, providers=[CPU])
+        return _open(path, options, [CPU])
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     provider = (CUDA, {"device_id": int(device.rpartition(":")[2])})
-    session = ort.InferenceSession(path, options, providers=[provider, CPU])
+    session = _open(path, options, [provider, CPU])
     if CUDA not in session.get_providers():  # ONNX Runtime falls back silently
         raise DeviceError(
             f"the CUDA provider did not start on {device}: CUDA 13 and cuDNN 9 are needed "
             "(pip install 'onnxruntime-gpu[cuda,cudnn]'); or use --device cpu"
         )
     return session
+
+
+def _open(path: Path, options: ort.SessionOptions, providers: list[Any]) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors share no base
+        raise BundleError(f"{path}: {error}; export the model again") from error
 
 
 def _rows(array: npt.NDArray[Any] | None, rows: slice) -> npt.NDArray[Any] | None:

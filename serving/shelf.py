@@ -15,6 +15,7 @@ from models.repository import Repository
 from serving import metrics
 from serving.batcher import VersionKey
 from serving.engine import Engine
+from serving.errors import ServingError
 from serving.frames import Announce, Loaded
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Shelf:
             try:
                 changed |= self._refresh(name)
                 self._complaints.pop(name, None)
-            except (ModelError, RuntimeError) as error:
+            except (ModelError, ServingError) as error:
                 self._complain(name, str(error))
         gone = [name for name in self._current if not self._repository.root.joinpath(name).is_dir()]
         for name in gone:

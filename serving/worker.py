@@ -20,6 +20,7 @@ import uvloop
 
 from models.errors import ModelError
 from serving.engine import Engine
+from serving.errors import ServingError
 from serving.frames import Failed, FrameProtocol, Made, Message, Run, run_arrays
 from serving.shelf import Shelf
 
@@ -95,7 +96,7 @@ class Worker:
     async def _load_and_run(self, protocol: FrameProtocol, run: Run, body: memoryview) -> None:
         try:
             engine = await asyncio.to_thread(self._shelf.load, (run.name, run.version))
-        except (ModelError, RuntimeError) as error:
+        except (ModelError, ServingError) as error:
             logger.error("version %d of %s is refused: %s", run.version, run.name, error)
             reason = f"version {run.version} of model {run.name!r} is refused: {error}"
             protocol.send(Failed(run.batch, reason))

@@ -1,4 +1,4 @@
-"""The batcher against workers that are played by hand: every row once, in its place, in any order."""
+"""The batcher against workers played by hand: every row once, in its place, in any order."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -92,10 +92,8 @@ def test_every_row_is_made_once_whatever_the_order(
             if hand.held:
                 hand.answer(choice % len(hand.held))
                 await turn()
-        while any(hand.held for hand in hands):
-            for hand in hands:
-                if hand.held:
-                    hand.answer()
+        while busy := [hand for hand in hands if hand.held]:
+            busy[0].answer()
             await turn()
         for ticket, z in tickets:
             assert (await ticket.done == image_of(z)).all()

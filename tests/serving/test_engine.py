@@ -1,5 +1,6 @@
 """The engine: what it refuses, and that batch and bucket never change a byte."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def test_buckets_are_powers_of_two_up_to_the_largest(max_rows: int) -> None:
     sizes = buckets(max_rows)
     assert sizes[0] == 1
     assert sizes[-1] == max_rows
-    assert all(a < b <= 2 * a for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a < b <= 2 * a for a, b in itertools.pairwise(sizes))
 
 
 @pytest.mark.parametrize("padded", [False, True])
