@@ -88,7 +88,8 @@ class Bundle:
         """
         file = self.path / "golden.npz"
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            # Opened here: NumPy leaves a file open that is no archive.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 labels = archive.get("labels")
                 golden = Golden(seeds=archive["seeds"], labels=labels, images=archive["images"])
         except Exception as error:  # bytes that are no archive make NumPy raise almost anything

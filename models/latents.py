@@ -3,7 +3,7 @@
 Seed 42 in a training grid is seed 42 on the wire, for ever. So the algorithm rests on the one thing
 that NumPy keeps stable, a bit generator's raw stream (NEP 19 excludes `Generator`'s distributions):
 
-    bits = Philox(key=[seed, 0]).random_raw(n)                      n = z_dim rounded up to even
+    bits = Philox(key=uint64[seed, 0]).random_raw(n)                n = z_dim rounded up to even
     u    = ((bits >> 11) + 0.5) * 2**-53                            in (0, 1)
     z[2i], z[2i+1] = sqrt(-2 ln u[2i]) * (cos, sin)(2 pi u[2i+1])   Box and Muller 1958, in float64
 

@@ -129,7 +129,7 @@ def decode(data: bytes, where: str) -> Manifest:
                 "upgrade saddlepoint, or export the model again with this release"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where}: {error}; export the model again") from error
     _check(manifest, where)
     return manifest

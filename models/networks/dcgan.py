@@ -102,6 +102,8 @@ class DCGAN(Family):
     def __post_init__(self) -> None:
         """Refuses options that make no network."""
         super().__post_init__()
+        if self.d_norm not in ("none", "batch"):
+            raise ValueError(f"d_norm is {self.d_norm!r}, allowed are 'none' and 'batch'")
         for option in ("ngf", "ndf", "embed_dim"):
             if getattr(self, option) < 1:
                 raise ValueError(f"{option} is {getattr(self, option)}, must be at least 1")
