@@ -22,6 +22,7 @@ from models.networks import FAMILIES
 from models.repository import check_name
 from training.config import TrainingConfig, from_builtins, require, to_builtins
 from training.errors import CheckpointError, ConfigError
+from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
 from training.regularizers import PENALTIES
@@ -118,6 +119,7 @@ def catalogue() -> str:
             name: (f"added to {entry.player}'s loss", entry.paper)
             for name, entry in PENALTIES.items()
         },
+        "initializations": {name: ("", entry.paper) for name, entry in INITIALIZATIONS.items()},
         "networks": {name: (cls.__doc__ or "", "") for name, cls in FAMILIES.items()},
     }
     lines = []

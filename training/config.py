@@ -15,6 +15,7 @@ import tyro
 from models.networks import FAMILIES, Family, ImageShape
 from training.data import DataConfig
 from training.errors import ConfigError
+from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.regularizers import PENALTIES
 
@@ -95,7 +96,8 @@ class AdamConfig:
 
     def __post_init__(self) -> None:
         """Refuses what Adam can't step with."""
-        require_number("lr", self.lr, above=0)
+        remedy = "set --optim-G.lr, --optim-D.lr"
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "above 0", remedy)
         require_number("eps", self.eps, above=0)
         in_range = all(0 <= beta < 1 for beta in self.betas)
         require(in_range, "betas", self.betas, "two numbers in [0, 1)", "for instance 0.5 0.999")
@@ -111,6 +113,8 @@ class TrainingConfig:
     """Images to learn."""
     network: Family
     """Both players."""
+    init_D: str = "family"
+    """Initial weights of the discriminator: an entry of training/initialization.py, see --list."""
     objective: str = "non-saturating"
     """What the players minimise: an entry of training/objectives.py, see --list."""
     regularizers: tuple[Annotated[Term, _TERM], ...] = ()
@@ -134,8 +138,10 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuses options that make no training."""
-        known = ", ".join(OBJECTIVES)
-        require(self.objective in OBJECTIVES, "objective", self.objective, known, "see --list")
+        registries = {"init_D": list(INITIALIZATIONS), "objective": list(OBJECTIVES)}
+        for field, known in registries.items():
+            name = getattr(self, field)
+            require(name in known, field, name, ", ".join(known), "see --list")
         names = [term.name for term in self.regularizers]
         once = len(set(names)) == len(names)
         require(once, "regularizers", names, "each name once", "leave one out")

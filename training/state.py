@@ -13,6 +13,7 @@ from torch.optim import Adam
 
 from models.networks import ImageShape
 from training.config import AdamConfig, TrainingConfig
+from training.initialization import INITIALIZATIONS
 from training.randomness import key, reseed
 
 
@@ -59,7 +60,9 @@ class State:
         """Newly initialised players; the same on every device, as the CPU draws the weights."""
         reseed(key(config.seed, "init", 0), torch.device("cpu"))
         G = config.network.generator(shape).to(device)
-        D = config.network.discriminator(shape).to(device)
+        D = config.network.discriminator(shape)
+        INITIALIZATIONS[config.init_D].apply(D)
+        D = D.to(device)
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
         return cls(Seat(G, config.optim_G), Seat(D, config.optim_D), G_ema, cur_nimg=0)
 

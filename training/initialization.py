@@ -1,0 +1,42 @@
+"""Initial weights of D, where a recipe wants others than the network's family draws.
+
+A new initialisation is one more entry. Knows networks as modules only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initialization:
+    """How D starts."""
+
+    apply: Callable[[nn.Module], None]
+    """Draws the weights anew, in place, from the global generator."""
+    paper: str
+    """Where it is from."""
+
+
+def family(network: nn.Module) -> None:
+    """Leaves what the network's family drew."""
+
+
+def kaiming(network: nn.Module) -> None:
+    """Keeps the variance from layer to layer (He et al. 2015, eq. 14); labels start equal.
+
+    DCGAN's N(0, 0.02) counts on batch norm to restore the scale. Without it a narrow D starts so
+    flat that G runs ahead and stays there.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, a=0.2)
+        elif isinstance(module, nn.Embedding):
+            nn.init.zeros_(module.weight)
+
+
+INITIALIZATIONS: dict[str, Initialization] = {
+    "family": Initialization(apply=family, paper="as the network's family has it"),
+    "kaiming": Initialization(apply=kaiming, paper="He et al. 2015, arXiv:1502.01852"),
+}
