@@ -200,7 +200,8 @@ def _gather(images: Tensor, index: Tensor) -> Tensor:
     """images[index] as float32 in [-1, 1]: 0 and 255 become exactly -1 and 1, on every device."""
     if images.device.type == "cpu":
         # NumPy stays on this thread; torch would wake the others, which costs more than the work.
-        pixels = np.subtract(images.numpy().take(index.numpy(), 0), 127.5, dtype=np.float32)
+        pixels = images.numpy().take(index.numpy(), 0).astype(np.float32)
+        pixels -= 127.5
         pixels *= _STEP
         return torch.from_numpy(pixels)
     return (images.index_select(0, index) - 127.5).mul_(_STEP)
