@@ -11,13 +11,16 @@ from serving.http import ASGIApp, Exchange, Receive, Reply, Route, Router, Scope
 from serving.images import SUFFIXES
 from serving.openapi import document
 from serving.schemas import GenerateRequest, decode_request, order, validated
-from serving.service import Service
+from serving.service import Service, Terms
 from serving.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 # LitServe's own pages; everything else is ours.
 FALLTHROUGH = frozenset({"/docs", "/docs/oauth2-redirect"})
+
+
+PRIORITIES = (b"interactive", b"bulk")
 
 
 class Gateway:
@@ -71,6 +74,7 @@ class Handlers:
 
     async def generate(self, exchange: Exchange) -> Reply:
         """POST /v1/generate."""
+        self._service.batcher.check_room(1)  # refuses at once, before the body is read
         body = await exchange.body(self._settings.max_body_bytes)
         return await self._reply(decode_request(body), exchange)
 
@@ -130,9 +134,29 @@ class Handlers:
 
     async def _reply(self, request: GenerateRequest, exchange: Exchange) -> Reply:
         ordered = order(request, self._catalogue, self._settings)
-        made = await self._service.make(ordered, exchange)
+        made = await self._service.make(ordered, self._terms(exchange), exchange)
         headers = (*ordered.served.headers, (b"server-timing", made.timing))
         return Reply(made.body, made.media_type, 200, headers)
+
+    def _terms(self, exchange: Exchange) -> Terms:
+        most = self._settings.request_timeout_ms
+        timeout_ms, bulk = most, False
+        text = exchange.header(b"x-request-timeout-ms")
+        if text is not None:
+            timeout_ms = _integer("X-Request-Timeout-Ms", text.decode("latin-1"))
+            if not 1 <= timeout_ms <= most:
+                raise InvalidRequestProblem(
+                    f"X-Request-Timeout-Ms is {timeout_ms}, allowed are 1 .. {most}"
+                )
+        priority = exchange.header(b"x-priority")
+        if priority is not None:
+            if priority not in PRIORITIES:
+                given = priority.decode("latin-1")[:60]
+                raise InvalidRequestProblem(
+                    f"X-Priority is {given!r}, allowed are interactive and bulk"
+                )
+            bulk = priority == b"bulk"
+        return Terms(timeout_ms, bulk)
 
     def _describe(self, served: Served) -> dict[str, Any]:
         manifest = served.manifest

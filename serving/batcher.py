@@ -1,10 +1,10 @@
 """Rows to batches: gathers what waits where HTTP is parsed, so that one frame serves many requests.
 
-A `Ticket` is what one request wants: N rows of one version. Tickets of a version wait in a lane. As
-soon as a worker has room, a batch is cut from the lanes in turn: small tickets are packed together,
-a large one is split over several batches and joined again. There is no window to wait out: what one
-turn of the event loop reads leaves together, at once where a worker is idle, and batches grow by
-themselves while workers are busy.
+As soon as a worker has room, a batch is cut from the tickets that wait: small ones of the same
+version are packed together, a large one is split over several batches and joined again. There is no
+window to wait out: what one turn of the event loop reads leaves together, at once where a worker is
+idle, and batches grow by themselves while workers are busy. Versions take turns; bulk tickets get
+the turns that the others leave, and one in BULK_SHARE.
 
 Knows nothing of HTTP, of frames or of how a worker is reached (`Carrier`).
 """
@@ -13,105 +13,19 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.generator import Images
-from models.latents import latents
 from serving.errors import DeadlineProblem, OverloadedProblem, UnavailableProblem
+from serving.tickets import Batch, Piece, Ticket, VersionKey
 
-VersionKey = tuple[str, int]  # name, version
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """The rows of one request, and the images made so far."""
-
-    key: VersionKey
-    seeds: list[int] | None
-    """[N] integers, or None where latents are given."""
-    z: npt.NDArray[np.float32] | None
-    """[N, z_dim] where latents are given."""
-    labels: list[int] | None
-    """[N], for conditional models."""
-    psi: float
-    """Truncation: z is scaled by it, or given to the graph's mapping network."""
-    done: asyncio.Future[Images]
-    num_rows: int
-    num_sent: int = 0
-    num_made: int = 0
-    attempt: int = 0
-    images: Images | None = None
-    entered: float = field(default_factory=time.perf_counter)
-    queue_s: float = 0.0
-    compute_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Rows start .. stop of a ticket, in its attempt number `attempt`."""
-
-    ticket: Ticket
-    start: int
-    stop: int
-    attempt: int
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """What one run of a model makes."""
-
-    key: VersionKey
-    pieces: list[Piece]
-    num_rows: int
-
-    def labels(self) -> npt.NDArray[np.int64] | None:
-        """[num_rows], or None for an unconditional model."""
-        rows: list[int] = []
-        for piece in self.pieces:
-            if piece.ticket.labels is None:
-                return None
-            rows += piece.ticket.labels[piece.start : piece.stop]
-        return np.array(rows, np.int64)
-
-    def z(self, z_dim: int, *, scale: bool) -> npt.NDArray[np.float32]:
-        """[num_rows, z_dim]; scaled by psi where the graph doesn't truncate by itself."""
-        seeds: list[int] = []
-        for piece in self.pieces:
-            if piece.ticket.seeds is not None:
-                seeds += piece.ticket.seeds[piece.start : piece.stop]
-        drawn = latents(np.array(seeds, np.uint64), z_dim) if seeds else None
-        if drawn is not None and len(drawn) == self.num_rows:
-            z = drawn
-        else:
-            z = self._interleave(drawn, z_dim)
-        if scale and any(piece.ticket.psi != 1.0 for piece in self.pieces):
-            z *= self.psi()[:, None]
-        return z
-
-    def psi(self) -> npt.NDArray[np.float32]:
-        """[num_rows]."""
-        values = [piece.ticket.psi for piece in self.pieces]
-        return np.repeat(np.array(values, np.float32), [p.stop - p.start for p in self.pieces])
-
-    def _interleave(
-        self, drawn: npt.NDArray[np.float32] | None, z_dim: int
-    ) -> npt.NDArray[np.float32]:
-        z = np.empty((self.num_rows, z_dim), np.float32)
-        row = used = 0
-        for piece in self.pieces:
-            num = piece.stop - piece.start
-            if piece.ticket.z is not None:
-                z[row : row + num] = piece.ticket.z[piece.start : piece.stop]
-            else:
-                assert drawn is not None
-                z[row : row + num] = drawn[used : used + num]
-                used += num
-            row += num
-        return z
+BULK_SHARE = 8
+"""While both wait, one batch in so many is a bulk one: bulk may be slow, never starved."""
+RECOVERY_S = 5.0
+"""How long tickets wait for a worker when the last one has died; then they are refused."""
 
 
 class Carrier(Protocol):
@@ -127,19 +41,75 @@ class Carrier(Protocol):
         ...
 
 
+class Lanes:
+    """Tickets that wait, in a lane for each version; the lanes take turns."""
+
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[VersionKey, deque[Ticket]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def add(self, ticket: Ticket) -> None:
+        """At the end of its lane."""
+        self._lanes.setdefault(ticket.key, deque()).append(ticket)
+
+    def put_back(self, ticket: Ticket) -> None:
+        """At the head of its lane."""
+        self._lanes.setdefault(ticket.key, deque()).appendleft(ticket)
+
+    def remove(self, ticket: Ticket) -> None:
+        """Out of its lane."""
+        lane = self._lanes[ticket.key]
+        lane.remove(ticket)
+        if not lane:
+            del self._lanes[ticket.key]
+
+    def tickets(self) -> list[Ticket]:
+        """All that wait."""
+        return [ticket for lane in self._lanes.values() for ticket in lane]
+
+    def cut(self, max_rows: int) -> Batch:
+        """A batch from the lane whose turn it is."""
+        key, lane = self._lanes.popitem(last=False)
+        pieces: list[Piece] = []
+        num_rows = 0
+        now = time.perf_counter()
+        while lane and num_rows < max_rows:
+            ticket = lane[0]
+            take = min(ticket.num_rows - ticket.num_sent, max_rows - num_rows)
+            pieces.append(Piece(ticket, ticket.num_sent, ticket.num_sent + take, ticket.attempt))
+            ticket.num_sent += take
+            num_rows += take
+            if ticket.num_sent == ticket.num_rows:
+                ticket.queue_s = now - ticket.entered
+                lane.popleft()
+        if lane:
+            self._lanes[key] = lane  # at the end: the other lanes come first now
+        return Batch(key, pieces, num_rows)
+
+
 class Batcher:
     """The rows that wait in this process, and the workers that make them."""
 
     def __init__(
-        self, *, max_batch_rows: int, max_waiting_rows: int, on_batch: Callable[[int], None]
+        self,
+        *,
+        max_batch_rows: int,
+        max_waiting_rows: int,
+        on_batch: Callable[[int], None],
+        recovery_s: float = RECOVERY_S,
     ) -> None:
         """on_batch hears the rows of every batch sent."""
         self.max_batch_rows = max_batch_rows
         self.max_waiting_rows = max_waiting_rows
         self.waiting_rows = 0
         self._on_batch = on_batch
-        self._lanes: OrderedDict[VersionKey, deque[Ticket]] = OrderedDict()
+        self._recovery_s = recovery_s
+        self._lanes = {False: Lanes(), True: Lanes()}  # by Ticket.bulk
+        self._turn = 0
         self._carriers: list[Carrier] = []
+        self._recovery: asyncio.TimerHandle | None = None
         self._rate = ServiceRate()
         self._pumping = False
 
@@ -148,23 +118,9 @@ class Batcher:
         """The workers that can be reached."""
         return tuple(self._carriers)
 
-    def submit(
-        self,
-        key: VersionKey,
-        *,
-        seeds: list[int] | None = None,
-        z: npt.NDArray[np.float32] | None = None,
-        labels: list[int] | None = None,
-        psi: float = 1.0,
-    ) -> Ticket:
-        """Admits a request's rows; `await ticket.done` gives images [N, H, W, C] uint8.
-
-        Raises:
-            OverloadedProblem: too many rows wait.
-            UnavailableProblem: no worker can be reached.
-        """
-        num_rows = len(seeds) if seeds is not None else len(z) if z is not None else 0
-        if not self._carriers:
+    def check_room(self, num_rows: int) -> None:
+        """Raises OverloadedProblem or UnavailableProblem where so many rows can't be admitted."""
+        if not self._carriers and self._recovery is None:
             raise UnavailableProblem(
                 "no inference worker is ready; try again in a moment", headers=_retry_after(1)
             )
@@ -175,9 +131,28 @@ class Batcher:
                 f"were asked for; try again in {wait_s} s",
                 headers=_retry_after(wait_s),
             )
+
+    def submit(
+        self,
+        key: VersionKey,
+        *,
+        seeds: list[int] | None = None,
+        z: npt.NDArray[np.float32] | None = None,
+        labels: list[int] | None = None,
+        psi: float = 1.0,
+        bulk: bool = False,
+    ) -> Ticket:
+        """Admits a request's rows; `await ticket.done` gives images [N, H, W, C] uint8.
+
+        Raises:
+            OverloadedProblem: too many rows wait.
+            UnavailableProblem: no worker can be reached.
+        """
+        num_rows = len(seeds) if seeds is not None else len(z) if z is not None else 0
+        self.check_room(num_rows)
         done = asyncio.get_running_loop().create_future()
-        ticket = Ticket(key, seeds, z, labels, psi, done, num_rows)
-        self._lanes.setdefault(key, deque()).append(ticket)
+        ticket = Ticket(key, seeds, z, labels, psi, bulk, done, num_rows)
+        self._lanes[bulk].add(ticket)
         self.waiting_rows += num_rows
         self._pump_soon()
         return ticket
@@ -188,11 +163,7 @@ class Batcher:
             ticket.done.set_exception(error)
         unsent = ticket.num_rows - ticket.num_sent
         if unsent:
-            lane = self._lanes.get(ticket.key)
-            if lane is not None and ticket in lane:
-                lane.remove(ticket)
-                if not lane:
-                    del self._lanes[ticket.key]
+            self._lanes[ticket.bulk].remove(ticket)
             self.waiting_rows -= unsent
             ticket.num_sent = ticket.num_rows
         return unsent
@@ -200,25 +171,28 @@ class Batcher:
     def join(self, carrier: Carrier) -> None:
         """A worker can be reached."""
         self._carriers.append(carrier)
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
         self._pump_soon()
 
     def leave(self, carrier: Carrier, batches: Iterable[Batch]) -> None:
         """A worker can't be reached any more; it held these batches.
 
-        Making images has no side effect, so its rows are tried once on another worker.
+        Making images has no side effect, so their tickets are tried once more, on another worker or
+        on the one that takes its place.
         """
-        if carrier in self._carriers:
-            self._carriers.remove(carrier)
-        problem = UnavailableProblem("the inference worker died with this request; ask again")
-        for batch in batches:
-            for ticket in {id(p.ticket): p.ticket for p in batch.pieces}.values():
-                if ticket.attempt or not self._carriers:
-                    self.cancel(ticket, problem)
-                else:
-                    self._restart(ticket)
+        self._carriers.remove(carrier)
+        tickets = {id(p.ticket): p.ticket for batch in batches for p in batch.pieces}
+        for ticket in tickets.values():
+            if ticket.attempt:
+                text = "two inference workers died with this request; it is not tried again"
+                self.cancel(ticket, UnavailableProblem(text))
+            elif not ticket.done.done():
+                self._restart(ticket)
         if not self._carriers:
-            for ticket in [ticket for lane in self._lanes.values() for ticket in lane]:
-                self.cancel(ticket, UnavailableProblem("no inference worker is left; ask again"))
+            loop = asyncio.get_running_loop()
+            self._recovery = loop.call_later(self._recovery_s, self._give_up)
         self._pump_soon()
 
     def made(self, batch: Batch, images: Images, compute_s: float) -> None:
@@ -246,34 +220,21 @@ class Batcher:
     def _pump(self) -> None:
         """Sends batches while a worker has room and rows wait."""
         self._pumping = False
-        while self._lanes:
+        while self._lanes[False] or self._lanes[True]:
             carrier = max(self._carriers, key=lambda c: c.room, default=None)
             if carrier is None or carrier.room < 1:
                 return
-            batch = self._cut()
-            if batch is not None:
-                self._on_batch(batch.num_rows)
-                carrier.carry(batch)
+            batch = self._next_lanes().cut(self.max_batch_rows)
+            self.waiting_rows -= batch.num_rows
+            self._on_batch(batch.num_rows)
+            carrier.carry(batch)
 
-    def _cut(self) -> Batch | None:
-        """A batch from the lane whose turn it is."""
-        key, lane = self._lanes.popitem(last=False)
-        pieces: list[Piece] = []
-        num_rows = 0
-        now = time.perf_counter()
-        while lane and num_rows < self.max_batch_rows:
-            ticket = lane[0]
-            take = min(ticket.num_rows - ticket.num_sent, self.max_batch_rows - num_rows)
-            pieces.append(Piece(ticket, ticket.num_sent, ticket.num_sent + take, ticket.attempt))
-            ticket.num_sent += take
-            num_rows += take
-            if ticket.num_sent == ticket.num_rows:
-                ticket.queue_s = now - ticket.entered
-                lane.popleft()
-        if lane:
-            self._lanes[key] = lane  # at the end: the other lanes come first now
-        self.waiting_rows -= num_rows
-        return Batch(key, pieces, num_rows) if pieces else None
+    def _next_lanes(self) -> Lanes:
+        first, bulk = self._lanes[False], self._lanes[True]
+        if not (first and bulk):
+            return first or bulk
+        self._turn = (self._turn + 1) % BULK_SHARE
+        return first if self._turn else bulk
 
     def _accept(self, piece: Piece, images: Images, compute_s: float) -> None:
         ticket = piece.ticket
@@ -292,16 +253,20 @@ class Batcher:
 
     def _restart(self, ticket: Ticket) -> None:
         """Puts a ticket back at the head of its lane, as if nothing of it had been sent."""
-        if ticket.done.done():
-            return
-        unsent = ticket.num_rows - ticket.num_sent
-        lane = self._lanes.setdefault(ticket.key, deque())
-        if not unsent:
-            lane.appendleft(ticket)
+        if ticket.num_sent == ticket.num_rows:  # else it is in its lane still
+            self._lanes[ticket.bulk].put_back(ticket)
         self.waiting_rows += ticket.num_sent
         ticket.num_sent = ticket.num_made = 0
         ticket.images = None
         ticket.attempt += 1
+
+    def _give_up(self) -> None:
+        """No worker came back in time."""
+        self._recovery = None
+        for lanes in self._lanes.values():
+            for ticket in lanes.tickets():
+                text = f"the inference worker died and was not back within {self._recovery_s:g} s"
+                self.cancel(ticket, UnavailableProblem(text, headers=_retry_after(5)))
 
 
 class ServiceRate:

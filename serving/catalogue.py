@@ -13,9 +13,9 @@ from models.bundle import Bundle
 from models.errors import ModelError, NotInRepositoryError
 from models.manifest import Manifest
 from models.repository import Repository
-from serving.batcher import VersionKey
 from serving.errors import InvalidRequestProblem, UnavailableProblem, UnknownModelProblem
 from serving.frames import Announce
+from serving.tickets import VersionKey
 
 
 @dataclass(frozen=True)

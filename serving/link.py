@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import ModelError
-from serving.batcher import Batch, Batcher
+from serving.batcher import Batcher
 from serving.catalogue import Catalogue
 from serving.frames import Announce, Failed, FrameProtocol, Made, Message, Run
+from serving.tickets import Batch
 
 logger = logging.getLogger(__name__)
 

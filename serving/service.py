@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from prometheus_client import Counter
 from models.generator import Images
 from models.repository import Repository
 from serving import metrics
-from serving.batcher import Batcher, Ticket, deadline_problem
+from serving.batcher import Batcher, deadline_problem
 from serving.catalogue import Catalogue, Served
 from serving.errors import UnavailableProblem
 from serving.http import ClientGoneError, Exchange
@@ -28,6 +29,7 @@ from serving.images import FORMATS, NPY_MEDIA_TYPE, Format, as_grid, encode_npy
 from serving.link import WorkerLink, socket_path
 from serving.schemas import EncodedImage, EncodedImages, Order
 from serving.settings import Settings
+from serving.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,14 @@ logger = logging.getLogger(__name__)
 _INLINE_BYTES = 16 << 10
 # A request that waits longer than this is watched for its client going away.
 _WATCH_AFTER_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a client wants to be served: what its headers say."""
+
+    timeout_ms: int
+    bulk: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ class Service:
                 "publish one: python -m training.run"
             )
 
-    async def make(self, order: Order, exchange: Exchange) -> Made:
+    async def make(self, order: Order, terms: Terms, exchange: Exchange) -> Made:
         """Images for an order.
 
         Raises:
@@ -107,9 +117,14 @@ class Service:
             ClientGoneError: the client left.
         """
         ticket = self.batcher.submit(
-            order.served.key, seeds=order.seeds, z=order.z, labels=order.labels, psi=order.psi
+            order.served.key,
+            seeds=order.seeds,
+            z=order.z,
+            labels=order.labels,
+            psi=order.psi,
+            bulk=terms.bulk,
         )
-        images = await self._images(ticket, exchange)
+        images = await self._images(ticket, exchange, terms.timeout_ms)
         name, version = order.served.key
         _rows_of(name, version).inc(ticket.num_rows)
         loop = asyncio.get_running_loop()
@@ -122,15 +137,16 @@ class Service:
         )
         return Made(body, media_type, timing.encode("ascii"))
 
-    async def _images(self, ticket: Ticket, exchange: Exchange) -> Images:
+    async def _images(self, ticket: Ticket, exchange: Exchange, timeout_ms: int) -> Images:
         watch: asyncio.Task[None] | None = None
 
         def begin() -> None:
             nonlocal watch
-            watch = asyncio.create_task(self._watch(ticket, exchange))
+            watch = asyncio.create_task(self._watch(ticket, exchange, timeout_ms))
 
         # Most requests are answered before they need a task of their own.
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, begin)
+        watch_after_s = min(_WATCH_AFTER_S, timeout_ms / 1e3)
+        timer = asyncio.get_running_loop().call_later(watch_after_s, begin)
         self._observe_load()
         try:
             return await ticket.done
@@ -140,12 +156,12 @@ class Service:
                 watch.cancel()
             self._observe_load()
 
-    async def _watch(self, ticket: Ticket, exchange: Exchange) -> None:
+    async def _watch(self, ticket: Ticket, exchange: Exchange, timeout_ms: int) -> None:
         """Gives a waiting ticket up at its deadline, or when its client goes away."""
-        timeout_ms = self.settings.request_timeout_ms
         error: Exception
+        waited_s = time.perf_counter() - ticket.entered
         try:
-            async with asyncio.timeout(max(0.0, timeout_ms / 1e3 - _WATCH_AFTER_S)):
+            async with asyncio.timeout(timeout_ms / 1e3 - waited_s):
                 while (await exchange.receive())["type"] != "http.disconnect":
                     pass
             reason, error = "disconnect", ClientGoneError()

@@ -13,10 +13,10 @@ from models.bundle import Bundle
 from models.errors import ModelError
 from models.repository import Repository
 from serving import metrics
-from serving.batcher import VersionKey
 from serving.engine import Engine
 from serving.errors import ServingError
 from serving.frames import Announce, Loaded
+from serving.tickets import VersionKey
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.latents import latents
-from serving.batcher import Batch, Batcher, Ticket
+from serving.batcher import BULK_SHARE, Batcher
 from serving.errors import OverloadedProblem, UnavailableProblem
+from serving.tickets import Batch, Ticket
 
 Z_DIM = 2
 
@@ -47,6 +48,7 @@ def make_batcher(max_batch_rows: int = 4, max_waiting_rows: int = 1000) -> Batch
         max_batch_rows=max_batch_rows,
         max_waiting_rows=max_waiting_rows,
         on_batch=lambda rows: None,
+        recovery_s=0.05,
     )
 
 
@@ -216,7 +218,49 @@ def test_a_dead_workers_rows_are_tried_once_on_another() -> None:
     asyncio.run(scenario())
 
 
-def test_when_the_last_worker_dies_nothing_hangs() -> None:
+def test_when_the_last_worker_dies_the_next_one_makes_its_rows() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        dying = Hand(batcher)
+        batcher.join(dying)
+        tickets = [batcher.submit(("a", 1), seeds=[seed] * 3) for seed in range(5)]
+        await turn()
+        batcher.leave(dying, dying.held)
+        late = batcher.submit(("a", 1), seeds=[99])
+        living = Hand(batcher)
+        batcher.join(living)
+        await turn()
+        while living.held:
+            living.answer()
+            await turn()
+        for seed, ticket in enumerate(tickets):
+            assert (await ticket.done == image_of(latents([seed] * 3, Z_DIM))).all()
+        assert (await late.done == image_of(latents([99], Z_DIM))).all()
+        assert batcher.waiting_rows == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_kills_two_workers_is_not_tried_again() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4)
+        poison = None
+        for _ in range(2):
+            hand = Hand(batcher)
+            batcher.join(hand)
+            poison = poison or batcher.submit(("a", 1), seeds=list(range(8)))  # two batches
+            await turn()
+            assert len(hand.held) == 2
+            batcher.leave(hand, hand.held)
+        assert poison is not None
+        with pytest.raises(UnavailableProblem, match="not tried again"):
+            await poison.done
+        assert batcher.waiting_rows == 0
+
+    asyncio.run(scenario())
+
+
+def test_when_no_worker_comes_back_nothing_hangs() -> None:
     async def scenario() -> None:
         batcher = make_batcher(max_batch_rows=4)
         hand = Hand(batcher, capacity=1)
@@ -225,8 +269,30 @@ def test_when_the_last_worker_dies_nothing_hangs() -> None:
         await turn()
         batcher.leave(hand, hand.held)
         for ticket in tickets:
-            with pytest.raises(UnavailableProblem):
-                await asyncio.wait_for(ticket.done, 1)
+            with pytest.raises(UnavailableProblem, match="not back"):
+                await asyncio.wait_for(ticket.done, 5)
         assert batcher.waiting_rows == 0
+        with pytest.raises(UnavailableProblem):
+            batcher.submit(("a", 1), seeds=[1])
+
+    asyncio.run(scenario())
+
+
+def test_bulk_rows_wait_for_the_others_but_are_never_starved() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=1)
+        hand = Hand(batcher, capacity=1)
+        batcher.join(hand)
+        bulk = batcher.submit(("a", 1), seeds=[7] * 3, bulk=True)
+        for seed in range(2 * BULK_SHARE):
+            batcher.submit(("a", 1), seeds=[seed])
+        await turn()
+        while hand.held:
+            hand.answer()
+            await turn()
+        turns = [batch.pieces[0].ticket is bulk for batch in hand.carried]
+        assert sum(turns[:BULK_SHARE]) == 1
+        assert sum(turns[: 2 * BULK_SHARE]) == 2
+        assert sum(turns) == 3
 
     asyncio.run(scenario())
