@@ -24,7 +24,7 @@ from training.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
-_AT_A_TIME = 1024  # encoded images read ahead of the decoders
+_AT_A_TIME = 1024  # images handed to the decoders
 _PROGRESS_AFTER_S = 2.0
 
 
@@ -90,13 +90,14 @@ def fit(images: Pixels, *, resolution: int, channels: int) -> Pixels:
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     out = reserve(len(images), resolution, channels)
 
-    def one(image: Pixels) -> Pixels:
-        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-        return _square(picture, resolution, channels)
+    def some(start: int) -> None:
+        for i in range(start, min(start + _AT_A_TIME, len(images))):
+            image = images[i]
+            picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+            out[i] = _square(picture, resolution, channels)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for i, pixels in enumerate(pool.map(one, images)):
-            out[i] = pixels
+        list(pool.map(some, range(0, len(images), _AT_A_TIME)))
     return out
 
 
