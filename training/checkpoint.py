@@ -145,7 +145,8 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
 def _check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str) -> None:
     """What a resumed run must share with the one that was saved."""
     old, new = flatten(checkpoint.content["config"]), flatten(to_builtins(config))
-    for name in sorted(old.keys() | new.keys()):
+    names = sorted(old.keys() | new.keys(), key=lambda name: (name != "network.family", name))
+    for name in names:
         must_match = name.startswith("network.") or name in _SHAPE
         if must_match and old.get(name) != new.get(name):
             raise CheckpointError(

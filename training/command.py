@@ -141,18 +141,19 @@ def _resumed(run: Path, recipe: str | None) -> Command:
     path = run / CONFIG
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        training, name, repository = record["training"], record["name"], record["repository"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"resume is {str(run)!r}, allowed: the folder of an earlier run, but {path} can't be "
             f"read ({error}); name a folder under runs/"
         ) from error
-    config = from_builtins(record["training"], str(path))
+    config = from_builtins(training, str(path))
     if recipe not in (None, config.recipe):
         raise CheckpointError(
             f"RECIPE is {recipe!r}, the run {run} is of {config.recipe!r}; leave the recipe out "
             "to resume, or start a new run without --resume"
         )
-    options = Options(name=record["name"], repository=Path(record["repository"]), resume=run)
+    options = Options(name=name, repository=Path(repository), resume=run)
     return Command(config=config, options=options)
 
 

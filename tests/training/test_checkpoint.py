@@ -1,0 +1,245 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import training.checkpoint
+from training.checkpoint import Checkpoints, read, restore
+from training.command import parse
+from training.config import TrainingConfig
+from training.data import ImageSet, load
+from training.errors import CheckpointError, ExportError
+from training.loop import Hooks, Stepper, fit
+from training.run import main
+from training.state import State
+
+TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
+CPU = torch.device("cpu")
+WAIT_S = 120
+
+
+def tiny(*words: str) -> TrainingConfig:
+    return parse(["digits", *TINY, "--total-kimg", "0.064", *words]).config
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load(tiny().data)
+
+
+def trained(config: TrainingConfig, digits: ImageSet, num_steps: int) -> State:
+    state = State.fresh(config, digits.shape, CPU)
+    stepper = Stepper(config, state, digits)
+    for _ in range(num_steps):
+        stepper.step()
+    return state
+
+
+def flat(content: Any) -> list[Any]:
+    if isinstance(content, dict):
+        return [item for key, value in content.items() for item in [key, *flat(value)]]
+    if isinstance(content, (list, tuple)):
+        return [item for value in content for item in flat(value)]
+    return [content.numpy().tobytes() if isinstance(content, torch.Tensor) else content]
+
+
+def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    command = [sys.executable, "-m", "training.run", "digits", *TINY, *places, *words]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as conftest.py has it for this process
+    )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not Checkpoints(folder).paths():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_2n_steps_are_n_steps_and_kill_and_resume_and_n_bit_for_bit(
+    tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The killed process is a real one; dropout and latents go on as if nothing had happened."""
+    length = ["--total-kimg", "1.6", "--tick-kimg", "0.16"]
+    run = tmp_path / "runs" / "00000-digits"
+    process = start(tmp_path, *length)
+    wait_for_checkpoint(process, run / "checkpoints")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    killed_at = Checkpoints(run / "checkpoints").latest().cur_nimg
+    assert 0 < killed_at < 1600
+
+    def no_export(**given: object) -> None:
+        raise ExportError("not wanted here")
+
+    monkeypatch.setattr("training.session.export", no_export)
+    assert main(["--resume", str(run)]) == ExportError.exit_code
+    resumed = Checkpoints(run / "checkpoints").latest()
+    assert resumed.cur_nimg == 1600
+
+    config = tiny(*length)
+    state = trained(config, digits, 100)
+    Checkpoints(tmp_path / "whole").save(state, config, digits.fingerprint)
+    whole = Checkpoints(tmp_path / "whole").latest()
+    assert flat(resumed.content) == flat(whole.content)
+    ticks = [line.split(",")[0] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert ticks == [f'{{"tick": {tick}' for tick in range(1, 11)]
+
+
+def test_sigterm_saves_a_checkpoint_and_exits_0(tmp_path: Path) -> None:
+    process = start(tmp_path, "--total-kimg", "100000", "--tick-kimg", "0.16")
+    folder = tmp_path / "runs" / "00000-digits" / "checkpoints"
+    wait_for_checkpoint(process, folder)
+    before = Checkpoints(folder).latest().cur_nimg
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output
+    assert Checkpoints(folder).latest().cur_nimg >= before
+    assert "continue with --resume" in output
+    assert not (tmp_path / "models").exists()
+
+
+def test_dropout_resumes_bit_for_bit(tmp_path: Path) -> None:
+    words = ["article", "--data.dataset", "digits", "--data.resolution", "8", "--batch-size", "16"]
+    config = parse(words).config
+    images = load(config.data)
+    whole = trained(config, images, 6)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(config, images, 3), config, images.fingerprint)
+    torch.rand(17)
+    state = State.fresh(config, images.shape, CPU)
+    restore(checkpoints.latest(), state, config, images.fingerprint)
+    stepper = Stepper(config, state, images)
+    for _ in range(3):
+        stepper.step()
+    for a, b in zip(whole.D.parameters, state.D.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_newest_two_are_kept(tmp_path: Path, digits: ImageSet) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = trained(tiny(), digits, 0)
+    for cur_nimg in (16, 32, 48):
+        state.cur_nimg = cur_nimg
+        checkpoints.save(state, tiny(), digits.fingerprint)
+    assert [read(path).cur_nimg for path in checkpoints.paths()] == [32, 48]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_leaves_the_old_one(
+    tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = trained(tiny(), digits, 0)
+    old = checkpoints.save(state, tiny(), digits.fingerprint)
+
+    def full(path: Path, data: bytes) -> None:
+        path.write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training.checkpoint, "write_synced", full)
+    state.cur_nimg = 16
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(state, tiny(), digits.fingerprint)
+    assert list(tmp_path.iterdir()) == [old]
+    assert read(old).cur_nimg == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--network.ngf", "8"], r"network\.ngf is 8.*was trained with 4"),
+        (["--data.no-conditional"], r"data\.conditional is False.*was trained with True"),
+        (["--network", "mlp"], r"network\.family is 'mlp'.*was trained with 'dcgan'"),
+    ],
+)
+def test_another_architecture_is_refused_naming_both(
+    tmp_path: Path, digits: ImageSet, words: list[str], says: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(tiny(), digits, 0), tiny(), digits.fingerprint)
+    command = ["digits", *words] if "mlp" in words else ["digits", *TINY, *words]
+    with pytest.raises(CheckpointError, match=says):
+        restore(
+            checkpoints.latest(),
+            trained(tiny(), digits, 0),
+            parse(command).config,
+            digits.fingerprint,
+        )
+
+
+def test_other_images_are_refused(tmp_path: Path, digits: ImageSet) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    state = trained(tiny(), digits, 0)
+    checkpoints.save(state, tiny(), "0123" * 16)
+    with pytest.raises(CheckpointError, match="the images are not those"):
+        restore(checkpoints.latest(), state, tiny(), digits.fingerprint)
+
+
+def test_a_resumed_run_takes_new_rates(tmp_path: Path, digits: ImageSet) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(tiny(), digits, 1), tiny(), digits.fingerprint)
+    config = tiny("--optim-D.lr", "0.5")
+    state = trained(config, digits, 0)
+    restore(checkpoints.latest(), state, config, digits.fingerprint)
+    assert state.D.optimizer.param_groups[0]["lr"] == 0.5
+    assert state.G.optimizer.param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_file_is_named(tmp_path: Path, digits: ImageSet, damage: bytes | None) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(trained(tiny(), digits, 0), tiny(), digits.fingerprint)
+    path.write_bytes(path.read_bytes()[:2000] if damage is None else damage)
+    with pytest.raises(CheckpointError, match=path.name):
+        checkpoints.latest()
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-0000000000.pt"
+    torch.save({"format": 1, "evil": Path("x")}, path)
+    with pytest.raises(CheckpointError, match=path.name):
+        read(path)
+
+
+def test_nothing_to_resume_from_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        Checkpoints(tmp_path / "none").latest()
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-0000000000.pt"
+    torch.save({"format": 99}, path)
+    with pytest.raises(CheckpointError, match="format 99"):
+        read(path)
+
+
+def test_ticks_do_not_depend_on_where_it_was_resumed(digits: ImageSet) -> None:
+    config = tiny("--tick-kimg", "0.032")
+    ticks: list[tuple[int, int]] = []
+    state = trained(config, digits, 1)
+    hooks = Hooks(
+        should_stop=lambda: False,
+        should_report=lambda: False,
+        report=lambda cur_nimg, means: None,
+        tick=lambda tick, state, means: ticks.append((tick, state.cur_nimg)),
+        last_good=lambda: "",
+    )
+    fit(Stepper(config, state, digits), hooks)
+    assert ticks == [(1, 32), (2, 64)]

@@ -1,0 +1,27 @@
+import torch
+
+from models.networks import DCGAN, ImageShape
+from training.initialization import INITIALIZATIONS
+
+SHAPE = ImageShape(resolution=32, channels=1, num_classes=3)
+
+
+def features_of(init: str) -> torch.Tensor:
+    torch.manual_seed(0)
+    D = DCGAN(ngf=16, ndf=16).discriminator(SHAPE)
+    INITIALIZATIONS[init].apply(D)
+    features: torch.Tensor = D.layers(torch.randn(64, 1, 32, 32))  # type: ignore[operator]
+    return features
+
+
+def test_kaiming_keeps_the_scale_that_the_family_loses() -> None:
+    assert 0.25 < features_of("kaiming").square().mean() < 1.5
+    assert features_of("family").square().mean() < 0.01
+
+
+def test_kaiming_starts_with_all_labels_alike() -> None:
+    D = DCGAN(ngf=4, ndf=4).discriminator(SHAPE)
+    INITIALIZATIONS["kaiming"].apply(D)
+    img = torch.randn(1, 1, 32, 32).expand(3, -1, -1, -1)
+    logits = D(img, torch.arange(3))
+    torch.testing.assert_close(logits, logits[:1].expand(3))

@@ -1,0 +1,200 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from training.command import parse
+from training.config import TrainingConfig
+from training.data import ImageSet, load
+from training.errors import NonFiniteError
+from training.game import Game
+from training.loop import Hooks, Stepper, fit
+from training.play import Batch
+from training.state import State
+
+TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return load(tiny().data)
+
+
+def tiny(*words: str) -> TrainingConfig:
+    return parse(["digits", *TINY, "--total-kimg", "0.064", "--tick-kimg", "0.032", *words]).config
+
+
+def make(config: TrainingConfig, digits: ImageSet) -> Stepper:
+    return Stepper(config, State.fresh(config, digits.shape, CPU), digits)
+
+
+def hooks(**given: Any) -> Hooks:
+    quiet: dict[str, Any] = {
+        "should_stop": lambda: False,
+        "should_report": lambda: False,
+        "report": lambda cur_nimg, means: None,
+        "tick": lambda tick, state, means: None,
+        "last_good": lambda: "checkpoint-7",
+    }
+    return Hooks(**{**quiet, **given})
+
+
+def weights(state: State) -> list[Tensor]:
+    networks = (state.G.network, state.D.network, state.G_ema)
+    values = [value for network in networks for value in network.state_dict().values()]
+    return [value.clone() for value in values if value.is_floating_point()]
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_seed_decides_everything(digits: ImageSet) -> None:
+    ends = []
+    for seed in (1, 1, 2):
+        stepper = make(tiny("--seed", str(seed)), digits)
+        torch.rand(seed * 7)  # what others drew from the global generator doesn't matter
+        fit(stepper, hooks())
+        ends.append(weights(stepper.state))
+    assert equal(ends[0], ends[1])
+    assert not equal(ends[0], ends[2])
+
+
+def test_both_players_and_the_average_move(digits: ImageSet) -> None:
+    stepper = make(tiny(), digits)
+    start = weights(stepper.state)
+    stepper.step()
+    stepper.step()
+    moved = [not torch.equal(a, b) for a, b in zip(start, weights(stepper.state), strict=True)]
+    assert all(moved)
+    assert stepper.state.cur_nimg == 32
+
+
+def test_ticks_come_when_they_are_due_and_at_the_end(digits: ImageSet) -> None:
+    ticks: list[tuple[int, int]] = []
+    config = tiny("--total-kimg", "0.112", "--tick-kimg", "0.04")
+    seen = hooks(tick=lambda tick, state, means: ticks.append((tick, state.cur_nimg)))
+    assert fit(make(config, digits), seen)
+    assert ticks == [(1, 48), (2, 80), (3, 112)]
+
+
+def test_a_tick_gets_the_means_of_every_term(digits: ImageSet) -> None:
+    means: dict[str, float] = {}
+    fit(make(tiny(), digits), hooks(tick=lambda tick, state, found: means.update(found)))
+    assert set(means) == {
+        "loss_D.adversarial",
+        "loss_D.r1",
+        "loss_D.r2",
+        "gradient_D",
+        "D_real",
+        "D_fake",
+        "loss_G.adversarial",
+        "gradient_G",
+    }
+    assert 0 < means["D_real"] < 1
+
+
+def test_it_stops_between_two_steps(digits: ImageSet) -> None:
+    stepper = make(tiny(), digits)
+    assert not fit(stepper, hooks(should_stop=lambda: stepper.state.cur_nimg >= 32))
+    assert stepper.state.cur_nimg == 32
+
+
+def test_a_lazy_term_comes_at_its_interval_and_makes_up_for_it(digits: ImageSet) -> None:
+    once = make(tiny("--regularizers", "r1=1"), digits)
+    lazy = make(tiny("--regularizers", "r1=1/2"), digits)
+    for stepper in (once, lazy):
+        stepper.step()
+    assert lazy.meters.means()["loss_D.r1"] == pytest.approx(2 * once.meters.means()["loss_D.r1"])
+    lazy.meters.reset()
+    lazy.step()
+    assert "loss_D.r1" not in lazy.meters.means()
+
+
+@pytest.mark.parametrize("player", ["D", "G"])
+def test_a_step_that_is_not_finite_moves_nothing_and_is_named(
+    digits: ImageSet, player: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepper = make(tiny(), digits)
+    stepper.step()
+    judge = f"judge_{player}"
+    real = getattr(Game, judge)
+
+    def poisoned(self: Game, D: nn.Module, batch: Batch, fake_img: Tensor) -> object:
+        losses = real(self, D, batch, fake_img)
+        if batch.step == 2:
+            losses.terms["adversarial"] = losses.terms["adversarial"] * torch.tensor(torch.inf)
+        return losses
+
+    monkeypatch.setattr(Game, judge, poisoned)
+    stepper.step()
+    seat = getattr(stepper.state, player)
+    before = [parameter.clone() for parameter in seat.parameters]
+    moments = [moment["exp_avg"].clone() for moment in seat.optimizer.state.values()]
+    with pytest.raises(NonFiniteError) as raised:
+        fit(stepper, hooks())
+    message = str(raised.value)
+    assert f"loss_{player}.adversarial, gradient_{player} is not finite in tick 2" in message
+    assert "0.032 kimg" in message
+    assert "checkpoint-7" in message
+    assert equal(before, seat.parameters)
+    after = [moment["exp_avg"] for moment in seat.optimizer.state.values()]
+    assert equal(moments, after)
+
+
+def test_on_an_accelerator_nothing_moves_until_the_loop_asks(digits: ImageSet) -> None:
+    """The guard's flag stays up: steps after the bad one change nothing, without being asked."""
+    stepper = make(tiny(), digits)
+    stepper.step()
+    with torch.no_grad():
+        stepper.state.D.parameters[0].fill_(torch.nan)
+    G_before = [parameter.clone() for parameter in stepper.state.G.parameters]
+    for _ in range(3):
+        stepper.step()
+    assert equal(G_before, stepper.state.G.parameters)
+    trip = stepper.trip()
+    assert trip is not None
+    assert trip.cur_nimg == 16
+    assert "loss_D.adversarial" in trip.terms
+
+
+def test_g_minimises_its_loss_and_leaves_d_alone(digits: ImageSet) -> None:
+    stepper = make(tiny(), digits)
+    stepper.step()
+    for seat in (stepper.state.G, stepper.state.D):
+        assert all(parameter.grad is None for parameter in seat.parameters)
+
+
+def test_each_loss_is_a_function_of_both_players_parameters(digits: ImageSet) -> None:
+    """The mixed second derivative, the game's rotation, runs through the code that trains."""
+    config = tiny()
+    state = State.fresh(config, digits.shape, CPU)
+    G, D = state.G.network, state.D.network
+    game = Game(config.objective, config.regularizers, joint=True)
+    batch = Batch(
+        real_img=torch.randn(4, 1, 16, 16),
+        label=torch.arange(4),
+        z=torch.randn(4, config.network.z_dim),
+        key=3,
+        step=0,
+    )
+    params_G, params_D = dict(G.named_parameters()), dict(D.named_parameters())
+
+    def bound_G(z: Tensor, label: Tensor | None) -> Tensor:
+        found: Tensor = functional_call(G, params_G, (z, label))
+        return found
+
+    def bound_D(img: Tensor, label: Tensor | None) -> Tensor:
+        found: Tensor = functional_call(D, params_D, (img, label))
+        return found
+
+    losses = game.loss_D(bound_G, bound_D, batch)
+    again = game.loss_D(G, D, batch)
+    assert torch.equal(losses.total, again.total)
+    (by_D,) = torch.autograd.grad(losses.total, params_D["head.weight"], create_graph=True)
+    mixed = torch.autograd.grad(by_D.sum(), list(params_G.values()))
+    assert any(gradient.abs().max() > 0 for gradient in mixed)
+    assert game.loss_G(bound_G, bound_D, batch).total.requires_grad

@@ -1,0 +1,102 @@
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.generator import CpuGenerator
+from models.latents import latents
+from models.repository import Repository
+from training.errors import PublishError
+from training.interruption import InterruptedRun, Interruption
+from training.run import main
+from training.session import new_run_folder
+
+TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
+
+
+def arguments(tmp_path: Path, *words: str) -> list[str]:
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    return ["digits", *TINY, "--total-kimg", "0.064", "--tick-kimg", "0.032", *places, *words]
+
+
+def test_from_nothing_to_a_published_bundle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, "--name", "mine", "--seed", "3")) == 0
+    run = tmp_path / "runs" / "00000-digits"
+    bundle = Repository(tmp_path / "models").bundle("mine")
+    assert bundle.manifest.recipe == "digits"
+    assert bundle.manifest.options["seed"] == 3
+    assert [metric.name for metric in bundle.manifest.metrics] == ["label_agreement"]
+    assert json.loads((run / "config.json").read_text())["training"]["seed"] == 3
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert list((run / "events").iterdir())
+    assert "Published mine version 1" in capsys.readouterr().out
+    assert "Published mine version 1" in (run / "log.txt").read_text()
+    # The last grid is what will be served, byte for byte.
+    last = max((run / "samples").glob("*.png"))
+    board = np.asarray(Image.open(last))
+    seed = 57
+    image = CpuGenerator(bundle.model_path)(
+        latents([seed], bundle.manifest.z_dim), np.array([seed % 10])
+    )
+    row, column = divmod(seed, 10)
+    tile = board[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+    assert np.array_equal(tile, image[0, :, :, 0])
+
+    # Resumed after its end, it exports and publishes again; a repository that can't be is said.
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    words = ["--resume", str(run), "--repository", str(blocked)]
+    assert main(words) == PublishError.exit_code
+    assert str(blocked) in capsys.readouterr().err
+
+
+def test_dry_run_and_list_start_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(tmp_path, "--dry-run")) == 0
+    assert json.loads(capsys.readouterr().out)["training"]["batch_size"] == 16
+    assert main(arguments(tmp_path, "--list")) == 0
+    assert "article" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--total-kimg", "0"], 2, "total_kimg is 0.0"),
+        (["--network", "mlp"], 2, "takes no labels"),
+        (["--data.dataset", "folder", "--data.path", "nowhere"], 3, "data.path is nowhere"),
+        (["--resume", "nowhere"], 4, "resume is 'nowhere'"),
+    ],
+)
+def test_a_mistake_ends_with_its_exit_code_before_a_run_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
+) -> None:
+    if "mlp" in words:
+        words = [*words, "--runs", str(tmp_path / "runs")]
+    else:
+        words = arguments(tmp_path, *words)
+    assert main(words) == code
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_are_numbered(tmp_path: Path) -> None:
+    assert new_run_folder(tmp_path / "runs", "a").name == "00000-a"
+    (tmp_path / "runs" / "00041-b").mkdir()
+    (tmp_path / "runs" / "notes").mkdir()
+    assert new_run_folder(tmp_path / "runs", "a").name == "00042-a"
+
+
+def test_a_signal_ends_at_once_or_is_remembered() -> None:
+    old = signal.getsignal(signal.SIGTERM)
+    with Interruption().handled() as interruption:
+        with interruption.deferred():
+            signal.raise_signal(signal.SIGTERM)
+            assert interruption.signal is signal.SIGTERM
+        with pytest.raises(InterruptedRun):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is old

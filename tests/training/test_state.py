@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from models.networks import ImageShape
+from training.command import parse
+from training.config import AdamConfig
+from training.state import Average, Seat, State
+
+CPU = torch.device("cpu")
+SHAPE = ImageShape(resolution=16, channels=1, num_classes=2)
+
+
+def test_adam_moves_as_the_paper_says() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 2.0)
+    seat = Seat(network, AdamConfig(lr=0.1, betas=(0.5, 0.9), eps=1e-8))
+    for expected in (1.9, 1.8):  # a constant gradient moves by lr, whatever its size
+        seat.move((torch.full((1, 1), 30.0),), torch.zeros(()))
+        assert network.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_raised_flag_keeps_weights_and_moments() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    seat = Seat(network, AdamConfig())
+    seat.move((torch.ones(1, 1),), torch.zeros(()))
+    before = network.weight.item()
+    moments = {name: value.clone() for name, value in seat.optimizer.state[network.weight].items()}
+    seat.move((torch.full((1, 1), torch.nan),), torch.ones(()))
+    assert network.weight.item() == before
+    for name, value in seat.optimizer.state[network.weight].items():
+        assert torch.equal(value, moments[name]), name
+
+
+def test_the_average_loses_half_in_its_half_life() -> None:
+    config = parse(["--ema-kimg", "0.64", "--ema-rampup", "0", "--batch-size", "64"]).config
+    G, G_ema = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    nn.init.constant_(G.weight, 1.0)
+    nn.init.constant_(G_ema.weight, 0.0)
+    G.running_mean = torch.ones(1)
+    average = Average(G, G_ema, config)
+    for step in range(1, 11):
+        average.update(step * 64)
+    assert G_ema.weight.item() == pytest.approx(0.5)
+    assert G_ema.running_mean is not None
+    assert G_ema.running_mean.item() == pytest.approx(0.5)
+
+
+def test_the_half_life_grows_with_the_images_seen() -> None:
+    config = parse(["--ema-kimg", "10", "--ema-rampup", "0.5", "--batch-size", "64"]).config
+    average = Average(nn.Linear(1, 1), nn.Linear(1, 1), config)
+    assert average.decay(128) == pytest.approx(0.5)
+    assert average.decay(10**6) == pytest.approx(0.5 ** (64 / 10_000))
+
+
+def test_without_half_life_the_average_is_the_last_iterate() -> None:
+    config = parse(["--ema-kimg", "0"]).config
+    G, G_ema = nn.Linear(1, 1), nn.Linear(1, 1)
+    Average(G, G_ema, config).update(10**6)
+    assert torch.equal(G.weight, G_ema.weight)
+
+
+def test_fresh_states_follow_the_seed() -> None:
+    words = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4"]
+    states = [
+        State.fresh(parse([*words, "--seed", seed]).config, SHAPE, CPU) for seed in ("1", "1", "2")
+    ]
+    first, same, other = (state.D.network.state_dict()["layers.0.weight"] for state in states)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    for name, value in states[0].G.network.state_dict().items():
+        assert torch.equal(value, states[0].G_ema.state_dict()[name])
+    assert not states[0].G_ema.training
