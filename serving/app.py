@@ -10,17 +10,15 @@ from serving.errors import InvalidRequestProblem, UnknownRouteProblem
 from serving.http import ASGIApp, Exchange, Receive, Reply, Route, Router, Scope, Send
 from serving.images import SUFFIXES
 from serving.openapi import document
-from serving.schemas import GenerateRequest, decode_request, order, validated
-from serving.service import Service, Terms
+from serving.schemas import Order, decode_request, order, validated
+from serving.service import Service
 from serving.settings import Settings
+from serving.terms import Terms, read_terms
 
 logger = logging.getLogger(__name__)
 
 # LitServe's own pages; everything else is ours.
 FALLTHROUGH = frozenset({"/docs", "/docs/oauth2-redirect"})
-
-
-PRIORITIES = (b"interactive", b"bulk")
 
 
 class Gateway:
@@ -36,6 +34,8 @@ class Gateway:
         self._app = app
         self._make_service = make_service
         self._router: Router
+        self.service: Service
+        self.handlers: Handlers
         self.response_queue_id = 0  # LitServe sets it on the application that it starts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,9 +43,10 @@ class Gateway:
         if scope["type"] == "http":
             await self._router(scope, receive, send)
         elif scope["type"] == "lifespan":
-            service = self._make_service()
-            self._router = Router(Handlers(service).routes(), self._app, FALLTHROUGH)
-            async with service.running():
+            self.service = self._make_service()
+            self.handlers = Handlers(self.service)
+            self._router = Router(self.handlers.routes(), self._app, FALLTHROUGH)
+            async with self.service.running():
                 await self._app(scope, receive, send)
 
 
@@ -74,9 +75,21 @@ class Handlers:
 
     async def generate(self, exchange: Exchange) -> Reply:
         """POST /v1/generate."""
-        self._service.batcher.check_room(1)  # refuses at once, before the body is read
         body = await exchange.body(self._settings.max_body_bytes)
-        return await self._reply(decode_request(body), exchange)
+        ordered, terms = self.read_order(body, exchange.header)
+        return await self._service.make(ordered, terms, exchange)
+
+    def read_order(
+        self, body: bytes | bytearray, header: Callable[[bytes], bytes | None]
+    ) -> tuple[Order, Terms]:
+        """What a generate request asks for, and how it wants to be served.
+
+        Raises:
+            Problem: it can't be carried out.
+        """
+        self._service.batcher.check_room(1)  # where the queue is full, refuse before reading
+        request = decode_request(body)
+        return order(request, self._catalogue, self._settings), read_terms(header, self._settings)
 
     async def image(self, exchange: Exchange) -> Reply:
         """GET /v1/models/{model}/images/{seed}.png."""
@@ -98,7 +111,10 @@ class Handlers:
             "truncation": _number("truncation", query.get("truncation", "1")),
             "format": SUFFIXES[suffix],
         }
-        return await self._reply(validated(fields), exchange)
+        ordered = order(validated(fields), self._catalogue, self._settings)
+        return await self._service.make(
+            ordered, read_terms(exchange.header, self._settings), exchange
+        )
 
     async def models(self, exchange: Exchange) -> Reply:
         """GET /v1/models."""
@@ -131,32 +147,6 @@ class Handlers:
     async def openapi(self, exchange: Exchange) -> Reply:
         """GET /openapi.json."""
         return Reply.json(document())
-
-    async def _reply(self, request: GenerateRequest, exchange: Exchange) -> Reply:
-        ordered = order(request, self._catalogue, self._settings)
-        made = await self._service.make(ordered, self._terms(exchange), exchange)
-        headers = (*ordered.served.headers, (b"server-timing", made.timing))
-        return Reply(made.body, made.media_type, 200, headers)
-
-    def _terms(self, exchange: Exchange) -> Terms:
-        most = self._settings.request_timeout_ms
-        timeout_ms, bulk = most, False
-        text = exchange.header(b"x-request-timeout-ms")
-        if text is not None:
-            timeout_ms = _integer("X-Request-Timeout-Ms", text.decode("latin-1"))
-            if not 1 <= timeout_ms <= most:
-                raise InvalidRequestProblem(
-                    f"X-Request-Timeout-Ms is {timeout_ms}, allowed are 1 .. {most}"
-                )
-        priority = exchange.header(b"x-priority")
-        if priority is not None:
-            if priority not in PRIORITIES:
-                given = priority.decode("latin-1")[:60]
-                raise InvalidRequestProblem(
-                    f"X-Priority is {given!r}, allowed are interactive and bulk"
-                )
-            bulk = priority == b"bulk"
-        return Terms(timeout_ms, bulk)
 
     def _describe(self, served: Served) -> dict[str, Any]:
         manifest = served.manifest

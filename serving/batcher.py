@@ -98,13 +98,15 @@ class Batcher:
         max_batch_rows: int,
         max_waiting_rows: int,
         on_batch: Callable[[int], None],
+        on_load: Callable[[], None],
         recovery_s: float = RECOVERY_S,
     ) -> None:
-        """on_batch hears the rows of every batch sent."""
+        """on_batch hears the rows of every batch sent; on_load that more or fewer wait."""
         self.max_batch_rows = max_batch_rows
         self.max_waiting_rows = max_waiting_rows
         self.waiting_rows = 0
         self._on_batch = on_batch
+        self._on_load = on_load
         self._recovery_s = recovery_s
         self._lanes = {False: Lanes(), True: Lanes()}  # by Ticket.bulk
         self._turn = 0
@@ -166,6 +168,7 @@ class Batcher:
             self._lanes[ticket.bulk].remove(ticket)
             self.waiting_rows -= unsent
             ticket.num_sent = ticket.num_rows
+            self._on_load()
         return unsent
 
     def join(self, carrier: Carrier) -> None:
@@ -220,6 +223,10 @@ class Batcher:
     def _pump(self) -> None:
         """Sends batches while a worker has room and rows wait."""
         self._pumping = False
+        self._send()
+        self._on_load()
+
+    def _send(self) -> None:
         while self._lanes[False] or self._lanes[True]:
             carrier = max(self._carriers, key=lambda c: c.room, default=None)
             if carrier is None or carrier.room < 1:

@@ -66,6 +66,11 @@ class Reply:
         body = msgspec.json.encode(content)
         return cls(body, "application/problem+json", problem.status, problem.headers)
 
+    @classmethod
+    def failure(cls) -> "Reply":
+        """What a client hears of our own defect."""
+        return cls.problem(Problem("an unexpected error; it was logged, please report it"))
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -173,13 +178,13 @@ class Router:
         except Problem as problem:
             reply = Reply.problem(problem)
         except ClientGoneError:
-            _observe(route, method, 499, started)
+            observe(_name(route), method, 499, started)
             return
         except Exception:
             logger.exception("unhandled exception at %s %s", method, path)
-            reply = Reply.problem(Problem("an unexpected error; it was logged, please report it"))
+            reply = Reply.failure()
         await _respond(reply, send, with_body=method != "HEAD")
-        _observe(route, method, reply.status, started)
+        observe(_name(route), method, reply.status, started)
 
     def _find(self, path: str, exchange: Exchange) -> Route:
         route = self._exact.get(path)
@@ -213,13 +218,17 @@ async def _respond(reply: Reply, send: Send, *, with_body: bool) -> None:
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})
 
 
-def _observe(route: Route | None, method: str, status: int, started: float) -> None:
-    path = route.path if route is not None else "other"
+def observe(route: str, method: str, status: int, started: float) -> None:
+    """Counts an answer; started is perf_counter's time at the request's head."""
     # A client may invent methods; each label value lives for ever.
     method = method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"
-    requests, latency = _metrics_of(path, method, status)
+    requests, latency = _metrics_of(route, method, status)
     requests.inc()
     latency.observe(time.perf_counter() - started)
+
+
+def _name(route: Route | None) -> str:
+    return route.path if route is not None else "other"
 
 
 @functools.cache

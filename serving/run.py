@@ -48,6 +48,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
     from serving.api import GeneratorAPI
     from serving.app import Gateway
     from serving.engine import choose_device
+    from serving.hotpath import HotProtocol
     from serving.server import Server
     from serving.service import Service
 
@@ -79,7 +80,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
         log_level=settings.log_level,
         generate_client_file=False,
         loop="uvloop",
-        http="httptools",
+        http=HotProtocol,
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -11,9 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from prometheus_client import Counter
@@ -24,36 +22,18 @@ from serving import metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.catalogue import Catalogue, Served
 from serving.errors import UnavailableProblem
-from serving.http import ClientGoneError, Exchange
+from serving.http import ClientGoneError, Exchange, Reply
 from serving.images import FORMATS, NPY_MEDIA_TYPE, Format, as_grid, encode_npy
 from serving.link import WorkerLink, socket_path
 from serving.schemas import EncodedImage, EncodedImages, Order
 from serving.settings import Settings
+from serving.terms import Terms
 from serving.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
 # Below this many pixel bytes, handing an image to another thread costs more than encoding it here.
 _INLINE_BYTES = 16 << 10
-# A request that waits longer than this is watched for its client going away.
-_WATCH_AFTER_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a client wants to be served: what its headers say."""
-
-    timeout_ms: int
-    bulk: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """The images of an order, encoded."""
-
-    body: bytes
-    media_type: str
-    timing: bytes
 
 
 class Service:
@@ -76,6 +56,7 @@ class Service:
             max_batch_rows=settings.max_batch_rows,
             max_waiting_rows=max(1, settings.max_waiting_rows // settings.api_processes),
             on_batch=metrics.BATCH_ROWS.observe,
+            on_load=self._on_load,
         )
         self._links = [
             WorkerLink(socket_path(run_folder, worker), self.batcher, self.catalogue)
@@ -107,7 +88,27 @@ class Service:
                 "publish one: python -m training.run"
             )
 
-    async def make(self, order: Order, terms: Terms, exchange: Exchange) -> Made:
+    def submit(self, order: Order, terms: Terms) -> Ticket:
+        """Admits an order.
+
+        Raises:
+            OverloadedProblem: too many rows wait.
+            UnavailableProblem: no worker can make them.
+        """
+        return self.batcher.submit(
+            order.served.key,
+            seeds=order.seeds,
+            z=order.z,
+            labels=order.labels,
+            psi=order.psi,
+            bulk=terms.bulk,
+        )
+
+    def abandon(self, ticket: Ticket, reason: str, error: Exception) -> None:
+        """Gives a ticket up and drops what of it isn't made yet."""
+        metrics.ABANDONED_ROWS.labels(reason).inc(self.batcher.cancel(ticket, error))
+
+    async def make(self, order: Order, terms: Terms, exchange: Exchange) -> Reply:
         """Images for an order.
 
         Raises:
@@ -116,58 +117,46 @@ class Service:
             DeadlineProblem: not made in time.
             ClientGoneError: the client left.
         """
-        ticket = self.batcher.submit(
-            order.served.key,
-            seeds=order.seeds,
-            z=order.z,
-            labels=order.labels,
-            psi=order.psi,
-            bulk=terms.bulk,
-        )
-        images = await self._images(ticket, exchange, terms.timeout_ms)
-        name, version = order.served.key
-        _rows_of(name, version).inc(ticket.num_rows)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        body, media_type = await self._encode(order, images)
-        encode_s = loop.time() - started
-        timing = (
-            f"queue;dur={ticket.queue_s * 1e3:.2f}, infer;dur={ticket.compute_s * 1e3:.2f}, "
-            f"encode;dur={encode_s * 1e3:.2f}"
-        )
-        return Made(body, media_type, timing.encode("ascii"))
-
-    async def _images(self, ticket: Ticket, exchange: Exchange, timeout_ms: int) -> Images:
-        watch: asyncio.Task[None] | None = None
-
-        def begin() -> None:
-            nonlocal watch
-            watch = asyncio.create_task(self._watch(ticket, exchange, timeout_ms))
-
-        # Most requests are answered before they need a task of their own.
-        watch_after_s = min(_WATCH_AFTER_S, timeout_ms / 1e3)
-        timer = asyncio.get_running_loop().call_later(watch_after_s, begin)
-        self._observe_load()
+        ticket = self.submit(order, terms)
+        watch = asyncio.create_task(self._watch(ticket, exchange, terms.timeout_ms))
         try:
-            return await ticket.done
+            images = await ticket.done
         finally:
-            timer.cancel()
-            if watch is not None:
-                watch.cancel()
-            self._observe_load()
+            watch.cancel()
+        return await self.reply_off_loop(order, ticket, images)
 
     async def _watch(self, ticket: Ticket, exchange: Exchange, timeout_ms: int) -> None:
-        """Gives a waiting ticket up at its deadline, or when its client goes away."""
-        error: Exception
-        waited_s = time.perf_counter() - ticket.entered
+        """Gives a ticket up at its deadline, or when its client goes away."""
         try:
-            async with asyncio.timeout(timeout_ms / 1e3 - waited_s):
+            async with asyncio.timeout(timeout_ms / 1e3):
                 while (await exchange.receive())["type"] != "http.disconnect":
                     pass
-            reason, error = "disconnect", ClientGoneError()
+            self.abandon(ticket, "disconnect", ClientGoneError())
         except TimeoutError:
-            reason, error = "deadline", deadline_problem(timeout_ms)
-        metrics.ABANDONED_ROWS.labels(reason).inc(self.batcher.cancel(ticket, error))
+            self.abandon(ticket, "deadline", deadline_problem(timeout_ms))
+
+    def encodes_here(self, images: Images) -> bool:
+        """True where handing the images to another thread would cost more than encoding them."""
+        return images.nbytes <= _INLINE_BYTES
+
+    def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
+        """The answer to an order."""
+        _rows_of(*order.served.key).inc(ticket.num_rows)
+        started = time.perf_counter()
+        body, media_type = _encode(order, images)
+        timing = b"queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % (
+            ticket.queue_s * 1e3,
+            ticket.compute_s * 1e3,
+            (time.perf_counter() - started) * 1e3,
+        )
+        return Reply(body, media_type, 200, (*order.served.headers, (b"server-timing", timing)))
+
+    async def reply_off_loop(self, order: Order, ticket: Ticket, images: Images) -> Reply:
+        """The same, made where it disturbs least: zlib and Pillow release the lock."""
+        if self.encodes_here(images):
+            return self.reply(order, ticket, images)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
 
     def _on_change(self, before: Iterable[Served], after: Iterable[Served]) -> None:
         for served, value in [*((old, 0) for old in before), *((new, 1) for new in after)]:
@@ -177,28 +166,9 @@ class Service:
             self._was_ready = True
             self._on_ready(self)
 
-    def _observe_load(self) -> None:
+    def _on_load(self) -> None:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(sum(link.in_flight_rows for link in self._links))
-
-    async def _encode(self, order: Order, images: Images) -> tuple[bytes, str]:
-        if order.format == "npy":
-            return await self._off_loop(images, encode_npy, images), NPY_MEDIA_TYPE
-        fmt = FORMATS[order.format]
-        if order.grid:
-            return await self._off_loop(images, lambda: fmt.encode(as_grid(images))), fmt.media_type
-        if len(images) == 1:
-            return await self._off_loop(images, fmt.encode, images[0]), fmt.media_type
-        return await self._off_loop(images, _encode_list, order, images, fmt), "application/json"
-
-    async def _off_loop(
-        self, images: Images, encode: Callable[..., bytes], *arguments: Any
-    ) -> bytes:
-        """Runs an encoder where it disturbs least: zlib and Pillow release the lock."""
-        if images.nbytes <= _INLINE_BYTES:
-            return encode(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, functools.partial(encode, *arguments))
 
 
 def _end_with_parent() -> None:
@@ -218,6 +188,17 @@ def _end_with_parent() -> None:
 @functools.cache
 def _rows_of(name: str, version: int) -> Counter:
     return metrics.ROWS.labels(name, version)
+
+
+def _encode(order: Order, images: Images) -> tuple[bytes, str]:
+    if order.format == "npy":
+        return encode_npy(images), NPY_MEDIA_TYPE
+    fmt = FORMATS[order.format]
+    if order.grid:
+        return fmt.encode(as_grid(images)), fmt.media_type
+    if len(images) == 1:
+        return fmt.encode(images[0]), fmt.media_type
+    return _encode_list(order, images, fmt), "application/json"
 
 
 def _encode_list(order: Order, images: Images, fmt: Format) -> bytes:

@@ -4,10 +4,10 @@
 
 Protocol: the article's generator (100-256-784, untrained); every peer draws the same latents, runs
 the same file on ONNX Runtime's CPU provider and encodes PNG with zlib level 1 and the run-length
-strategy (the peers through Pillow). One seed a POST, wrk with one thread on the same machine, closed
-loop. The servers take turns, `rounds` times; the figures are medians, the ratios medians of the
-ratios within a round. mosec, BentoML and Ray Serve get a virtual environment each, made on first use
-in .benchmarks/; the others run in this one.
+strategy (the peers through Pillow). One seed a POST, wrk with one thread on the same machine,
+closed loop. The servers take turns, `rounds` times; the figures are medians, the ratios medians of
+the ratios within a round. mosec, BentoML and Ray Serve get a virtual environment each, made on
+first use in .benchmarks/; the others run in this one.
 """
 
 import contextlib
