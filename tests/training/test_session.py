@@ -1,6 +1,8 @@
+import errno
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from PIL import Image
 from models.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
-from training.errors import PublishError
+from training.checkpoint import Checkpoints
+from training.errors import ExportError, PublishError
 from training.interruption import InterruptedRun, Interruption
 from training.run import main
 from training.session import new_run_folder
@@ -100,3 +103,27 @@ def test_a_signal_ends_at_once_or_is_remembered() -> None:
         with pytest.raises(InterruptedRun):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is old
+
+
+def test_a_full_disk_is_said_and_training_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoints.save
+    num_calls = 0
+
+    def full_once(*given: Any) -> Path:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*given)
+
+    def no_export(**given: object) -> None:
+        raise ExportError("not wanted here")
+
+    monkeypatch.setattr(Checkpoints, "save", full_once)
+    monkeypatch.setattr("training.session.export", no_export)
+    assert main(arguments(tmp_path)) == ExportError.exit_code
+    assert "warning: tick 1 was not saved" in capsys.readouterr().out
+    paths = Checkpoints(tmp_path / "runs" / "00000-digits" / "checkpoints").paths()
+    assert [path.name for path in paths] == ["checkpoint-0000000064.pt"]
