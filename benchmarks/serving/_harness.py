@@ -180,7 +180,7 @@ def wrk(
         script.write(f"wrk.method = 'POST'\nwrk.body = '{quoted}'\n")
         script.write("wrk.headers['Content-Type'] = 'application/json'\n")
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", "-s"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}", "--latency", "-s"]
         command += [script.name, *(f"-H{header}" for header in headers), url]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
