@@ -221,20 +221,21 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Sends batches while a worker has room and rows wait."""
-        self._pumping = False
-        self._send()
-        self._on_load()
+        """Sends one batch if a worker has room and rows wait, then lets the event loop turn.
 
-    def _send(self) -> None:
-        while self._lanes[False] or self._lanes[True]:
-            carrier = max(self._carriers, key=lambda c: c.room, default=None)
-            if carrier is None or carrier.room < 1:
-                return
+        Its bytes leave at the end of the turn: the worker computes while the next one's latents are
+        drawn.
+        """
+        self._pumping = False
+        carrier = max(self._carriers, key=lambda c: c.room, default=None)
+        if carrier is not None and carrier.room and (self._lanes[False] or self._lanes[True]):
             batch = self._next_lanes().cut(self.max_batch_rows)
             self.waiting_rows -= batch.num_rows
             self._on_batch(batch.num_rows)
             carrier.carry(batch)
+            self._pump_soon()
+        else:
+            self._on_load()
 
     def _next_lanes(self) -> Lanes:
         first, bulk = self._lanes[False], self._lanes[True]

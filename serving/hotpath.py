@@ -174,7 +174,7 @@ class HotProtocol(HttpToolsProtocol):
             observe(head.route, "POST", 499, started)
         elif error is not None:
             self._fail(head, error, started)
-        elif self._gateway.service.encodes_here(done.result()):
+        elif self._gateway.service.encodes_here(order, done.result()):
             try:
                 reply = self._gateway.service.reply(order, ticket, done.result())
             except Exception as unforeseen:

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Below this many pixel bytes, handing an image to another thread costs more than encoding it here.
 _INLINE_BYTES = 16 << 10
+_INLINE_NPY_BYTES = 1 << 20
 
 
 class Service:
@@ -135,9 +136,9 @@ class Service:
         except TimeoutError:
             self.abandon(ticket, "deadline", deadline_problem(timeout_ms))
 
-    def encodes_here(self, images: Images) -> bool:
+    def encodes_here(self, order: Order, images: Images) -> bool:
         """True where handing the images to another thread would cost more than encoding them."""
-        return images.nbytes <= _INLINE_BYTES
+        return images.nbytes <= (_INLINE_NPY_BYTES if order.format == "npy" else _INLINE_BYTES)
 
     def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The answer to an order."""
@@ -153,7 +154,7 @@ class Service:
 
     async def reply_off_loop(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The same, made where it disturbs least: zlib and Pillow release the lock."""
-        if self.encodes_here(images):
+        if self.encodes_here(order, images):
             return self.reply(order, ticket, images)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)

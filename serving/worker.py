@@ -1,7 +1,8 @@
 """An inference worker: takes batches off a Unix socket, runs them, sends the images back.
 
-The event loop speaks with the HTTP processes; one thread computes, so that sockets are served
-while the model runs (ONNX Runtime releases the interpreter's lock); loading has its own threads.
+The event loop speaks with the HTTP processes. A run of a millisecond or two happens right there;
+a longer one in a thread, so that sockets are served while the model runs (ONNX Runtime releases the
+interpreter's lock). Loading has its own threads.
 Batches are made in the order in which they come.
 """
 
@@ -19,12 +20,20 @@ import numpy as np
 import uvloop
 
 from models.errors import ModelError
+from models.generator import Images
 from serving.engine import Engine
 from serving.errors import ServingError
 from serving.frames import Failed, FrameProtocol, Made, Message, Run, run_arrays
 from serving.shelf import Shelf
+from serving.tickets import VersionKey
 
 logger = logging.getLogger(__name__)
+
+
+# Below this, a run of the model is shorter than two threads take to hand it over and back.
+_QUICK_S = 0.002
+
+Answer = tuple[Message, tuple[Images, ...]]
 
 
 class Worker:
@@ -39,6 +48,8 @@ class Worker:
         self._jobs: queue.SimpleQueue[tuple[FrameProtocol, Run, memoryview, Engine] | None]
         self._jobs = queue.SimpleQueue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._num_jobs = 0  # handed to the thread, not yet answered
+        self._row_s: dict[VersionKey, float] = {}  # seconds a row takes, a moving average
         self._stopping = False
         self._stopped: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -90,8 +101,18 @@ class Worker:
         engine = self._shelf.get((message.name, message.version))
         if engine is None:
             self._spawn(self._load_and_run(protocol, message, body))
+        elif self._num_jobs == 0 and self._is_quick(message):
+            protocol.send(*self._make(message, body, engine))
         else:
-            self._jobs.put((protocol, message, body, engine))
+            self._enqueue(protocol, message, body, engine)
+
+    def _is_quick(self, run: Run) -> bool:
+        """True where waking the other thread would take longer than the run itself."""
+        return self._row_s.get((run.name, run.version), _QUICK_S) * run.num_rows < _QUICK_S
+
+    def _enqueue(self, protocol: FrameProtocol, run: Run, body: memoryview, engine: Engine) -> None:
+        self._num_jobs += 1
+        self._jobs.put((protocol, run, body, engine))
 
     async def _load_and_run(self, protocol: FrameProtocol, run: Run, body: memoryview) -> None:
         try:
@@ -101,7 +122,7 @@ class Worker:
             reason = f"version {run.version} of model {run.name!r} is refused: {error}"
             protocol.send(Failed(run.batch, reason))
         else:
-            self._jobs.put((protocol, run, body, engine))
+            self._enqueue(protocol, run, body, engine)
 
     async def _watch(self) -> None:
         while True:
@@ -113,16 +134,26 @@ class Worker:
     def _compute(self) -> None:
         """The thread that runs models."""
         for protocol, run, body, engine in self._taken():
-            started = time.perf_counter()
-            try:
-                images = np.ascontiguousarray(engine(*run_arrays(run, body)))
-            except Exception as error:
-                logger.exception("a batch of %s failed", run.name)
-                failed = Failed(run.batch, f"model {run.name!r} failed: {error}")
-                self._loop.call_soon_threadsafe(protocol.send, failed)
-                continue
-            made = Made(run.batch, images.shape, time.perf_counter() - started)
-            self._loop.call_soon_threadsafe(protocol.send, made, (images,))
+            answer = self._make(run, body, engine)
+            self._loop.call_soon_threadsafe(self._answer, protocol, answer)
+
+    def _answer(self, protocol: FrameProtocol, answer: Answer) -> None:
+        self._num_jobs -= 1
+        protocol.send(*answer)
+
+    def _make(self, run: Run, body: memoryview, engine: Engine) -> Answer:
+        """Runs the model; a failure is an answer too."""
+        started = time.perf_counter()
+        try:
+            images = np.ascontiguousarray(engine(*run_arrays(run, body)))
+        except Exception as error:
+            logger.exception("a batch of %s failed", run.name)
+            return Failed(run.batch, f"model {run.name!r} failed: {error}"), ()
+        compute_s = time.perf_counter() - started
+        key = (run.name, run.version)
+        row_s = compute_s / run.num_rows
+        self._row_s[key] = 0.8 * self._row_s.get(key, row_s) + 0.2 * row_s
+        return Made(run.batch, images.shape, compute_s), (images,)
 
     def _taken(self) -> Iterator[tuple[FrameProtocol, Run, memoryview, Engine]]:
         while (job := self._jobs.get()) is not None:
