@@ -11,7 +11,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -170,7 +170,7 @@ class Session:
             z_dim=config.network.z_dim,
             image_set=self.image_set,
             recipe=config.recipe,
-            options=to_builtins(config),
+            options=_public(to_builtins(config)),
             metrics=lambda path: evaluate(path, config.network.z_dim, self.image_set),
             name=self.command.name,
             destination=destination,
@@ -209,3 +209,11 @@ class Session:
     def _last_good(self) -> str:
         paths = self.checkpoints.paths()
         return str(paths[-1]) if paths else "none yet"
+
+
+def _public(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as a bundle tells them: of a folder on this machine, only its name."""
+    data = dict(options["data"])
+    if data.get("path") is not None:
+        data["path"] = Path(data["path"]).name
+    return {**options, "data": data}

@@ -15,7 +15,7 @@ from training.checkpoint import Checkpoints
 from training.errors import ExportError, PublishError
 from training.interruption import InterruptedRun, Interruption
 from training.run import main
-from training.session import new_run_folder
+from training.session import _public, new_run_folder
 
 TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
 
@@ -127,3 +127,10 @@ def test_a_full_disk_is_said_and_training_goes_on(
     assert "warning: tick 1 was not saved" in capsys.readouterr().out
     paths = Checkpoints(tmp_path / "runs" / "00000-digits" / "checkpoints").paths()
     assert [path.name for path in paths] == ["checkpoint-0000000064.pt"]
+
+
+def test_a_bundle_does_not_tell_where_its_images_lay() -> None:
+    options = {"data": {"dataset": "folder", "path": "/home/somebody/photos"}, "seed": 0}
+    public = _public(options)
+    assert public == {"data": {"dataset": "folder", "path": "photos"}, "seed": 0}
+    assert options["data"] == {"dataset": "folder", "path": "/home/somebody/photos"}
