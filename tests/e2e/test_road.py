@@ -1,6 +1,7 @@
 """The whole road with real processes: train, publish, serve, ask over HTTP, stop."""
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,12 +97,15 @@ def test_the_line_that_the_server_prints_works(
 
 
 def test_retraining_is_served_without_a_restart(
-    trained: Trained, start_server: Callable[..., Any]
+    trained: Trained, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:
-    server = start_server(trained.repository, "--reload-interval-s", "0.1")
+    # Copies: the other tests of this module, in any order, find the training as it ended.
+    repository = shutil.copytree(trained.repository, tmp_path / "models", symlinks=True)
+    run = shutil.copytree(trained.run, tmp_path / trained.run.name, symlinks=True)
+    server = start_server(repository, "--reload-interval-s", "0.1")
     first = server.generate(seeds=[1], labels=[1])
-    resume = [sys.executable, "-m", "training.run", "--resume", str(trained.run)]
-    arguments = ["--total-kimg", "3", "--repository", str(trained.repository)]
+    resume = [sys.executable, "-m", "training.run", "--resume", str(run)]
+    arguments = ["--total-kimg", "3", "--repository", str(repository)]
     done = subprocess.run([*resume, *arguments], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "version 2" in done.stdout
