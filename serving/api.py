@@ -16,8 +16,6 @@ from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.worker import Worker
 
-MAX_SPARE_VERSIONS = 4
-
 
 class RowLoop(LitLoop):  # type: ignore[misc]
     """Replaces LitServe's request queue by the worker's own socket: rows, not requests."""
@@ -59,6 +57,7 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
                 device=device,
                 max_rows=settings.max_batch_rows,
                 num_threads=settings.compute_threads,
+                buckets=settings.buckets,
             )
 
         self.shelf = Shelf(
@@ -66,7 +65,7 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
             allowed=settings.models,
             load=load,
             device=device,
-            max_loaded=MAX_SPARE_VERSIONS,
+            max_loaded=settings.max_loaded,
         )
         self.shelf.refresh()
 

@@ -45,7 +45,12 @@ class Gateway:
         elif scope["type"] == "lifespan":
             self.service = self._make_service()
             self.handlers = Handlers(self.service)
-            self._router = Router(self.handlers.routes(), self._app, FALLTHROUGH)
+            self._router = Router(
+                self.handlers.routes(),
+                self._app,
+                FALLTHROUGH,
+                draining=lambda: self.service.draining,
+            )
             async with self.service.running():
                 await self._app(scope, receive, send)
 

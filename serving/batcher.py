@@ -26,6 +26,8 @@ BULK_SHARE = 8
 """While both wait, one batch in so many is a bulk one: bulk may be slow, never starved."""
 RECOVERY_S = 5.0
 """How long tickets wait for a worker when the last one has died; then they are refused."""
+HELD_S = 0.9
+"""How long tickets that a worker held when it died wait for another one; then they are refused."""
 
 
 class Carrier(Protocol):
@@ -183,7 +185,7 @@ class Batcher:
         """A worker can't be reached any more; it held these batches.
 
         Making images has no side effect, so their tickets are tried once more, on another worker or
-        on the one that takes its place.
+        on the one that takes its place if that is quick. Those that merely wait don't notice.
         """
         self._carriers.remove(carrier)
         tickets = {id(p.ticket): p.ticket for batch in batches for p in batch.pieces}
@@ -267,6 +269,13 @@ class Batcher:
         ticket.num_sent = ticket.num_made = 0
         ticket.images = None
         ticket.attempt += 1
+        asyncio.get_running_loop().call_later(HELD_S, self._refuse_untaken, ticket)
+
+    def _refuse_untaken(self, ticket: Ticket) -> None:
+        """No other worker has begun with what the dead one held."""
+        if not ticket.done.done() and not ticket.num_sent:
+            text = "the inference worker died with this request; ask again"
+            self.cancel(ticket, UnavailableProblem(text, headers=_retry_after(1)))
 
     def _give_up(self) -> None:
         """No worker came back in time."""

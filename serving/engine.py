@@ -1,8 +1,8 @@
 """A bundle behind ONNX Runtime on a chosen device: verified, warmed up, ready to make rows.
 
 On the CPU any number of rows runs as it is: the bytes don't depend on the batch. On CUDA every run
-is padded to a bucket (1, 2, 4 ... rows), because cuDNN plans and kernels are chosen by shape: fixed
-shapes keep the plans, and the same rows give the same bytes.
+is padded to a bucket (1, 2, 4 ... rows, or what was asked for), because cuDNN plans and kernels are
+chosen by shape: fixed shapes keep the plans, and the same rows give the same bytes.
 """
 
 import contextlib
@@ -31,7 +31,15 @@ CPU = "CPUExecutionProvider"
 class Engine:
     """One version of one model, in one session."""
 
-    def __init__(self, bundle: Bundle, *, device: str, max_rows: int, num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str,
+        max_rows: int,
+        num_threads: int = 0,
+        buckets: tuple[int, ...] = (),
+    ) -> None:
         """Loads, verifies and warms up.
 
         Args:
@@ -39,6 +47,8 @@ class Engine:
             device: "cpu", or "cuda:INDEX".
             max_rows: the most rows of one run, the largest bucket.
             num_threads: CPU threads; 0 takes every CPU that this process may use.
+            buckets: sizes to pad runs to, rising, the last one max_rows; where empty, powers of two
+                on CUDA, no padding on the CPU.
 
         Raises:
             BundleError: a digest, the graph or the golden images are wrong.
@@ -46,7 +56,7 @@ class Engine:
         """
         self.bundle = bundle
         self.max_rows = max_rows
-        self.buckets = buckets(max_rows) if device != "cpu" else ()
+        self.buckets = buckets or (powers_of_two(max_rows) if device != "cpu" else ())
         bundle.verify_files()
         self._session = _session(bundle.model_path, device, num_threads)
         self._inputs = [argument.name for argument in self._session.get_inputs()]
@@ -92,7 +102,7 @@ class Engine:
             self._run(z, label, psi)
 
 
-def buckets(max_rows: int) -> tuple[int, ...]:
+def powers_of_two(max_rows: int) -> tuple[int, ...]:
     """1, 2, 4 ... and max_rows itself."""
     sizes = [1 << power for power in range(max_rows.bit_length()) if 1 << power < max_rows]
     return (*sizes, max_rows)

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.batcher import deadline_problem
 from serving.errors import Problem
-from serving.http import ClientGoneError, Reply, observe
+from serving.http import CLOSE, ClientGoneError, Reply, observe
 from serving.schemas import Order
 from serving.tickets import Ticket
 
@@ -198,7 +198,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _answer(self, head: Head, reply: Reply, started: float) -> None:
         self.server_state.total_requests += 1
-        ends = self._ends or (b"connection", b"close") in reply.headers
+        ends = self._ends or self._gateway.service.draining or CLOSE in reply.headers
         observe(head.route, "POST", reply.status, started)
         if self.transport.is_closing():
             return
@@ -225,7 +225,7 @@ def _bytes_of(reply: Reply, defaults: list[tuple[bytes, bytes]], *, ends: bool) 
     parts.append(b"%d\r\n" % len(reply.body))
     for name, value in reply.headers:
         parts += (name, b": ", value, b"\r\n")
-    if ends and (b"connection", b"close") not in reply.headers:
+    if ends and CLOSE not in reply.headers:
         parts.append(b"connection: close\r\n")
     parts += (b"\r\n", reply.body)
     return b"".join(parts)

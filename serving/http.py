@@ -4,6 +4,7 @@ An outermost ASGI application of our own takes every request before a framework'
 costs more than making a small image. Knows nothing of models.
 """
 
+import dataclasses
 import functools
 import logging
 import re
@@ -34,6 +35,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
+
+CLOSE = (b"connection", b"close")
+"""The header that ends a connection after its answer."""
 
 
 class ClientGoneError(Exception):
@@ -156,12 +160,19 @@ class Route:
 class Router:
     """Answers what has a route, passes `fallthrough` paths on, and refuses the rest in words."""
 
-    def __init__(self, routes: list[Route], inner: ASGIApp, fallthrough: frozenset[str]) -> None:
-        """inner: the application that has the fallthrough paths."""
+    def __init__(
+        self,
+        routes: list[Route],
+        inner: ASGIApp,
+        fallthrough: frozenset[str],
+        draining: Callable[[], bool],
+    ) -> None:
+        """inner: has the fallthrough paths. draining: true where connections should end."""
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [(_pattern(r.path), r) for r in routes if "{" in r.path]
         self._inner = inner
         self._fallthrough = fallthrough
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Part of ASGI."""
@@ -183,6 +194,8 @@ class Router:
         except Exception:
             logger.exception("unhandled exception at %s %s", method, path)
             reply = Reply.failure()
+        if self._draining() and CLOSE not in reply.headers:
+            reply = dataclasses.replace(reply, headers=(*reply.headers, CLOSE))
         await _respond(reply, send, with_body=method != "HEAD")
         observe(_name(route), method, reply.status, started)
 
@@ -256,5 +269,5 @@ def _too_large(num_bytes: int, max_bytes: int) -> TooLargeProblem:
     # The rest of the body is not read: the connection can't be used again.
     return TooLargeProblem(
         f"the body has {num_bytes} bytes or more, allowed are {max_bytes}; split the request",
-        headers=((b"connection", b"close"),),
+        headers=(CLOSE,),
     )

@@ -70,6 +70,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
         devices=num_devices,
         workers_per_device=settings.workers_per_device,
         timeout=False,
+        drain_delay_s=settings.drain_delay_s,
         drain_timeout_s=settings.drain_timeout_s,
     )
     server.app = Gateway(server.app, make_service)

@@ -5,7 +5,8 @@ LitServe starts the processes: HTTP servers by fork, inference workers by spawn.
 - the HTTP servers start at once, and /readyz says when a worker is there;
 - a worker that dies is started again, with growing pauses where it keeps dying;
 - an HTTP server that dies ends the whole server with an error: never half alive;
-- SIGTERM and SIGINT drain, also as PID 1; a second one ends it at once.
+- SIGTERM and SIGINT drain, also as PID 1; a second one ends it at once. After SIGTERM requests are
+  taken for a moment longer, while /readyz says 503: a load balancer needs time to look away.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ import litserve
 from litserve.transport.base import MessageTransport
 
 from serving import metrics
+from serving.service import DRAIN_SIGNAL
 
 logger = logging.getLogger(__name__)
 
@@ -84,17 +86,22 @@ class NoManager:
 class Server(litserve.LitServer):  # type: ignore[misc]
     """LitServer, kept alive and taken down in order."""
 
-    def __init__(self, *args: Any, drain_timeout_s: int, **kwargs: Any) -> None:
-        """drain_timeout_s: the longest wait for open requests at shutdown."""
+    def __init__(
+        self, *args: Any, drain_delay_s: float, drain_timeout_s: int, **kwargs: Any
+    ) -> None:
+        """How long to take requests after SIGTERM, and then to wait for open ones."""
         super().__init__(*args, **kwargs)
         self.uvicorn_graceful_timeout = drain_timeout_s
         self.failed = False
+        self._drain_delay_s = drain_delay_s
+        self._told_by: int | None = None
         self._pid = os.getpid()
         self._api_processes: list[BaseProcess] = []
 
     def run(self, **kwargs: Any) -> None:
         """Serves until a signal comes or an HTTP process dies (then `failed` is true)."""
         self._shutdown_event = ShutdownEvent()
+        signal.signal(DRAIN_SIGNAL, signal.SIG_IGN)  # inherited, until an HTTP process listens
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         super().run(**kwargs)
@@ -103,6 +110,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         if os.getpid() != self._pid:  # forked processes inherit the handler until they set theirs
             return
         if not self._shutdown_event.is_set():
+            self._told_by = number
             self._shutdown_event.set()
             return
         for process in (*self._api_processes, *self.inference_workers):
@@ -171,6 +179,11 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         """HTTP processes answer what they hold; then workers go, whom nobody needs any more."""
         logger.info("shutting down: answering open requests")
         self._shutdown_event.set()
+        if self._told_by == signal.SIGTERM and self._drain_delay_s:
+            for process in uvicorn_workers.values():
+                assert process.pid is not None
+                os.kill(process.pid, DRAIN_SIGNAL)
+            time.sleep(self._drain_delay_s)
         deadline = time.monotonic() + self.uvicorn_graceful_timeout + 1
         _end(list(uvicorn_workers.values()), deadline)
         _end(self.inference_workers, time.monotonic() + 3)

@@ -32,6 +32,9 @@ from serving.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
+DRAIN_SIGNAL = signal.SIGUSR1
+"""Tells an HTTP process that the server will stop: not ready, every connection ends."""
+
 # Below this many pixel bytes, handing an image to another thread costs more than encoding it here.
 _INLINE_BYTES = 16 << 10
 _INLINE_NPY_BYTES = 1 << 20
@@ -53,6 +56,7 @@ class Service:
         self.catalogue = Catalogue(Repository(settings.repository), self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
+        self.draining = False
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
             max_waiting_rows=max(1, settings.max_waiting_rows // settings.api_processes),
@@ -69,6 +73,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
         _end_with_parent()
+        asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain)
         tasks = [asyncio.create_task(link.run()) for link in self._links]
         try:
             yield
@@ -80,7 +85,9 @@ class Service:
             self._pool.shutdown(wait=False)
 
     def check_ready(self) -> None:
-        """Raises UnavailableProblem, with the reason, where images can't be made now."""
+        """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
+        if self.draining:
+            raise UnavailableProblem("the server is shutting down; ask another one")
         if not self.batcher.carriers:
             raise UnavailableProblem("no inference worker is ready yet; its log says why")
         if not self.catalogue.current:
@@ -158,6 +165,10 @@ class Service:
             return self.reply(order, ticket, images)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
+
+    def _drain(self) -> None:
+        """The server was told to stop: whoever balances load should look elsewhere."""
+        self.draining = True
 
     def _on_change(self, before: Iterable[Served], after: Iterable[Served]) -> None:
         for served, value in [*((old, 0) for old in before), *((new, 1) for new in after)]:

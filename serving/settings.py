@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from models.errors import RepositoryError
 from models.repository import check_name
@@ -39,11 +39,22 @@ class Settings:
     workers_per_device: int = _setting(1, "inference processes for each device", least=1)
     compute_threads: int = _setting(0, "threads of a CPU worker; 0: one for each core", least=0)
     max_batch_rows: int = _setting(64, "most images that one run of the model makes", least=1)
+    buckets: tuple[int, ...] = _setting(
+        (),
+        "sizes that runs of the model are padded to, comma separated, the last one "
+        "--max-batch-rows; empty: 1, 2, 4 ... on CUDA, no padding on the CPU",
+    )
+    max_loaded: int = _setting(
+        8, "most versions in a worker's memory; the least recently used one goes", least=1
+    )
     max_waiting_rows: int = _setting(4096, "images that may wait; more are refused (429)", least=1)
     max_seeds: int = _setting(1024, "most seeds or latents in one request", least=1)
     max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
     request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)
     drain_timeout_s: int = _setting(20, "longest wait for open requests after SIGTERM", least=1)
+    drain_delay_s: float = _setting(
+        1.0, "how long after SIGTERM /readyz says 503 while requests are still taken", least=0
+    )
     reload_interval_s: float = _setting(
         1.0, "how often the repository is looked at for new versions; 0: never", least=0
     )
@@ -62,6 +73,7 @@ class Settings:
         _one_of("host", self.host, HOSTS)
         _one_of("device", self.device, DEVICES)
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
+        self._check_buckets()
         if self.max_waiting_rows < self.max_seeds:
             raise SettingsError(
                 f"--max-waiting-rows is {self.max_waiting_rows}, less than --max-seeds "
@@ -72,6 +84,18 @@ class Settings:
                 check_name(name)
         except RepositoryError as error:
             raise SettingsError(f"--models: {error}") from error
+
+    def _check_buckets(self) -> None:
+        given = self.buckets
+        if not given:
+            return
+        if given[0] < 1 or list(given) != sorted(set(given)):
+            raise SettingsError(f"--buckets is {_listed(given)}, must be rising, from 1 on")
+        if given[-1] != self.max_batch_rows:
+            raise SettingsError(
+                f"--buckets is {_listed(given)}, its last must be --max-batch-rows, which is "
+                f"{self.max_batch_rows}; set both to the same"
+            )
 
 
 def flag(name: str) -> str:
@@ -108,7 +132,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Sett
         if known[key] not in given:
             given[known[key]] = environ[key]
             sources[known[key]] = key
-    types = {entry.name: type(entry.default) for entry in dataclasses.fields(Settings)}
+    types = get_type_hints(Settings)
     values = {name: _convert(types[name], text, sources[name]) for name, text in given.items()}
     return Settings(**values)
 
@@ -127,12 +151,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _convert(kind: Any, text: str, source: str) -> Any:
     try:
-        if kind is tuple:
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if items := get_args(kind):
+            return tuple(items[0](part.strip()) for part in text.split(",") if part.strip())
         return Path(text) if issubclass(kind, Path) else kind(text)
     except ValueError:
-        words = {int: "a whole number", float: "a number"}[kind]
+        words = {int: "a whole number", float: "a number"}.get(kind, "whole numbers")
         raise SettingsError(f"{source} is {text!r}, must be {words}") from None
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class Shelf:
-    """Engines by version, at most `max_loaded` of them besides the current ones."""
+    """Engines by version, at most `max_loaded` of them: the least recently used one goes.
+
+    A current version whose engine had to go is loaded again when it is asked for.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Shelf:
         self._device = device
         self._max_loaded = max_loaded
         self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
-        self._current: dict[str, VersionKey] = {}
+        self._current: dict[str, Loaded] = {}
         self._refused: set[tuple[str, int, str]] = set()
         self._complaints: dict[str, str] = {}
 
@@ -83,11 +86,7 @@ class Shelf:
 
     def announce(self) -> Announce:
         """What the HTTP processes are told."""
-        current = [
-            Loaded(name, version, self._engines[name, version].bundle.digest)
-            for name, version in self._current.values()
-        ]
-        return Announce(current, self._device)
+        return Announce(list(self._current.values()), self._device)
 
     @property
     def empty(self) -> bool:
@@ -97,7 +96,8 @@ class Shelf:
     def _refresh(self, name: str) -> bool:
         version = self._repository.current(name).version
         key = (name, version)
-        if self._current.get(name) == key:
+        current = self._current.get(name)
+        if current is not None and current.version == version:
             return False
         bundle = self._repository.bundle(name, version)
         if (name, version, bundle.digest) in self._refused:
@@ -108,7 +108,7 @@ class Shelf:
             except ModelError:
                 self._refused.add((name, version, bundle.digest))
                 raise
-        self._current[name] = key
+        self._current[name] = Loaded(name, version, bundle.digest)
         self._evict()
         logger.info("serving %s version %d, digest %s", name, version, bundle.digest[:16])
         return True
@@ -130,6 +130,8 @@ class Shelf:
             logger.error("model %s: %s", name, text)
 
     def _evict(self) -> None:
-        spare = [key for key in self._engines if key not in self._current.values()]
-        for key in spare[: max(0, len(spare) - self._max_loaded)]:
-            del self._engines[key]
+        while len(self._engines) > self._max_loaded:
+            key, _ = self._engines.popitem(last=False)
+            logger.info(
+                "version %d of %s leaves memory: %d may be in it", key[1], key[0], self._max_loaded
+            )

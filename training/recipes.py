@@ -26,7 +26,7 @@ def _regularized(gamma: float) -> tuple[Term, ...]:
 
 
 _MESCHEDER = "Mescheder et al. 2018, arXiv:1801.04406 (R1, R2), on DCGAN (Radford et al. 2016)"
-_ADAM = AdamConfig(lr=2e-3, betas=(0.0, 0.99))
+_ADAM = AdamConfig(lr=1e-3, betas=(0.0, 0.99))
 
 
 def _dcgan(recipe: str, data: DataConfig, *, total_kimg: float, gamma: float) -> TrainingConfig:
@@ -56,7 +56,8 @@ RECIPES: dict[str, Recipe] = {
             regularizers=_regularized(0.3),
             optim_G=_ADAM,
             optim_D=_ADAM,
-            total_kimg=45,
+            batch_size=32,
+            total_kimg=70,
             ema_kimg=4,
             tick_kimg=5,
         ),

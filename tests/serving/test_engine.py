@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from models.bundle import Bundle
 from models.errors import BundleError
 from models.latents import latents
-from serving.engine import Engine, buckets, choose_device
+from serving.engine import Engine, choose_device, powers_of_two
 from serving.errors import DeviceError
 
 
 @given(st.integers(1, 3000))
 def test_buckets_are_powers_of_two_up_to_the_largest(max_rows: int) -> None:
-    sizes = buckets(max_rows)
+    sizes = powers_of_two(max_rows)
     assert sizes[0] == 1
     assert sizes[-1] == max_rows
     assert all(a < b <= 2 * a for a, b in itertools.pairwise(sizes))
@@ -31,7 +31,7 @@ def test_rows_do_not_depend_on_their_batch(
 ) -> None:
     engine = Engine(make_bundle(num_classes=3), device="cpu", max_rows=16, num_threads=1)
     if padded:
-        engine.buckets = buckets(16)
+        engine.buckets = powers_of_two(16)
     z = latents(list(range(40)), 6)
     label = np.arange(40) % 3
     whole = engine(z, label)  # larger than max_rows: split
