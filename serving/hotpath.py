@@ -35,6 +35,7 @@ _STARTS = {
 }
 _SPECIAL = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"))
 _MAX_HEAD_BYTES = 16 << 10
+_LAST_CALL_S = 0.1  # how long an idle connection may still bring a request when the server drains
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +132,21 @@ class HotProtocol(HttpToolsProtocol):
             self._gateway.service.abandon(self._ticket, "disconnect", ClientGoneError())
 
     def shutdown(self) -> None:
-        """Called by uvicorn when the server drains."""
+        """Called by uvicorn when the server drains: ends after what is under way, or on its way.
+
+        A request may lie unread in the socket's buffer; closing at once would lose it.
+        """
+        self._ends = self._gateway.service.draining = True
         if self._busy:
-            self._ends = True
+            return
+        if self._idle():
+            self.loop.call_later(_LAST_CALL_S, self._end_if_idle)
         else:
             super().shutdown()
+
+    def _end_if_idle(self) -> None:
+        if self._idle() and not (self._busy or self._held or self._inside):
+            self.transport.close()
 
     def _idle(self) -> bool:
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline

@@ -15,6 +15,7 @@ import multiprocessing.connection
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from multiprocessing.process import BaseProcess
@@ -123,6 +124,27 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             self.litapi_request_queues[lit_api.api_path] = None
         self._transport = NoTransport()
         return NoManager()
+
+    def _start_server(
+        self,
+        port: int,
+        num: int,
+        log_level: str,
+        sockets: list[socket.socket],
+        *args: Any,
+        **kw: Any,
+    ) -> dict[int, BaseProcess]:
+        """Leaves the listening socket to the HTTP processes alone.
+
+        While this process held it too, the kernel would go on to take connections that nobody
+        accepts any more.
+        """
+        processes: dict[int, BaseProcess] = super()._start_server(
+            port, num, log_level, sockets, *args, **kw
+        )
+        for listener in sockets:
+            listener.close()
+        return processes
 
     def verify_worker_status(self) -> None:
         """Doesn't wait: the HTTP servers answer probes while the models load."""

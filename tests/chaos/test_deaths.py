@@ -1,13 +1,14 @@
 """Processes are killed while requests are under way."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,15 @@ BACK_S = 5.0
 
 def workers_of(server: Any) -> list[int]:
     """Inference workers that live; LitServe spawns them, and forks the rest."""
-    found = []
-    pid = server.process.pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if b"spawn_main" in command:
-            found.append(int(child))
-    return found
+    return [pid for pid, command in children_of(server) if b"spawn_main" in command]
+
+
+def children_of(server: Any) -> Iterator[tuple[int, bytes]]:
+    """Processes that the server started, by whichever of its threads, and their command lines."""
+    for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
 
 
 def bodies() -> Callable[[], bytes]:
@@ -40,7 +40,7 @@ def bodies() -> Callable[[], bytes]:
     return lambda: json.dumps({"seeds": [next(numbers)] * 8, "format": "npy"}).encode()
 
 
-async def killed_under_load(server: Any, times: int) -> tuple[Load, list[float]]:
+async def killed_under_load(server: Any, num_workers: int, times: int) -> tuple[Load, list[float]]:
     """Kills a worker again and again; gives how long each time until images came back."""
     load, back_s = Load(server.url), []
     body = bodies()
@@ -53,7 +53,7 @@ async def killed_under_load(server: Any, times: int) -> tuple[Load, list[float]]
             while (await connection.ask(body())).fate != 200:
                 await asyncio.sleep(0.02)
         back_s.append(time.perf_counter() - killed)
-        while len(workers_of(server)) < 1 + (server.flags_workers == 2):
+        while len(workers_of(server)) < num_workers:
             await asyncio.sleep(0.05)
         with closing(Connection(load.port)) as connection:
             while (await connection.ask(path="/readyz")).fate != 200:
@@ -73,8 +73,7 @@ def test_a_killed_worker(
     server = start_server(
         slow_repository, "--workers-per-device", f"{num_workers}", "--compute-threads", "1"
     )
-    server.flags_workers = num_workers
-    load, back_s = run(killed_under_load(server, 3))
+    load, back_s = run(killed_under_load(server, num_workers, 3))
     assert load.count(200) > 100
     assert load.count(200, 503) == len(load.answers), load.fates
     assert max(back_s) < BACK_S
@@ -133,12 +132,8 @@ def test_a_killed_http_process(
     slow_repository: Path, start_server: Callable[..., Any], record: Callable[..., None]
 ) -> None:
     server = start_server(slow_repository)
-    pid = server.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     (http_process,) = (
-        int(child)
-        for child in children
-        if b"multiprocessing" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        pid for pid, command in children_of(server) if b"multiprocessing" not in command
     )
 
     async def kill() -> Load:
