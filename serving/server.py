@@ -10,6 +10,7 @@ LitServe starts the processes: HTTP servers by fork, inference workers by spawn.
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing.connection
 import os
@@ -84,6 +85,36 @@ class NoManager:
         """Nothing to shut down."""
 
 
+class LastCallServer(litserve.server._Server):  # type: ignore[misc]
+    """uvicorn's server, which at shutdown still takes the connections that the kernel accepted.
+
+    Those that lie in the listening socket's queue when it is closed would be reset, and a client
+    can't know whether its request was begun.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Part of uvicorn."""
+        queues = [listener.dup() for listener in sockets or []]
+        for server in self.servers:
+            server.close()
+        accepted = []
+        for queue in queues:
+            with queue:
+                queue.setblocking(False)
+                with contextlib.suppress(OSError):
+                    while True:
+                        accepted.append(queue.accept()[0])
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
 class Server(litserve.LitServer):  # type: ignore[misc]
     """LitServer, kept alive and taken down in order."""
 
@@ -139,6 +170,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         While this process held it too, the kernel would go on to take connections that nobody
         accepts any more.
         """
+        litserve.server._Server = LastCallServer  # no parameter says which
         processes: dict[int, BaseProcess] = super()._start_server(
             port, num, log_level, sockets, *args, **kw
         )
