@@ -46,7 +46,7 @@ def _dcgan(recipe: str, data: DataConfig, *, total_kimg: float, gamma: float) ->
 
 RECIPES: dict[str, Recipe] = {
     "digits": Recipe(
-        about="scikit-learn's 1,797 digits at 32x32 by class; minutes on two cores",
+        about="scikit-learn's 1,797 digits at 32x32 by class; about a minute on two cores",
         paper=_MESCHEDER,
         config=TrainingConfig(
             recipe="digits",

@@ -192,7 +192,7 @@ def test_ends_after_the_drain(folder: Path) -> None:
     _, pod, container = serve(folder)
     settings = parse([], settings_of(folder))
     pre_stop_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    least = pre_stop_s + settings.drain_timeout_s + MARGIN_S
+    least = pre_stop_s + settings.drain_delay_s + settings.drain_timeout_s + MARGIN_S
     assert pod["terminationGracePeriodSeconds"] >= least
 
 

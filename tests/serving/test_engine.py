@@ -29,9 +29,11 @@ def test_buckets_are_powers_of_two_up_to_the_largest(max_rows: int) -> None:
 def test_rows_do_not_depend_on_their_batch(
     make_bundle: Callable[..., Bundle], padded: bool
 ) -> None:
-    engine = Engine(make_bundle(num_classes=3), device="cpu", max_rows=16, num_threads=1)
-    if padded:
-        engine.buckets = powers_of_two(16)
+    sizes = (1, 3, 16) if padded else ()
+    engine = Engine(
+        make_bundle(num_classes=3), device="cpu", max_rows=16, num_threads=1, buckets=sizes
+    )
+    assert engine.buckets == sizes
     z = latents(list(range(40)), 6)
     label = np.arange(40) % 3
     whole = engine(z, label)  # larger than max_rows: split

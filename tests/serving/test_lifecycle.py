@@ -207,3 +207,29 @@ def test_a_port_in_use_is_named(
     second = start_server(tiny_repository, "--port", port, ready=False)
     assert second.process.wait(30) != 0
     assert port in second.log.read_text()
+
+
+def test_more_models_than_may_be_in_memory_are_served_in_turn(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository, "--max-loaded", "1")
+    requests: list[dict[str, Any]] = [
+        {"model": "grey", "seeds": [5]},
+        {"model": "colour", "seeds": [5], "labels": 1},
+        {"model": "grey", "seeds": [5], "version": 1},
+    ]
+    first = [server.generate(**request).content for request in requests]
+    assert len(set(first)) == 3
+    again = [server.generate(**request) for request in requests]
+    assert [reply.content for reply in again] == first
+    assert [reply.headers["x-model-version"] for reply in again] == ["2", "1", "1"]
+    assert "leaves memory: 1 may be in it" in server.log.read_text()
+
+
+def test_only_the_models_that_were_named_are_served(
+    tiny_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tiny_repository, "--models", "colour")
+    listed = server.get("/v1/models").json()["models"]
+    assert [model["name"] for model in listed] == ["colour"]
+    assert server.generate(model="grey", seeds=[1]).status_code == 404

@@ -23,6 +23,7 @@ def test_values_take_their_types() -> None:
     assert settings.repository == Path("x/y")
     assert settings.models == ("a", "b")
     assert settings.reload_interval_s == 0.5
+    assert parse(["--buckets", "1,8,64"], {}).buckets == (1, 8, 64)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,10 @@ def test_values_take_their_types() -> None:
         (["--max-batch-rows", "0"], {}, "must be at least 1"),
         (["--max-waiting-rows", "5"], {}, "less than --max-seeds"),
         (["--models", "../x"], {}, "--models: model name '../x' is not allowed"),
+        (["--buckets", "8,4", "--max-batch-rows", "4"], {}, "--buckets is 8,4, must be rising"),
+        (["--buckets", "0,64"], {}, "must be rising, from 1 on"),
+        (["--buckets", "1,8"], {}, "its last must be --max-batch-rows, which is 64"),
+        (["--buckets", "1,x"], {}, "--buckets is '1,x', must be whole numbers"),
         (["--log-level", "loud"], {}, "--log-level is 'loud'"),
     ],
 )
