@@ -32,6 +32,7 @@ def document() -> dict[str, Any]:
     generate = _generate(request, answer)
     text = {"200": _content("As asked.", {"text/plain": {"schema": {"type": "string"}}})}
     models = {"200": _content("Manifest, versions, limits.", {"application/json": {}})}
+    listed = models | _problems((InvalidRequestProblem,))
     ready = text | _problems((UnavailableProblem,))
     return {
         "openapi": "3.1.0",
@@ -43,12 +44,13 @@ def document() -> dict[str, Any]:
         "paths": {
             "/v1/generate": {"post": generate | {"operationId": "generate"}},
             "/predict": {"post": generate | {"operationId": "predict"}},
-            "/v1/models": {"get": _get("models", "Every model that is served.", models)},
+            "/v1/models": {"get": _get("models", "Every model that is served.", listed)},
             "/v1/models/{model}": {
                 "get": _get(
                     "model",
                     "One model.",
-                    models | _problems((UnknownModelProblem,)),
+                    models
+                    | _problems((InvalidRequestProblem, UnknownModelProblem, UnavailableProblem)),
                     [_path("model"), _query("version", "integer", "CURRENT if absent")],
                 )
             },
@@ -101,7 +103,9 @@ def _image() -> dict[str, Any]:
     psi = f"psi, 0 .. {MAX_TRUNCATION:g}; 1 if absent"
     parameters = [
         _path("model"),
-        _path("file", f"SEED.{', SEED.'.join(SUFFIXES)}"),
+        _path(
+            "file", f"SEED.{', SEED.'.join(SUFFIXES)}", rf"^[0-9]{{1,20}}\.({'|'.join(SUFFIXES)})$"
+        ),
         _query("label", "integer", "the class, for conditional models"),
         _query("truncation", "number", psi),
         _query("version", "integer", "CURRENT if absent"),
@@ -144,13 +148,13 @@ def _binary() -> dict[str, Any]:
     return {"schema": {"type": "string", "format": "binary"}}
 
 
-def _path(name: str, description: str = "") -> dict[str, Any]:
+def _path(name: str, description: str = "", pattern: str | None = None) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": description,
-        "schema": {"type": "string"},
+        "schema": {"type": "string"} | ({"pattern": pattern} if pattern else {}),
     }
 
 
