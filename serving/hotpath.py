@@ -87,7 +87,6 @@ class HotProtocol(HttpToolsProtocol):
         self._busy = False
         self._ticket: Ticket | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._ends = False  # the connection is to be closed after this answer
         self._task: asyncio.Task[None] | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -136,7 +135,7 @@ class HotProtocol(HttpToolsProtocol):
 
         A request may lie unread in the socket's buffer; closing at once would lose it.
         """
-        self._ends = self._gateway.service.draining = True
+        self._gateway.service.drain()
         if self._busy:
             return
         if self._idle():
@@ -209,7 +208,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def _answer(self, head: Head, reply: Reply, started: float) -> None:
         self.server_state.total_requests += 1
-        ends = self._ends or self._gateway.service.draining or CLOSE in reply.headers
+        ends = self._gateway.service.draining or CLOSE in reply.headers
         observe(head.route, "POST", reply.status, started)
         if self.transport.is_closing():
             return

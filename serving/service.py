@@ -73,7 +73,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
         _end_with_parent()
-        asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self._drain)
+        asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
         tasks = [asyncio.create_task(link.run()) for link in self._links]
         try:
             yield
@@ -95,6 +95,10 @@ class Service:
                 f"the repository {self.settings.repository} holds no model that can be served; "
                 "publish one: python -m training.run"
             )
+
+    def drain(self) -> None:
+        """The server was told to stop: not ready any more, every answer ends its connection."""
+        self.draining = True
 
     def submit(self, order: Order, terms: Terms) -> Ticket:
         """Admits an order.
@@ -165,10 +169,6 @@ class Service:
             return self.reply(order, ticket, images)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
-
-    def _drain(self) -> None:
-        """The server was told to stop: whoever balances load should look elsewhere."""
-        self.draining = True
 
     def _on_change(self, before: Iterable[Served], after: Iterable[Served]) -> None:
         for served, value in [*((old, 0) for old in before), *((new, 1) for new in after)]:

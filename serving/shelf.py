@@ -6,6 +6,7 @@ and the one before serves on.
 """
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -46,29 +47,32 @@ class Shelf:
         self._device = device
         self._max_loaded = max_loaded
         self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
+        self._loading = threading.Lock()
         self._current: dict[str, Loaded] = {}
         self._refused: set[tuple[str, int, str]] = set()
         self._complaints: dict[str, str] = {}
 
     def get(self, key: VersionKey) -> Engine | None:
         """The engine if it is loaded, which keeps it loaded longer."""
-        engine = self._engines.get(key)
-        if engine is not None:
+        try:
             self._engines.move_to_end(key)
-        return engine
+            return self._engines[key]
+        except KeyError:  # also where another thread has just let it go
+            return None
 
     def load(self, key: VersionKey) -> Engine:
-        """Loads a version that was asked for by number.
+        """Loads a version that isn't in memory; of several threads that ask, one does the work.
 
         Raises:
             ModelError: it isn't there, or is refused.
         """
-        engine = self._engines.get(key)
-        if engine is None:
-            engine = self._open(self._repository.bundle(*key))
-            self._engines[key] = engine
-            self._evict()
-        return engine
+        with self._loading:
+            engine = self.get(key)
+            if engine is None:
+                engine = self._open(self._repository.bundle(*key))
+                self._engines[key] = engine
+                self._evict()
+            return engine
 
     def refresh(self) -> bool:
         """Loads what has become current since the last time; true where anything changed."""
@@ -102,14 +106,12 @@ class Shelf:
         bundle = self._repository.bundle(name, version)
         if (name, version, bundle.digest) in self._refused:
             return False
-        if key not in self._engines:
-            try:
-                self._engines[key] = self._open(bundle)
-            except ModelError:
-                self._refused.add((name, version, bundle.digest))
-                raise
+        try:
+            self.load(key)
+        except ModelError:
+            self._refused.add((name, version, bundle.digest))
+            raise
         self._current[name] = Loaded(name, version, bundle.digest)
-        self._evict()
         logger.info("serving %s version %d, digest %s", name, version, bundle.digest[:16])
         return True
 

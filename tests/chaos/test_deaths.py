@@ -1,38 +1,25 @@
 """Processes are killed while requests are under way."""
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.client import Connection, Load, closing, run
+from tests.chaos.client import HUNG, Connection, Load, closing, run
+from tests.support import http_processes_of, workers_of
 
 pytestmark = pytest.mark.chaos
 
 HELD_S = 1.0
 BACK_S = 5.0
-
-
-def workers_of(server: Any) -> list[int]:
-    """Inference workers that live; LitServe spawns them, and forks the rest."""
-    return [pid for pid, command in children_of(server) if b"spawn_main" in command]
-
-
-def children_of(server: Any) -> Iterator[tuple[int, bytes]]:
-    """Processes that the server started, by whichever of its threads, and their command lines."""
-    for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
 
 
 def bodies() -> Callable[[], bytes]:
@@ -132,9 +119,7 @@ def test_a_killed_http_process(
     slow_repository: Path, start_server: Callable[..., Any], record: Callable[..., None]
 ) -> None:
     server = start_server(slow_repository)
-    (http_process,) = (
-        pid for pid, command in children_of(server) if b"multiprocessing" not in command
-    )
+    (http_process,) = http_processes_of(server)
 
     async def kill() -> Load:
         load = Load(server.url)
@@ -147,7 +132,7 @@ def test_a_killed_http_process(
 
     load = run(kill())
     assert server.process.wait(10) == 1
-    assert load.count("hung") == 0
+    assert load.count(HUNG) == 0
     record(
         "4. kill -9 of the HTTP process, 8 connections",
         load,

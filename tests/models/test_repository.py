@@ -1,4 +1,3 @@
-import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from models import repository as module
 from models.bundle import REQUIRED_FILES, Bundle, write_bundle
 from models.errors import BundleError, NotInRepositoryError, RepositoryError
 from models.repository import Current, Repository, check_name
+from tests.support import as_nobody
 
 
 @pytest.fixture(scope="session")
@@ -403,19 +403,6 @@ def test_a_writer_waits_for_the_other(three, light, monkeypatch):
             assert three.versions("model") == [1, 2, 3]
         done.set()
         assert future.result(30).manifest.version == 4
-
-
-@contextlib.contextmanager
-def as_nobody():
-    """Root writes everywhere, so it steps down."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_a_read_only_repository_serves_and_refuses_writes(light):

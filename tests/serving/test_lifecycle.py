@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.repository import Repository
+from tests.support import http_processes_of, metric, wait_for, workers_of
 
 
 def processes_of(group: int) -> list[int]:
@@ -30,13 +30,6 @@ def processes_of(group: int) -> list[int]:
             if int(fields[3]) == group and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -61,17 +54,12 @@ def test_requests_that_were_received_are_answered_when_it_is_told_to_stop(
     for connection in connections:
         connection.request("POST", "/v1/generate", body)
     # Connections are accepted in order: once this one is answered, those before were read.
-    assert float(values(server, "saddlepoint_rows_waiting")[0]) > 0
+    assert metric(server, "saddlepoint_rows_waiting") > 0
     assert server.stop() == 0
     for connection in connections:
         with contextlib.closing(connection), connection.getresponse() as reply:
             assert reply.status == 200
             assert len(reply.read()) > 500 * 16 * 16 * 3
-
-
-def values(server: Any, name: str) -> list[str]:
-    lines = server.get("/metrics").text.splitlines()
-    return [line.split()[-1] for line in lines if line.startswith((name + " ", name + "{"))]
 
 
 def children_of(pid: int) -> list[int]:
@@ -138,12 +126,8 @@ def test_a_corrupt_version_is_refused_and_the_old_one_serves_on(
     asked = server.generate(seeds=[1], version=2)
     assert asked.status_code == 503
     assert "sha256" in asked.json()["detail"]
-    refused = [
-        line
-        for line in server.get("/metrics").text.splitlines()
-        if line.startswith("saddlepoint_model_loads_total") and 'result="refused"' in line
-    ]
-    assert refused
+    refused = 'saddlepoint_model_loads_total{model="tiny",result="refused"}'
+    assert metric(server, refused) >= 1
 
 
 def test_an_empty_repository_is_alive_not_ready_and_comes_up_by_itself(
@@ -165,27 +149,19 @@ def test_a_killed_worker_comes_back(
 ) -> None:
     server = start_server(tiny_repository)
     before = server.generate(model="grey", seeds=[5]).content
-    (worker,) = (
-        pid
-        for pid in processes_of(server.process.pid)
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    (worker,) = workers_of(server)
     os.kill(worker, signal.SIGKILL)
     server.wait_until("/readyz", 503)
     server.wait_until("/readyz", 200)
     assert server.generate(model="grey", seeds=[5]).content == before
-    assert float(values(server, "saddlepoint_worker_restarts_total")[0]) == 1
+    assert metric(server, "saddlepoint_worker_restarts_total") == 1
 
 
 def test_a_killed_http_process_ends_the_server_with_an_error(
     tiny_repository: Path, start_server: Callable[..., Any]
 ) -> None:
     server = start_server(tiny_repository)
-    (http_process,) = (
-        pid
-        for pid in children_of(server.process.pid)
-        if b"multiprocessing" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    (http_process,) = http_processes_of(server)
     os.kill(http_process, signal.SIGKILL)
     assert server.process.wait(30) == 1
     wait_for(lambda: not processes_of(server.process.pid))

@@ -51,7 +51,7 @@ def offline(monkeypatch):
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
         cls = getattr(torchvision.datasets, name)
         monkeypatch.setattr(cls, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/")
 
 
 def config(dataset, path, **options):

@@ -1,6 +1,5 @@
 """Any folder of images, whatever lies in it."""
 
-import contextlib
 import os
 import tempfile
 import warnings
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from tests.support import as_nobody
 from training import decode
 from training.data import DataConfig, load
 from training.errors import DataError
@@ -144,19 +144,6 @@ def test_warnings_are_as_before_afterwards(tmp_path):
     before = warnings.filters[:]
     load(config(tmp_path))
     assert warnings.filters == before
-
-
-@contextlib.contextmanager
-def as_nobody():
-    """Root reads everything, so it steps down."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_no_permission():
