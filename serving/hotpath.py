@@ -154,7 +154,7 @@ class HotProtocol(HttpToolsProtocol):
         started = time.perf_counter()
         self._busy = True
         try:
-            order, terms = self._gateway.handlers.read_order(body, head.headers.get)
+            order, terms = self._gateway.v1.read_order(body, head.headers.get)
             ticket = self._gateway.service.submit(order, terms)
         except Problem as problem:
             self._answer(head, Reply.problem(problem), started)

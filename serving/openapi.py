@@ -1,4 +1,4 @@
-"""openapi.json: every route of `serving.app`, from the schemas and errors that it really uses."""
+"""openapi.json: every route of the application, from the schemas and errors that it really uses."""
 
 from typing import Any
 
