@@ -10,11 +10,16 @@ from litserve.loops import LitLoop
 
 from models.bundle import Bundle
 from models.repository import Repository
+from serving.devices import num_cpus
 from serving.engine import Engine
 from serving.link import socket_path
+from serving.sessions import Compute
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.worker import Worker
+
+MAX_LANES = 8
+"""More runs at once only where they are asked for: each needs memory of its own."""
 
 
 class RowLoop(LitLoop):  # type: ignore[misc]
@@ -50,14 +55,11 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
             level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
         )
         settings = self.settings
+        self.compute = compute_of(settings, device)
 
         def load(bundle: Bundle) -> Engine:
             return Engine(
-                bundle,
-                device=device,
-                max_rows=settings.max_batch_rows,
-                num_threads=settings.compute_threads,
-                buckets=settings.buckets,
+                bundle, self.compute, max_rows=settings.max_batch_rows, buckets=settings.buckets
             )
 
         self.shelf = Shelf(
@@ -65,6 +67,7 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
             allowed=settings.models,
             load=load,
             device=device,
+            lanes=self.compute.lanes,
             max_loaded=settings.max_loaded,
         )
         self.shelf.refresh()
@@ -75,8 +78,22 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
             self.shelf,
             path=socket_path(self.run_folder, worker_id),
             reload_interval_s=self.settings.reload_interval_s,
+            lanes=self.compute.lanes,
         )
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
         """Not on this server's road: rows reach the worker by its socket."""
         raise NotImplementedError("rows reach the worker by its socket")
+
+
+def compute_of(settings: Settings, device: str) -> Compute:
+    """How a worker on this device runs its models."""
+    if device != "cpu":
+        return Compute(
+            device=device,
+            tf32=settings.cuda_math == "tf32",
+            cuda_graphs=settings.cuda_graphs == "auto",
+            tensorrt_cache=settings.tensorrt_cache,
+        )
+    lanes = settings.compute_lanes or min(num_cpus(), MAX_LANES)
+    return Compute(device=device, num_threads=settings.compute_threads, lanes=lanes)

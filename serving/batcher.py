@@ -10,6 +10,7 @@ Knows nothing of HTTP, of frames or of how a worker is reached (`Carrier`).
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ BULK_SHARE = 8
 """While both wait, one batch in so many is a bulk one: bulk may be slow, never starved."""
 RECOVERY_S = 5.0
 """How long tickets wait for a worker when the last one has died; then they are refused."""
+WORTH_S = 0.002
+"""Where a batch takes a worker longer than this, several smaller ones keep all its lanes busy."""
 HELD_S = 0.9
 """How long tickets that a worker held when it died wait for another one; then they are refused."""
 
@@ -36,6 +39,11 @@ class Carrier(Protocol):
     @property
     def room(self) -> int:
         """How many more batches it would take now."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """How many batches it makes at once."""
         ...
 
     def carry(self, batch: Batch) -> None:
@@ -71,6 +79,10 @@ class Lanes:
         """All that wait."""
         return [ticket for lane in self._lanes.values() for ticket in lane]
 
+    def next_key(self) -> VersionKey:
+        """The lane whose turn it is."""
+        return next(iter(self._lanes))
+
     def cut(self, max_rows: int) -> Batch:
         """A batch from the lane whose turn it is."""
         key, lane = self._lanes.popitem(last=False)
@@ -103,10 +115,15 @@ class Batcher:
         on_load: Callable[[], None],
         recovery_s: float = RECOVERY_S,
     ) -> None:
-        """on_batch hears the rows of every batch sent; on_load that more or fewer wait."""
+        """on_batch hears the rows of every batch sent; on_load that more or fewer wait.
+
+        max_waiting_rows bounds what is admitted and not in the making: whoever is admitted waits
+        for no more rows than that, and for the batches in the making.
+        """
         self.max_batch_rows = max_batch_rows
         self.max_waiting_rows = max_waiting_rows
         self.waiting_rows = 0
+        self.in_flight_rows = 0
         self._on_batch = on_batch
         self._on_load = on_load
         self._recovery_s = recovery_s
@@ -115,6 +132,7 @@ class Batcher:
         self._carriers: list[Carrier] = []
         self._recovery: asyncio.TimerHandle | None = None
         self._rate = ServiceRate()
+        self._row_s: dict[VersionKey, float] = {}  # seconds a row takes, a moving average
         self._pumping = False
 
     @property
@@ -128,10 +146,11 @@ class Batcher:
             raise UnavailableProblem(
                 "no inference worker is ready; try again in a moment", headers=_retry_after(1)
             )
-        if self.waiting_rows + num_rows > self.max_waiting_rows:
-            wait_s = self._rate.seconds_for(self.waiting_rows)
+        waiting = self.waiting_rows + max(0, self.in_flight_rows - self._in_hand())
+        if waiting + num_rows > self.max_waiting_rows:
+            wait_s = self._rate.seconds_for(waiting)
             raise OverloadedProblem(
-                f"{self.waiting_rows} images wait, {self.max_waiting_rows} may, {num_rows} more "
+                f"{waiting} images wait, {self.max_waiting_rows} may, {num_rows} more "
                 f"were asked for; try again in {wait_s} s",
                 headers=_retry_after(wait_s),
             )
@@ -188,6 +207,8 @@ class Batcher:
         on the one that takes its place if that is quick. Those that merely wait don't notice.
         """
         self._carriers.remove(carrier)
+        batches = list(batches)
+        self.in_flight_rows -= sum(batch.num_rows for batch in batches)
         tickets = {id(p.ticket): p.ticket for batch in batches for p in batch.pieces}
         for ticket in tickets.values():
             if ticket.attempt:
@@ -202,7 +223,10 @@ class Batcher:
 
     def made(self, batch: Batch, images: Images, compute_s: float) -> None:
         """A worker answered: hands the images out and sends the next batch."""
+        self.in_flight_rows -= batch.num_rows
         self._rate.add(batch.num_rows)
+        row_s = compute_s / batch.num_rows
+        self._row_s[batch.key] = 0.8 * self._row_s.get(batch.key, row_s) + 0.2 * row_s
         row = 0
         for piece in batch.pieces:
             num = piece.stop - piece.start
@@ -212,9 +236,14 @@ class Batcher:
 
     def failed(self, batch: Batch, reason: str) -> None:
         """A worker could not make a batch."""
+        self.in_flight_rows -= batch.num_rows
         for piece in batch.pieces:
             self.cancel(piece.ticket, UnavailableProblem(reason))
         self._pump_soon()
+
+    def _in_hand(self) -> int:
+        """Rows that can be in the making; the batch that a worker has ahead waits like others."""
+        return self.max_batch_rows * sum(carrier.lanes for carrier in self._carriers)
 
     def _pump_soon(self) -> None:
         """Pumps once the event loop has read what has come: that many rows share a batch."""
@@ -231,13 +260,27 @@ class Batcher:
         self._pumping = False
         carrier = max(self._carriers, key=lambda c: c.room, default=None)
         if carrier is not None and carrier.room and (self._lanes[False] or self._lanes[True]):
-            batch = self._next_lanes().cut(self.max_batch_rows)
+            lanes = self._next_lanes()
+            batch = lanes.cut(self._share(lanes.next_key()))
             self.waiting_rows -= batch.num_rows
+            self.in_flight_rows += batch.num_rows
             self._on_batch(batch.num_rows)
             carrier.carry(batch)
             self._pump_soon()
         else:
             self._on_load()
+
+    def _share(self, key: VersionKey) -> int:
+        """Rows of the next batch: every lane has its share, one lies ready, one is on its way back.
+
+        If all that is asked for were with the workers, they would idle while it is answered.
+        """
+        row_s = self._row_s.get(key, 0.0)
+        if not row_s:
+            return self.max_batch_rows
+        num_shares = sum(carrier.lanes for carrier in self._carriers) + 2
+        share = math.ceil((self.waiting_rows + self.in_flight_rows) / num_shares)
+        return min(self.max_batch_rows, max(math.ceil(WORTH_S / row_s), share))
 
     def _next_lanes(self) -> Lanes:
         first, bulk = self._lanes[False], self._lanes[True]

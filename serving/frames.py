@@ -33,6 +33,8 @@ class Announce(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
     current: list[Loaded]
     device: str
+    lanes: int
+    """Batches that the worker makes at once."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=1):

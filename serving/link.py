@@ -14,8 +14,8 @@ from serving.tickets import Batch
 
 logger = logging.getLogger(__name__)
 
-# While the worker computes one batch the next already lies in its queue.
-MAX_IN_FLIGHT = 2
+# While the worker makes its batches the next already lies in its queue.
+_AHEAD = 1
 _FIRST_RETRY_S = 0.02
 _LAST_RETRY_S = 0.5
 
@@ -38,16 +38,12 @@ class WorkerLink:
         self._sent: dict[int, Batch] = {}
         self._next_id = 0
         self._joined = False
+        self.lanes = 1
 
     @property
     def room(self) -> int:
         """Implements `Carrier`."""
-        return MAX_IN_FLIGHT - len(self._sent)
-
-    @property
-    def in_flight_rows(self) -> int:
-        """Rows that the worker holds."""
-        return sum(batch.num_rows for batch in self._sent.values())
+        return self.lanes + _AHEAD - len(self._sent)
 
     def carry(self, batch: Batch) -> None:
         """Implements `Carrier`."""
@@ -122,6 +118,7 @@ class WorkerLink:
         except ModelError:
             logger.exception("a worker announced a version whose manifest can't be read here")
             return
+        self.lanes = announce.lanes
         if not self._joined:
             self._joined = True
             self._batcher.join(self)

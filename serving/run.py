@@ -47,7 +47,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
 
     from serving.api import GeneratorAPI
     from serving.app import Gateway
-    from serving.engine import choose_device
+    from serving.devices import choose_device
     from serving.hotpath import HotProtocol
     from serving.server import Server
     from serving.service import Service
@@ -57,6 +57,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
     )
     check_port(settings)
     accelerator, num_devices = choose_device(settings.device)
+    settings.check_device(accelerator)
     num_workers = num_devices * settings.workers_per_device
 
     def make_service() -> Service:

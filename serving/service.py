@@ -180,7 +180,7 @@ class Service:
 
     def _on_load(self) -> None:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
-        metrics.IN_FLIGHT_ROWS.set(sum(link.in_flight_rows for link in self._links))
+        metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
 
 
 def _end_with_parent() -> None:

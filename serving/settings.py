@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from models.errors import RepositoryError
@@ -38,6 +39,16 @@ class Settings:
     api_processes: int = _setting(1, "processes that speak HTTP and encode images", least=1)
     workers_per_device: int = _setting(1, "inference processes for each device", least=1)
     compute_threads: int = _setting(0, "threads of a CPU worker; 0: one for each core", least=0)
+    compute_lanes: int = _setting(
+        0, "batches that a CPU worker makes at once; 0: one for each core, at most 8", least=0
+    )
+    cuda_math: str = _setting(
+        "fp32", "fp32 (agrees with the CPU), tf32 (faster on Ampere and later, less exact)"
+    )
+    cuda_graphs: str = _setting("auto", "auto (where a model allows it) or off")
+    tensorrt_cache: Path | None = _setting(  # noqa: RUF009 - a field()
+        None, "run on TensorRT and keep its engines in this folder; empty: on CUDA alone"
+    )
     max_batch_rows: int = _setting(64, "most images that one run of the model makes", least=1)
     buckets: tuple[int, ...] = _setting(
         (),
@@ -72,6 +83,8 @@ class Settings:
             raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
         _one_of("host", self.host, HOSTS)
         _one_of("device", self.device, DEVICES)
+        _one_of("cuda_math", self.cuda_math, ("fp32", "tf32"))
+        _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
         self._check_buckets()
         if self.max_waiting_rows < self.max_seeds:
@@ -96,6 +109,20 @@ class Settings:
                 f"--buckets is {_listed(given)}, its last must be --max-batch-rows, which is "
                 f"{self.max_batch_rows}; set both to the same"
             )
+
+    def check_device(self, device: str) -> None:
+        """Refuses what was set for the other device, "cpu" or "cuda": it would do nothing."""
+        others = {
+            "cpu": ("cuda_math", "cuda_graphs", "tensorrt_cache"),
+            "cuda": ("compute_threads", "compute_lanes"),
+        }
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in others[device] and value != entry.default:
+                raise SettingsError(
+                    f"{flag(entry.name)} is {value}, but the models run on {device}, where it has "
+                    "no effect; leave it out, or set --device"
+                )
 
 
 def flag(name: str) -> str:
@@ -144,13 +171,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Every flag can be given as {PREFIX}NAME in the environment; the flag wins.",
     )
     for entry in dataclasses.fields(Settings):
-        shown = "" if entry.default == () else f" (default: {entry.default})"
+        shown = "" if entry.default in ((), None) else f" (default: {entry.default})"
         parser.add_argument(flag(entry.name), help=entry.metadata["help"] + shown)
     return parser
 
 
 def _convert(kind: Any, text: str, source: str) -> Any:
     try:
+        if isinstance(kind, UnionType):  # Path | None
+            return Path(text) if text else None
         if items := get_args(kind):
             return tuple(items[0](part.strip()) for part in text.split(",") if part.strip())
         return Path(text) if issubclass(kind, Path) else kind(text)

@@ -35,16 +35,18 @@ class Shelf:
         allowed: tuple[str, ...],
         load: Callable[[Bundle], Engine],
         device: str,
+        lanes: int,
         max_loaded: int,
     ) -> None:
         """Make engines with `load`, which may raise.
 
-        allowed: the only names to serve; empty for all.
+        allowed: the only names to serve; empty for all. device, lanes: what is announced.
         """
         self._repository = repository
         self._allowed = allowed
         self._load = load
         self._device = device
+        self._lanes = lanes
         self._max_loaded = max_loaded
         self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
         self._loading = threading.Lock()
@@ -90,7 +92,7 @@ class Shelf:
 
     def announce(self) -> Announce:
         """What the HTTP processes are told."""
-        return Announce(list(self._current.values()), self._device)
+        return Announce(list(self._current.values()), self._device, self._lanes)
 
     @property
     def empty(self) -> bool:

@@ -1,9 +1,9 @@
 """An inference worker: takes batches off a Unix socket, runs them, sends the images back.
 
 The event loop speaks with the HTTP processes. A run of a millisecond or two happens right there;
-a longer one in a thread, so that sockets are served while the model runs (ONNX Runtime releases the
-interpreter's lock). Loading has its own threads.
-Batches are made in the order in which they come.
+longer ones in threads, so that sockets are served while the model runs (ONNX Runtime releases the
+interpreter's lock), as many at once as there are lanes. Loading has its own threads. Batches are
+begun in the order in which they come.
 """
 
 import asyncio
@@ -39,16 +39,24 @@ Answer = tuple[Message, tuple[Images, ...]]
 class Worker:
     """Serves one socket until told to stop."""
 
-    def __init__(self, shelf: Shelf, *, path: Path, reload_interval_s: float) -> None:
-        """path: the socket. reload_interval_s: 0 never looks at the repository again."""
+    def __init__(self, shelf: Shelf, *, path: Path, reload_interval_s: float, lanes: int) -> None:
+        """Sets up, and runs nothing yet.
+
+        Args:
+            shelf: the engines.
+            path: the socket.
+            reload_interval_s: 0 never looks at the repository again.
+            lanes: batches that are made at once.
+        """
         self._shelf = shelf
         self._path = path
         self._reload_interval_s = reload_interval_s
+        self._lanes = lanes
         self._connections: set[FrameProtocol] = set()
         self._jobs: queue.SimpleQueue[tuple[FrameProtocol, Run, memoryview, Engine] | None]
         self._jobs = queue.SimpleQueue()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._num_jobs = 0  # handed to the thread, not yet answered
+        self._num_jobs = 0  # handed to the threads, not yet answered
         self._row_s: dict[VersionKey, float] = {}  # seconds a row takes, a moving average
         self._stopping = False
         self._stopped: asyncio.Event
@@ -68,13 +76,14 @@ class Worker:
             self._loop.add_reader(parent.sentinel, self._stopped.set)
         self._path.unlink(missing_ok=True)  # left by a worker that was killed
         server = await self._loop.create_unix_server(self._connection, str(self._path))
-        compute = threading.Thread(target=self._compute, name="compute", daemon=True)
-        compute.start()
+        for lane in range(self._lanes):
+            threading.Thread(target=self._compute, name=f"compute-{lane}", daemon=True).start()
         if self._reload_interval_s:
             self._spawn(self._watch())
         async with server:
             await self._stopped.wait()
-        self._jobs.put(None)
+        for _ in range(self._lanes):
+            self._jobs.put(None)
         for task in self._tasks:
             task.cancel()
 
@@ -102,7 +111,7 @@ class Worker:
         if engine is None:
             self._spawn(self._load_and_run(protocol, message, body))
         elif self._num_jobs == 0 and self._is_quick(message):
-            protocol.send(*self._make(message, body, engine))
+            protocol.send(*self._make(message, body, engine, alone=True))
         else:
             self._enqueue(protocol, message, body, engine)
 
@@ -132,20 +141,20 @@ class Worker:
                     protocol.send(self._shelf.announce())
 
     def _compute(self) -> None:
-        """The thread that runs models."""
+        """A thread that runs models."""
         for protocol, run, body, engine in self._taken():
-            answer = self._make(run, body, engine)
+            answer = self._make(run, body, engine, alone=self._num_jobs == 1)
             self._loop.call_soon_threadsafe(self._answer, protocol, answer)
 
     def _answer(self, protocol: FrameProtocol, answer: Answer) -> None:
         self._num_jobs -= 1
         protocol.send(*answer)
 
-    def _make(self, run: Run, body: memoryview, engine: Engine) -> Answer:
+    def _make(self, run: Run, body: memoryview, engine: Engine, *, alone: bool) -> Answer:
         """Runs the model; a failure is an answer too."""
         started = time.perf_counter()
         try:
-            images = np.ascontiguousarray(engine(*run_arrays(run, body)))
+            images = np.ascontiguousarray(engine.make(*run_arrays(run, body), alone=alone))
         except Exception as error:
             logger.exception("a batch of %s failed", run.name)
             return Failed(run.batch, f"model {run.name!r} failed: {error}"), ()

@@ -1,10 +1,10 @@
-"""DCGAN (Radford et al. 2016) at 16, 32 and 64 pixels, unconditional and class-conditional.
+"""DCGAN (Radford et al. 2016) at 16 to 256 pixels, unconditional and class-conditional.
 
 G grows a 4x4 map by 4x4/2 transposed convolutions, D shrinks the image by 4x4/2 convolutions, with
 the paper's N(0, 0.02) initialisation. Labels enter G as an embedding beside z (Mirza and Osindero
 2014) and D by projection (Miyato and Koyama 2018). Normalisation is batch norm, as in the paper, or
 none for D: a gradient penalty acts on single images, and batch norm mixes them (Gulrajani et al.
-2017, sec. 4).
+2017, sec. 4). The paper ends at 64 pixels and eight times the channels; beyond, that is the most.
 """
 
 import itertools
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from models.networks.family import Family, ImageShape, family
 
-RESOLUTIONS = (16, 32, 64)
+RESOLUTIONS = (16, 32, 64, 128, 256)
+_MAX_MULTIPLE = 8
 
 
 class DCGANGenerator(nn.Module):
@@ -86,14 +87,14 @@ class DCGANDiscriminator(nn.Module):
 @family("dcgan")
 @dataclass(frozen=True, kw_only=True)
 class DCGAN(Family):
-    """Convolutional pair for 16, 32 or 64 pixels."""
+    """Convolutional pair for 16 to 256 pixels."""
 
     z_dim: int = 128
     """Width of the latent."""
     ngf: int = 64
-    """Channels of G's widest-resolution map; they double each time the map halves."""
+    """Channels of G's widest-resolution map; they double as the map halves, up to 8 times."""
     ndf: int = 64
-    """Channels of D's widest-resolution map; they double each time the map halves."""
+    """Channels of D's widest-resolution map; they double as the map halves, up to 8 times."""
     embed_dim: int = 32
     """Width of G's label embedding; unused without labels."""
     d_norm: Literal["none", "batch"] = "none"
@@ -109,7 +110,7 @@ class DCGAN(Family):
                 raise ValueError(f"{option} is {getattr(self, option)}, must be at least 1")
 
     def check(self, shape: ImageShape) -> None:
-        """Raises ValueError where the resolution is not 16, 32 or 64."""
+        """Raises ValueError where the resolution is not in RESOLUTIONS."""
         if shape.resolution not in RESOLUTIONS:
             raise ValueError(
                 f"resolution is {shape.resolution}, the family 'dcgan' makes "
@@ -131,7 +132,7 @@ class DCGAN(Family):
 def _widths(shape: ImageShape, base: int) -> list[int]:
     """Channels at half the resolution, a quarter, ... 4 pixels."""
     num_maps = shape.resolution.bit_length() - 3
-    return [base * 2**i for i in range(num_maps)]
+    return [base * min(2**i, _MAX_MULTIPLE) for i in range(num_maps)]
 
 
 def _initialise(module: nn.Module) -> None:

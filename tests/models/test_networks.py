@@ -51,7 +51,7 @@ def test_mlp_shapes(resolution, channels):
 
 @pytest.mark.parametrize(
     ("resolution", "channels", "num_classes", "d_norm"),
-    list(itertools.product((16, 32, 64), (1, 3), (0, 1, 10), ("none", "batch"))),
+    list(itertools.product((16, 64, 256), (1, 3), (0, 1, 10), ("none", "batch"))),
 )
 def test_dcgan_shapes(resolution, channels, num_classes, d_norm):
     options = DCGAN(z_dim=5, ngf=4, ndf=4, embed_dim=2, d_norm=d_norm)
@@ -114,11 +114,11 @@ def test_an_image_in_eval_mode_does_not_depend_on_the_batch():
     assert torch.allclose(G(z)[:1], G(z[:1]), atol=1e-6)
 
 
-@pytest.mark.parametrize("resolution", [4, 8, 28, 31, 128])
+@pytest.mark.parametrize("resolution", [4, 8, 28, 31, 512])
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 def test_dcgan_refuses_other_resolutions(resolution, player):
     shape = ImageShape(resolution=resolution, channels=1)
-    with pytest.raises(ValueError, match=rf"resolution is {resolution}, .*16, 32, 64; set --data"):
+    with pytest.raises(ValueError, match=rf"resolution is {resolution}, .* 128, 256; set --data"):
         getattr(DCGAN(), player)(shape)
 
 
@@ -171,3 +171,9 @@ def test_a_new_family_enters_by_decorator(monkeypatch):
     for player in ("generator", "discriminator"):
         with pytest.raises(NotImplementedError):
             getattr(New(), player)(ImageShape(resolution=8, channels=1))
+
+
+def test_dcgan_stops_doubling_at_eight_times() -> None:
+    G = DCGAN(z_dim=5, ngf=2).generator(ImageShape(resolution=256, channels=1))
+    widths = [m.in_channels for m in G.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert widths == [5, 16, 16, 16, 8, 4, 2]

@@ -16,6 +16,9 @@ from serving.tickets import Batch, Ticket
 Z_DIM = 2
 
 
+ROW_S = 0.001
+
+
 @dataclass
 class Hand:
     """A carrier whose batches are answered when the test says so."""
@@ -24,6 +27,7 @@ class Hand:
     capacity: int = 2
     held: list[Batch] = field(default_factory=list)
     carried: list[Batch] = field(default_factory=list)
+    lanes: int = 1
 
     @property
     def room(self) -> int:
@@ -35,7 +39,7 @@ class Hand:
 
     def answer(self, index: int = 0) -> None:
         batch = self.held.pop(index)
-        self.batcher.made(batch, image_of(batch.z(Z_DIM, scale=True)), 0.001)
+        self.batcher.made(batch, image_of(batch.z(Z_DIM, scale=True)), ROW_S * batch.num_rows)
 
 
 def image_of(z: np.ndarray) -> np.ndarray:
@@ -104,7 +108,7 @@ def test_every_row_is_made_once_whatever_the_order(
         assert all(1 <= batch.num_rows <= max_batch_rows for batch in carried)
         assert sum(batch.num_rows for batch in carried) == seed
         assert all(len({p.ticket.key for p in batch.pieces}) == 1 for batch in carried)
-        assert batcher.waiting_rows == 0
+        assert batcher.waiting_rows == batcher.in_flight_rows == 0
 
     asyncio.run(scenario())
 
@@ -167,6 +171,49 @@ def test_rows_beyond_the_bound_are_refused_with_a_time_to_come_back() -> None:
         assert int(value) >= 1
         await turn()  # four leave
         batcher.submit(("a", 1), seeds=[1, 2, 3, 4])
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_that_lies_ready_with_a_worker_counts_as_waiting() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=4, max_waiting_rows=10)
+        hand = Hand(batcher, capacity=2)
+        batcher.join(hand)
+        batcher.submit(("a", 1), seeds=list(range(10)))
+        await turn()  # four are being made, four lie ready, two wait
+        batcher.submit(("a", 1), seeds=[1, 2, 3, 4])
+        with pytest.raises(OverloadedProblem, match="10 images wait, 10 may, 1 more"):
+            batcher.submit(("a", 1), seeds=[1])
+        hand.answer()
+        batcher.submit(("a", 1), seeds=[1, 2, 3, 4])
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_is_shared_between_the_lanes() -> None:
+    async def scenario() -> None:
+        batcher = make_batcher(max_batch_rows=64)
+        hands = [Hand(batcher, capacity=3, lanes=2), Hand(batcher)]
+        for hand in hands:
+            batcher.join(hand)
+        first = batcher.submit(("a", 1), seeds=list(range(10)))
+        await turn()
+        assert [batch.num_rows for batch in hands[0].carried] == [10]  # nobody knows how long
+        hands[0].answer()
+        await first.done
+        big = batcher.submit(("a", 1), seeds=list(range(10, 40)))
+        for _ in range(3):
+            await turn()
+        carried = [batch.num_rows for hand in hands for batch in hand.held]
+        assert carried == [6] * 5  # three in the making, two ahead; none would go unanswered
+        while busy := [hand for hand in hands if hand.held]:
+            busy[0].answer()
+        assert (await big.done == image_of(latents(list(range(10, 40)), Z_DIM))).all()
+        await turn()
+        batcher.submit(("a", 1), seeds=[1, 2])  # 2 ms of work: not worth it
+        await turn()
+        assert [batch.num_rows for hand in hands for batch in hand.held] == [2]
 
     asyncio.run(scenario())
 
@@ -237,7 +284,7 @@ def test_when_the_last_worker_dies_the_next_one_makes_its_rows() -> None:
         for seed, ticket in enumerate(tickets):
             assert (await ticket.done == image_of(latents([seed] * 3, Z_DIM))).all()
         assert (await late.done == image_of(latents([99], Z_DIM))).all()
-        assert batcher.waiting_rows == 0
+        assert batcher.waiting_rows == batcher.in_flight_rows == 0
 
     asyncio.run(scenario())
 
@@ -256,7 +303,7 @@ def test_a_request_that_kills_two_workers_is_not_tried_again() -> None:
         assert poison is not None
         with pytest.raises(UnavailableProblem, match="not tried again"):
             await poison.done
-        assert batcher.waiting_rows == 0
+        assert batcher.waiting_rows == batcher.in_flight_rows == 0
 
     asyncio.run(scenario())
 
@@ -272,7 +319,7 @@ def test_when_no_worker_comes_back_nothing_hangs() -> None:
         for ticket in tickets:
             with pytest.raises(UnavailableProblem, match="not back"):
                 await asyncio.wait_for(ticket.done, 5)
-        assert batcher.waiting_rows == 0
+        assert batcher.waiting_rows == batcher.in_flight_rows == 0
         with pytest.raises(UnavailableProblem):
             batcher.submit(("a", 1), seeds=[1])
 

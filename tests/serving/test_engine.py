@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from models.bundle import Bundle
 from models.errors import BundleError
 from models.latents import latents
-from serving.engine import Engine, choose_device, powers_of_two
+from serving.devices import choose_device
+from serving.engine import Engine, powers_of_two
 from serving.errors import DeviceError
+from serving.sessions import Compute, CpuRun, FixedRun, cuda_options, tensorrt_options
+
+CPU = Compute(device="cpu", num_threads=1)
 
 
 @given(st.integers(1, 3000))
@@ -30,23 +34,47 @@ def test_rows_do_not_depend_on_their_batch(
     make_bundle: Callable[..., Bundle], padded: bool
 ) -> None:
     sizes = (1, 3, 16) if padded else ()
-    engine = Engine(
-        make_bundle(num_classes=3), device="cpu", max_rows=16, num_threads=1, buckets=sizes
-    )
+    compute = Compute(device="cpu", num_threads=2, lanes=2)
+    engine = Engine(make_bundle(num_classes=3), compute, max_rows=16, buckets=sizes)
     assert engine.buckets == sizes
     z = latents(list(range(40)), 6)
     label = np.arange(40) % 3
     whole = engine(z, label)  # larger than max_rows: split
     assert whole.shape == (40, 8, 8, 1)
     for start, stop in [(0, 1), (3, 8), (7, 23), (39, 40)]:
-        assert (engine(z[start:stop], label[start:stop]) == whole[start:stop]).all()
+        for alone in (True, False):
+            rows = engine.make(z[start:stop], label[start:stop], alone=alone)
+            assert (rows == whole[start:stop]).all()
 
 
 def test_a_bundle_that_does_not_verify_is_refused(make_bundle: Callable[..., Bundle]) -> None:
     bundle = make_bundle(weights_seed=5)
     (bundle.path / "card.md").write_text("altered")
     with pytest.raises(BundleError, match=r"card\.md"):
-        Engine(bundle, device="cpu", max_rows=4, num_threads=1)
+        Engine(bundle, CPU, max_rows=4)
+
+
+def test_a_fixed_shape_gives_the_bytes_of_any_other(make_bundle: Callable[..., Bundle]) -> None:
+    """What CUDA runs, on the CPU: bound inputs and output, rows padded with zeros."""
+    bundle = make_bundle(num_classes=3)
+    reference = CpuRun(bundle.model_path, CPU)
+    fixed = FixedRun(bundle.model_path, bundle.manifest, 8, CPU)
+    kept = []
+    for num in (8, 1, 5, 8, 3):
+        feed = {"z": latents(list(range(num)), 6), "label": np.arange(num) % 3}
+        images = fixed(feed)
+        kept.append((images, images.copy()))
+        assert (images == reference(feed, alone=True)).all()
+    assert all((images == copy).all() for images, copy in kept)  # no run writes into another's
+
+
+def test_what_the_providers_are_told(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    compute = Compute(device="cuda:1", tf32=True, tensorrt_cache=tmp_path)
+    assert cuda_options(compute)["device_id"] == "1"
+    assert cuda_options(compute)["use_tf32"] == "1"
+    told = tensorrt_options(make_bundle(num_classes=3).manifest, 8, compute)
+    assert told["trt_profile_opt_shapes"] == "z:8x6,label:8"
+    assert told["trt_engine_cache_path"] == str(tmp_path)
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

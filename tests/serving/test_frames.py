@@ -45,6 +45,7 @@ messages = st.one_of(
         Announce,
         st.lists(st.builds(Loaded, st.text(), st.integers(1, 9), st.text())),
         st.just("cpu"),
+        st.integers(1, 8),
     ),
     st.builds(Failed, st.integers(0, 2**31), st.text()),
     st.builds(

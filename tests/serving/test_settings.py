@@ -24,6 +24,17 @@ def test_values_take_their_types() -> None:
     assert settings.models == ("a", "b")
     assert settings.reload_interval_s == 0.5
     assert parse(["--buckets", "1,8,64"], {}).buckets == (1, 8, 64)
+    assert parse(["--tensorrt-cache", "engines"], {}).tensorrt_cache == Path("engines")
+    assert parse([], {"SADDLEPOINT_TENSORRT_CACHE": ""}).tensorrt_cache is None
+
+
+def test_what_has_no_effect_on_the_device_is_refused() -> None:
+    Settings().check_device("cpu")
+    Settings(compute_lanes=2).check_device("cpu")
+    with pytest.raises(SettingsError, match="--tensorrt-cache is x, but the models run on cpu"):
+        Settings(tensorrt_cache=Path("x")).check_device("cpu")
+    with pytest.raises(SettingsError, match="--compute-lanes is 2, but the models run on cuda"):
+        Settings(compute_lanes=2).check_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,8 @@ def test_values_take_their_types() -> None:
         (["--buckets", "1,8"], {}, "its last must be --max-batch-rows, which is 64"),
         (["--buckets", "1,x"], {}, "--buckets is '1,x', must be whole numbers"),
         (["--log-level", "loud"], {}, "--log-level is 'loud'"),
+        (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32"),
+        (["--cuda-graphs", "on"], {}, "--cuda-graphs is 'on', allowed are auto, off"),
     ],
 )
 def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], words: str) -> None:
