@@ -117,8 +117,8 @@ class Batcher:
     ) -> None:
         """on_batch hears the rows of every batch sent; on_load that more or fewer wait.
 
-        max_waiting_rows bounds what is admitted and not in the making: whoever is admitted waits
-        for no more rows than that, and for the batches in the making.
+        max_waiting_rows bounds what is admitted and not yet made, wherever it is: whoever is
+        admitted waits for no more rows than that.
         """
         self.max_batch_rows = max_batch_rows
         self.max_waiting_rows = max_waiting_rows
@@ -146,7 +146,7 @@ class Batcher:
             raise UnavailableProblem(
                 "no inference worker is ready; try again in a moment", headers=_retry_after(1)
             )
-        waiting = self.waiting_rows + max(0, self.in_flight_rows - self._in_hand())
+        waiting = self.waiting_rows + self.in_flight_rows
         if waiting + num_rows > self.max_waiting_rows:
             wait_s = self._rate.seconds_for(waiting)
             raise OverloadedProblem(
@@ -240,10 +240,6 @@ class Batcher:
         for piece in batch.pieces:
             self.cancel(piece.ticket, UnavailableProblem(reason))
         self._pump_soon()
-
-    def _in_hand(self) -> int:
-        """Rows that can be in the making; the batch that a worker has ahead waits like others."""
-        return self.max_batch_rows * sum(carrier.lanes for carrier in self._carriers)
 
     def _pump_soon(self) -> None:
         """Pumps once the event loop has read what has come: that many rows share a batch."""

@@ -58,7 +58,9 @@ class Settings:
     max_loaded: int = _setting(
         8, "most versions in a worker's memory; the least recently used one goes", least=1
     )
-    max_waiting_rows: int = _setting(4096, "images that may wait; more are refused (429)", least=1)
+    max_waiting_rows: int = _setting(
+        4096, "images that may be admitted and not yet made; more are refused (429)", least=1
+    )
     max_seeds: int = _setting(1024, "most seeds or latents in one request", least=1)
     max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
     request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)

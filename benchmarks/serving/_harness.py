@@ -31,6 +31,7 @@ from training.export import export
 NETWORKS: dict[str, tuple[Family, ImageShape]] = {
     "article": (MLP(), ImageShape(resolution=28, channels=1)),
     "dcgan64": (DCGAN(z_dim=100, ngf=64), ImageShape(resolution=64, channels=3)),
+    "dcgan256": (DCGAN(z_dim=100, ngf=64), ImageShape(resolution=256, channels=3)),
 }
 
 

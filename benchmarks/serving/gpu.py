@@ -1,0 +1,231 @@
+"""The engine and the server on one NVIDIA GPU, against torch and against the arithmetic floor.
+
+    python benchmarks/serving/gpu.py [--quick] [--device cpu] [--models dcgan64,dcgan256]
+
+Protocol: untrained generators, DCGAN-64 and DCGAN-256 (ngf 64), latents on the host to uint8 pixels
+on the host, median over repetitions. `floor` is the operations of the convolutions over what a
+square matrix product of the same precision reaches on this device; `torch` is eager, `compiled` is
+torch.compile ("reduce-overhead" on CUDA). fp16 is the graph converted, inputs and output as they
+were. `http` is the server with one seed a POST at 256 connections (wrk), PNG, and one POST of 1,024
+seeds as npy. `differing` counts images of 256 seeds whose bytes depend on the bucket,
+`max_abs_diff` compares them with the CPU. --device cpu runs the same code without a GPU, in fp32.
+"""
+
+import argparse
+import http.client
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from _harness import (
+    NETWORKS,
+    figure,
+    make_repository,
+    parser,
+    saddlepoint,
+    scratch_folder,
+    wrk,
+)
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.bundle import Bundle
+from models.generator import CpuGenerator, Images
+from models.latents import latents
+from models.repository import Repository
+from serving.devices import choose_device
+from serving.errors import DeviceError
+from serving.sessions import Compute, CpuRun, FixedRun
+
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+NUM_SEEDS = 256
+
+Run = Callable[[np.ndarray], Images]
+
+
+def seconds_each(work: Callable[[], object], seconds: float) -> float:
+    """Median time of a call, after two that don't count."""
+    work(), work()
+    times = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def products_per_s(
+    device: torch.device, dtype: torch.dtype, *, tf32: bool, seconds: float
+) -> float:
+    """Floating-point operations a second of a large square matrix product."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        a @ a
+        synchronize(device)
+
+    return 2 * size**3 / seconds_each(multiply, seconds)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def operations_of(G: torch.nn.Module, z_dim: int) -> int:
+    """Floating-point operations of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        G(torch.zeros(1, z_dim))
+    return int(counter.get_total_flops())
+
+
+def torch_run(G: torch.nn.Module, device: torch.device) -> Run:
+    """The generator in torch: z from the host, uint8 NHWC back to the host."""
+
+    def run(z: np.ndarray) -> Images:
+        with torch.no_grad():
+            img = G(torch.from_numpy(z).to(device))
+            pixels = (img * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+            return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    return run
+
+
+@contextmanager
+def half_precision(bundle: Bundle) -> Iterator[Path]:
+    """The bundle's graph in fp16."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "half.onnx"
+        graph = convert_float_to_float16(onnx.load(bundle.model_path), keep_io_types=True)
+        onnx.save(graph, path)
+        yield path
+
+
+def sweep(
+    label: str, run_for: Callable[[int], Run], z_dim: int, rows: tuple[int, ...], s: float
+) -> None:
+    """Images a second at every number of rows."""
+    for num in rows:
+        z = latents(list(range(num)), z_dim)
+        run = run_for(num)
+        figure(f"{label}_{num}_rows", num / seconds_each(lambda: run(z), s), "images/s")  # noqa: B023
+
+
+def engine_runs(path: Path, bundle: Bundle, compute: Compute) -> Callable[[int], Run]:
+    """A bound run at a fixed number of rows; on the CPU what the server uses there."""
+    if compute.on_cpu:
+        alone = CpuRun(path, compute)
+        return lambda num: lambda z: alone({"z": z}, alone=True)
+
+    def for_rows(num: int) -> Run:
+        fixed = FixedRun(path, bundle.manifest, num, compute)
+        return lambda z: fixed({"z": z})
+
+    return for_rows
+
+
+def sameness(label: str, bundle: Bundle, run_for: Callable[[int], Run], largest: int) -> None:
+    """Do an image's bytes depend on the bucket, and how far from the CPU are they?"""
+    z = latents(list(range(NUM_SEEDS)), bundle.manifest.z_dim)
+    made = []
+    for num in (1, 8, 64, 256):
+        if num <= largest:
+            run = run_for(num)
+            made.append(np.concatenate([run(z[i : i + num]) for i in range(0, NUM_SEEDS, num)]))
+    differing = np.zeros(NUM_SEEDS, bool)
+    for other in made[1:]:
+        differing |= (other != made[0]).any(axis=(1, 2, 3))
+    reference = CpuGenerator(bundle.model_path)(z)
+    figure(f"{label}_differing", int(differing.sum()), f"of {NUM_SEEDS} images")
+    worst = max(int(np.abs(images.astype(np.int16) - reference).max()) for images in made)
+    figure(f"{label}_max_abs_diff", worst, "of 255")
+
+
+def over_http(name: str, repository: Repository, folder: Path, flags: list[str], s: float) -> None:
+    """What clients get."""
+    with saddlepoint(repository, folder, *flags) as server:
+        url = server.url + "/v1/generate"
+        wrk(url, '{"seeds":[42]}', connections=64, seconds=1)
+        load = wrk(url, '{"seeds":[42]}', connections=256, seconds=max(1, s * 4))
+        figure(f"{name}_http_one_seed", load.requests_per_s, "images/s")
+        body = json.dumps({"seeds": list(range(1024)), "format": "npy"})
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+
+        def post() -> None:
+            connection.request("POST", "/v1/generate", body)
+            reply = connection.getresponse()
+            assert reply.status == 200, reply.read()
+            reply.read()
+
+        figure(f"{name}_http_npy", 1024 / seconds_each(post, s), "images/s")
+        connection.close()
+
+
+def measure(name: str, device: torch.device, folder: Path, options: argparse.Namespace) -> None:
+    """One generator, every way."""
+    cuda = device.type == "cuda"
+    s, rows = (0.2, ROWS[:7:3]) if options.quick else (1.0, ROWS)
+    repository = make_repository(folder / name, name)
+    bundle = repository.bundle(name)
+    z_dim = bundle.manifest.z_dim
+    family, shape = NETWORKS[name]
+    G = family.generator(shape).eval()
+    operations = operations_of(G, z_dim)
+    figure(f"{name}_operations", operations / 1e9, "Gflop an image")
+    G = G.to(device)
+    floors = {"fp32": (torch.float32, False), "tf32": (torch.float32, True)}
+    floors["fp16"] = (torch.float16, False)
+    for math, (dtype, tf32) in floors.items() if cuda else [("fp32", (torch.float32, False))]:
+        rate = products_per_s(device, dtype, tf32=tf32, seconds=s)
+        figure(f"{name}_{math}_floor", rate / operations, "images/s")
+        torch.backends.cudnn.allow_tf32 = tf32
+        if math != "fp16":
+            sweep(f"{name}_{math}_torch", lambda _: torch_run(G, device), z_dim, rows, s)
+            compiled = torch.compile(G, mode="reduce-overhead" if cuda else "default")
+            sweep(f"{name}_{math}_compiled", lambda _: torch_run(compiled, device), z_dim, rows, s)  # noqa: B023
+        compute = Compute(device="cuda:0" if cuda else "cpu", tf32=tf32)
+        if math == "fp16":
+            with half_precision(bundle) as path:
+                run_for = engine_runs(path, bundle, compute)
+                sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s)
+                sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+        else:
+            run_for = engine_runs(bundle.model_path, bundle, compute)
+            sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s)
+            sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+            flags = ["--device", device.type, "--max-batch-rows", "256"]
+            if cuda:
+                flags += ["--cuda-math", math, "--api-processes", "4"]
+            over_http(f"{name}_{math}", repository, folder, flags, s)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    arguments.add_argument("--models", default="dcgan64,dcgan256", help="comma separated")
+    options = arguments.parse_args()
+    try:
+        choose_device(options.device)
+    except DeviceError as error:
+        sys.exit(f"error: {error}")
+    device = torch.device(options.device)
+    if options.device == "cuda":
+        print(torch.cuda.get_device_name(), flush=True)
+    with scratch_folder() as folder:
+        for name in options.models.split(","):
+            measure(name, device, folder, options)
+
+
+if __name__ == "__main__":
+    main()
