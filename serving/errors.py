@@ -72,6 +72,12 @@ class MethodProblem(Problem):
     status, slug, title = 405, "wrong-method", "This path takes another method"
 
 
+class NotAcceptableProblem(Problem):
+    """None of the media types that Accept names can be had."""
+
+    status, slug, title = 406, "not-acceptable", "The answer has no form that Accept allows"
+
+
 class TooLargeProblem(Problem):
     """The body is larger than the server reads."""
 

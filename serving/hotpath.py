@@ -155,6 +155,10 @@ class HotProtocol(HttpToolsProtocol):
         self._busy = True
         try:
             order, terms = self._gateway.v1.read_order(body, head.headers.get)
+            kept = self._gateway.service.cached(order)
+            if kept is not None:
+                self._answer(head, kept, started)
+                return
             ticket = self._gateway.service.submit(order, terms)
         except Problem as problem:
             self._answer(head, Reply.problem(problem), started)

@@ -52,6 +52,8 @@ class Reply:
     media_type: str = "application/json"
     status: int = 200
     headers: Headers = ()
+    sized: bool = True
+    """False where there is no body whose length could be told: 304, HEAD of what wasn't made."""
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> "Reply":
@@ -222,11 +224,11 @@ class Router:
 
 
 async def _respond(reply: Reply, send: Send, *, with_body: bool) -> None:
-    headers = [
-        (b"content-type", reply.media_type.encode("ascii")),
-        (b"content-length", str(len(reply.body)).encode("ascii")),
-        *reply.headers,
-    ]
+    headers = list(reply.headers)
+    if reply.status != 304:
+        headers.append((b"content-type", reply.media_type.encode("ascii")))
+    if reply.sized:
+        headers.append((b"content-length", str(len(reply.body)).encode("ascii")))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})
 

@@ -3,6 +3,7 @@
 Everything takes uint8 images [H, W, C], C in 1, 3, and gives bytes. Adding a format is one entry.
 """
 
+import functools
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,12 +45,46 @@ FORMATS = {
 }
 SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 NPY_MEDIA_TYPE = "application/x-npy"
+ENCODERS = 1
+"""Raised whenever the bytes of an image can change with its pixels the same: part of the ETags."""
 
 
 def as_grid(images: Images) -> Images:
     """Images [N, H, W, C] as tiles of one image, row by row, near a square."""
     tiles = np.asarray(grid(images))
     return tiles[:, :, None] if tiles.ndim == 2 else tiles
+
+
+def as_strip(images: Images) -> Images:
+    """Images [N, H, W, C] side by side."""
+    tiles = np.asarray(grid(images, columns=len(images)))
+    return tiles[:, :, None] if tiles.ndim == 2 else tiles
+
+
+def encode_animation(kind: str, images: Images, frame_ms: int, **options: int | bool) -> bytes:
+    """Frames [N, H, W, C] as one file that Pillow calls `kind`, repeated for ever."""
+    frames = [Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image) for image in images]
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        kind,
+        save_all=True,
+        append_images=frames[1:],
+        duration=frame_ms,
+        loop=0,
+        **options,
+    )
+    return buffer.getvalue()
+
+
+ANIMATIONS: dict[str, tuple[str, Callable[[Images, int], bytes]]] = {
+    "webp": (
+        "image/webp",
+        functools.partial(encode_animation, "WEBP", lossless=True, method=0),
+    ),
+    "gif": ("image/gif", functools.partial(encode_animation, "GIF")),
+}
+"""Media type and encoder of each kind of animation."""
 
 
 def encode_npy(images: Images) -> bytes:

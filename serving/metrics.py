@@ -54,6 +54,11 @@ MODEL_INFO = Gauge(
 RELOADS = Counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", ["model", "result"]
 )
+CACHE_HITS = Counter("saddlepoint_image_cache_hits", "Images that were answered from the cache.")
+CACHE_MISSES = Counter("saddlepoint_image_cache_misses", "Images that the cache did not hold.")
+CACHE_BYTES = Gauge(
+    "saddlepoint_image_cache_bytes", "Size of the kept images.", multiprocess_mode="livesum"
+)
 WORKER_RESTARTS = Counter("saddlepoint_worker_restarts", "Inference workers started again.")
 
 

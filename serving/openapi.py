@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
+from serving.encodings import EncodedImages
 from serving.errors import (
     DeadlineProblem,
     InvalidRequestProblem,
+    NotAcceptableProblem,
     NotJsonProblem,
     OverloadedProblem,
     Problem,
@@ -12,8 +16,9 @@ from serving.errors import (
     UnavailableProblem,
     UnknownModelProblem,
 )
-from serving.images import FORMATS, NPY_MEDIA_TYPE, SUFFIXES
-from serving.schemas import MAX_TRUNCATION, schemas
+from serving.images import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
+from serving.schemas import MAX_TRUNCATION, GenerateRequest
+from serving.walks import InterpolateRequest
 
 _VERSION = "0.1.0"
 _MAKING: tuple[type[Problem], ...] = (
@@ -24,11 +29,15 @@ _MAKING: tuple[type[Problem], ...] = (
     DeadlineProblem,
 )
 _EXAMPLE = {"seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
+_WALK = {"seeds": [1, 2, 3], "label": 0, "frames": 60, "loop": True}
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of the server."""
-    request, answer, components = schemas()
+    (request, walk, answer), components = msgspec.json.schema_components(
+        [GenerateRequest, InterpolateRequest, EncodedImages],
+        ref_template="#/components/schemas/{name}",
+    )
     generate = _generate(request, answer)
     text = {"200": _content("As asked.", {"text/plain": {"schema": {"type": "string"}}})}
     models = {"200": _content("Manifest, versions, limits.", {"application/json": {}})}
@@ -44,6 +53,7 @@ def document() -> dict[str, Any]:
         "paths": {
             "/v1/generate": {"post": generate | {"operationId": "generate"}},
             "/predict": {"post": generate | {"operationId": "predict"}},
+            "/v1/interpolate": {"post": _interpolate(walk)},
             "/v1/models": {"get": _get("models", "Every model that is served.", listed)},
             "/v1/models/{model}": {
                 "get": _get(
@@ -94,7 +104,25 @@ def _generate(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
         },
         "responses": {
             "200": _content("The images.", content),
-            **_problems((*_MAKING, NotJsonProblem, TooLargeProblem)),
+            **_problems((*_MAKING, NotJsonProblem, NotAcceptableProblem, TooLargeProblem)),
+        },
+    }
+
+
+def _interpolate(walk: dict[str, Any]) -> dict[str, Any]:
+    kinds = {kind: _binary() for kind, _ in ANIMATIONS.values()} | {"image/png": _binary()}
+    example = {"summary": "There and back in three seconds", "value": _WALK}
+    return {
+        "operationId": "interpolate",
+        "summary": "The way from one latent to another.",
+        "description": "Frames on the great arcs between waypoints, as an animation or a strip.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": walk, "examples": {"walk": example}}},
+        },
+        "responses": {
+            "200": _content("The walk.", kinds),
+            **_problems((*_MAKING, NotJsonProblem, NotAcceptableProblem, TooLargeProblem)),
         },
     }
 
@@ -111,7 +139,11 @@ def _image() -> dict[str, Any]:
         _query("version", "integer", "CURRENT if absent"),
     ]
     content = {entry.media_type: _binary() for entry in FORMATS.values()}
-    responses = {"200": _content("The image.", content), **_problems(_MAKING)}
+    responses = {
+        "200": _content("The image.", content),
+        "304": {"description": "The client has it already (If-None-Match)."},
+        **_problems(_MAKING),
+    }
     return _get("image", "One image as a URL.", responses, parameters)
 
 

@@ -4,16 +4,21 @@
 batcher. Every refusal names the field, the value, what is allowed and the remedy.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from models.latents import MAX_SEED
+from serving.cache import ImageKey
 from serving.catalogue import Catalogue, Served
+from serving.encodings import JSON, Alone, Array, Encoding, Listed, OfFiles, Tiled
 from serving.errors import InvalidRequestProblem, NotJsonProblem
+from serving.images import FORMATS, NPY_MEDIA_TYPE
+from serving.negotiation import choose
 from serving.settings import Settings
 
 MAX_TRUNCATION = 2.0
@@ -54,41 +59,48 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ),
     ] = None
     truncation: Truncation = 1.0
-    format: Literal["png", "jpeg", "webp", "npy"] = "png"
+    format: Annotated[
+        Literal["png", "jpeg", "webp", "npy"] | None,
+        msgspec.Meta(description="Of each image, or npy for all as an array; Accept if absent."),
+    ] = None
     layout: Annotated[
         Literal["list", "grid"], msgspec.Meta(description="grid: all images as tiles of one.")
     ] = "list"
 
 
-class EncodedImage(msgspec.Struct, frozen=True):
-    """One image of a list; seed and label as far as they were given."""
-
-    data: str
-    seed: int | None = None
-    label: int | None = None
-
-
-class EncodedImages(msgspec.Struct, frozen=True):
-    """Several images as JSON."""
-
-    model: str
-    version: int
-    digest: str
-    media_type: str
-    images: list[EncodedImage]
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A request that can be carried out."""
+    """A request that can be carried out; implements `serving.encodings.Subject`."""
 
     served: Served
     seeds: list[int] | None
     z: npt.NDArray[np.float32] | None
     labels: list[int] | None
     psi: float
-    format: str
-    grid: bool
+    encoding: Encoding
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.served.key[0]
+
+    @property
+    def version(self) -> int:
+        """Of the model."""
+        return self.served.key[1]
+
+    @property
+    def digest(self) -> str:
+        """Of the model."""
+        return self.served.bundle.digest
+
+    def image_key(self, index: int) -> ImageKey | None:
+        """What the bytes of one image's file depend on; None where it is no file of a seed."""
+        if self.seeds is None or not isinstance(self.encoding, OfFiles):
+            return None
+        label = None if self.labels is None else self.labels[index]
+        seed, kind = self.seeds[index], self.encoding.format.name
+        return self.served.bundle.digest, seed, label, self.psi, kind
 
 
 _decoder = msgspec.json.Decoder(GenerateRequest)
@@ -101,10 +113,23 @@ def decode_request(body: bytes | bytearray) -> GenerateRequest:
         NotJsonProblem: it isn't JSON.
         InvalidRequestProblem: a field is unknown, or has the wrong type or range.
     """
+    return decode(_decoder, body)
+
+
+Decoded = TypeVar("Decoded")
+
+
+def decode(decoder: "msgspec.json.Decoder[Decoded]", body: bytes | bytearray) -> Decoded:
+    """Reads a JSON body.
+
+    Raises:
+        NotJsonProblem: it isn't JSON.
+        InvalidRequestProblem: a field is unknown, or has the wrong type or range.
+    """
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(_in_words(str(error))) from None
+        raise InvalidRequestProblem(in_words(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJsonProblem(
             f'the body can\'t be read as JSON: {error}; send for example {{"seeds": [1, 2]}}'
@@ -120,11 +145,16 @@ def validated(fields: dict[str, Any]) -> GenerateRequest:
     try:
         return msgspec.convert(fields, GenerateRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(_in_words(str(error))) from None
+        raise InvalidRequestProblem(in_words(str(error))) from None
 
 
-def order(request: GenerateRequest, catalogue: Catalogue, settings: Settings) -> Order:
-    """Checks a request against the model that it names.
+def order(
+    request: GenerateRequest,
+    catalogue: Catalogue,
+    settings: Settings,
+    accept: bytes | None = None,
+) -> Order:
+    """Checks a request against the model that it names, and decides how it is answered.
 
     Raises:
         Problem: of the kind that fits.
@@ -143,16 +173,45 @@ def order(request: GenerateRequest, catalogue: Catalogue, settings: Settings) ->
         )
     if request.seeds is not None:
         check_seeds(request.seeds)
+    check_pixels(len(rows), served, settings)
     z_dim = served.manifest.z_dim
+    offers = _offers(request.format, request.layout == "grid", len(rows) == 1)
     return Order(
         served=served,
         seeds=request.seeds,
-        z=None if request.latents is None else _as_latents(request.latents, z_dim),
+        z=None if request.latents is None else as_latents(request.latents, z_dim),
         labels=check_labels(request.labels, len(rows), served),
         psi=request.truncation,
-        format=request.format,
-        grid=request.layout == "grid",
+        encoding=offers[choose(accept, tuple(offers))],
     )
+
+
+@functools.cache
+def _offers(asked: str | None, grid: bool, one: bool) -> dict[str, Encoding]:
+    """How a request can be answered, by media type, the usual way first."""
+    if asked == "npy":
+        return {NPY_MEDIA_TYPE: Array()}
+    formats = [FORMATS[asked]] if asked else list(FORMATS.values())
+    if grid:
+        return {entry.media_type: Tiled(entry) for entry in formats}
+    offers: dict[str, Encoding] = {}
+    if one:
+        offers |= {entry.media_type: Alone(entry) for entry in formats}
+    offers[JSON] = Listed(formats[0])
+    if not asked:
+        offers[NPY_MEDIA_TYPE] = Array()
+    return offers
+
+
+def check_pixels(num_images: int, served: Served, settings: Settings) -> None:
+    """Raises InvalidRequestProblem where so many images would be too much memory."""
+    image = served.manifest.image
+    most = settings.max_image_pixels // (image.height * image.width)
+    if num_images > most:
+        raise InvalidRequestProblem(
+            f"{num_images} images of {image.width}x{image.height} pixels are asked for, allowed "
+            f"are {most} (--max-image-pixels is {settings.max_image_pixels}); split the request"
+        )
 
 
 def check_seeds(seeds: list[int]) -> None:
@@ -164,39 +223,46 @@ def check_seeds(seeds: list[int]) -> None:
         )
 
 
-def check_labels(labels: list[int] | int | None, num_rows: int, served: Served) -> list[int] | None:
+def check_labels(
+    labels: list[int] | int | None, num_rows: int, served: Served, *, field: str = "labels"
+) -> list[int] | None:
     """One label a row, or None where the model takes none.
 
     Raises:
-        InvalidRequestProblem: missing, not wanted, too few or many, or out of range.
+        InvalidRequestProblem: missing, not wanted, too few or many, or out of range; it says field.
     """
     names = served.manifest.labels
     model = served.manifest.name
     if names is None:
         if labels is not None:
             raise InvalidRequestProblem(
-                f"labels is given, but model {model!r} takes none; leave it out"
+                f"{field} is given, but model {model!r} takes none; leave it out"
             )
         return None
     allowed = f"0 .. {len(names) - 1} ({', '.join(names[:12])}{', ...' if len(names) > 12 else ''})"
     if labels is None:
         raise InvalidRequestProblem(
-            f"labels is missing; model {model!r} needs one for each image, allowed are {allowed}"
+            f"{field} is missing; model {model!r} needs one for each image, allowed are {allowed}"
         )
     rows = [labels] * num_rows if isinstance(labels, int) else labels
     if len(rows) != num_rows:
         raise InvalidRequestProblem(
-            f"labels has {len(rows)} entries for {num_rows} images; "
+            f"{field} has {len(rows)} entries for {num_rows} images; "
             "give one for each, or one for all"
         )
     if min(rows) < 0 or max(rows) >= len(names):
         index = next(i for i, label in enumerate(rows) if not 0 <= label < len(names))
-        where = "labels" if isinstance(labels, int) else f"labels[{index}]"
+        where = field if isinstance(labels, int) else f"{field}[{index}]"
         raise InvalidRequestProblem(f"{where} is {_short(rows[index])}, allowed are {allowed}")
     return rows
 
 
-def _as_latents(rows: list[list[float]], z_dim: int) -> npt.NDArray[np.float32]:
+def as_latents(rows: list[list[float]], z_dim: int) -> npt.NDArray[np.float32]:
+    """Rows of numbers as z [N, z_dim] float32.
+
+    Raises:
+        InvalidRequestProblem: a row has another length, or a number isn't finite.
+    """
     for index, row in enumerate(rows):
         if len(row) != z_dim:
             raise InvalidRequestProblem(
@@ -213,7 +279,7 @@ def _as_latents(rows: list[list[float]], z_dim: int) -> npt.NDArray[np.float32]:
     return z
 
 
-def _in_words(text: str) -> str:
+def in_words(text: str) -> str:
     """Puts the path first in a message of msgspec's: "seeds[1]: Expected `int`, got `str`"."""
     message, _, path = text.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
@@ -223,11 +289,3 @@ def _in_words(text: str) -> str:
 def _short(value: int) -> str:
     text = str(value) if abs(value) < 10**40 else f"a number of {value.bit_length()} bits"
     return text
-
-
-def schemas() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """JSON Schemas of the request and of the list answer, and the components they refer to."""
-    (request, answer), components = msgspec.json.schema_components(
-        [GenerateRequest, EncodedImages], ref_template="#/components/schemas/{name}"
-    )
-    return request, answer, components

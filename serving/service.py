@@ -1,7 +1,6 @@
 """What one HTTP process holds: catalogue, batcher, links to the workers, encoders."""
 
 import asyncio
-import base64
 import contextlib
 import functools
 import logging
@@ -13,19 +12,20 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import msgspec
 from prometheus_client import Counter
 
 from models.generator import Images
 from models.repository import Repository
 from serving import metrics
 from serving.batcher import Batcher, deadline_problem
+from serving.cache import ImageCache
 from serving.catalogue import Catalogue, Served
+from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
+from serving.flights import Flights
 from serving.http import ClientGoneError, Exchange, Reply
-from serving.images import FORMATS, NPY_MEDIA_TYPE, Format, as_grid, encode_npy
 from serving.link import WorkerLink, socket_path
-from serving.schemas import EncodedImage, EncodedImages, Order
+from serving.schemas import Order
 from serving.settings import Settings
 from serving.terms import Terms
 from serving.tickets import Ticket
@@ -34,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SIGNAL = signal.SIGUSR1
 """Tells an HTTP process that the server will stop: not ready, every connection ends."""
-
-# Below this many pixel bytes, handing an image to another thread costs more than encoding it here.
-_INLINE_BYTES = 16 << 10
-_INLINE_NPY_BYTES = 1 << 20
 
 
 class Service:
@@ -67,6 +63,8 @@ class Service:
             WorkerLink(socket_path(run_folder, worker), self.batcher, self.catalogue)
             for worker in range(num_workers)
         ]
+        self.cache = ImageCache(settings.cache_bytes // settings.api_processes)
+        self._flights = Flights()
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="encode")
 
     @contextlib.asynccontextmanager
@@ -101,12 +99,18 @@ class Service:
         self.draining = True
 
     def submit(self, order: Order, terms: Terms) -> Ticket:
-        """Admits an order.
+        """Admits an order; one image that is being made already isn't made twice.
 
         Raises:
             OverloadedProblem: too many rows wait.
             UnavailableProblem: no worker can make them.
         """
+        key = order.image_key(0) if self.cache.max_bytes else None
+        if key is None or len(order.seeds or ()) != 1:
+            return self._admit(order, terms)
+        return self._flights.board(key, functools.partial(self._admit, order, terms))
+
+    def _admit(self, order: Order, terms: Terms) -> Ticket:
         return self.batcher.submit(
             order.served.key,
             seeds=order.seeds,
@@ -129,6 +133,9 @@ class Service:
             DeadlineProblem: not made in time.
             ClientGoneError: the client left.
         """
+        kept = self.cached(order)
+        if kept is not None:
+            return kept
         ticket = self.submit(order, terms)
         watch = asyncio.create_task(self._watch(ticket, exchange, terms.timeout_ms))
         try:
@@ -149,19 +156,60 @@ class Service:
 
     def encodes_here(self, order: Order, images: Images) -> bool:
         """True where handing the images to another thread would cost more than encoding them."""
-        return images.nbytes <= (_INLINE_NPY_BYTES if order.format == "npy" else _INLINE_BYTES)
+        return images.nbytes <= order.encoding.inline_bytes
+
+    def cached(self, order: Order) -> Reply | None:
+        """The answer to an order whose images are all kept from before."""
+        if not self.cache.max_bytes or not isinstance(order.encoding, OfFiles):
+            return None
+        files = []
+        for index in range(len(order.seeds or ())):
+            key = order.image_key(index)
+            data = self.cache.get(key) if key is not None else None
+            if data is None:
+                return None
+            files.append(data)
+        if not files:
+            return None
+        metrics.CACHE_HITS.inc(len(files))
+        body = order.encoding.from_files(files, order)
+        headers = (*order.served.headers, (b"server-timing", b"cache;desc=hit"))
+        return Reply(body, order.encoding.media_type, 200, headers)
 
     def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The answer to an order."""
-        _rows_of(*order.served.key).inc(ticket.num_rows)
+        if not ticket.shared:
+            _rows_of(*order.served.key).inc(ticket.num_rows)
         started = time.perf_counter()
-        body, media_type = _encode(order, images)
+        body = self._encode(order, images)
         timing = b"queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % (
             ticket.queue_s * 1e3,
             ticket.compute_s * 1e3,
             (time.perf_counter() - started) * 1e3,
         )
-        return Reply(body, media_type, 200, (*order.served.headers, (b"server-timing", timing)))
+        headers = (*order.served.headers, (b"server-timing", timing))
+        return Reply(body, order.encoding.media_type, 200, headers)
+
+    def _encode(self, order: Order, images: Images) -> bytes:
+        encoding = order.encoding
+        if not isinstance(encoding, OfFiles):
+            return encoding.from_images(images)
+        if not self.cache.max_bytes or order.seeds is None:
+            return encoding.from_files([encoding.format.encode(image) for image in images], order)
+        files, num_hits = [], 0
+        for index, image in enumerate(images):
+            key = order.image_key(index)
+            assert key is not None
+            data = self.cache.get(key)  # another request may have kept it meanwhile
+            if data is None:
+                data = encoding.format.encode(image)
+                self.cache.put(key, data)
+            else:
+                num_hits += 1
+            files.append(data)
+        metrics.CACHE_HITS.inc(num_hits)
+        metrics.CACHE_MISSES.inc(len(files) - num_hits)
+        return encoding.from_files(files, order)
 
     async def reply_off_loop(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The same, made where it disturbs least: zlib and Pillow release the lock."""
@@ -181,6 +229,7 @@ class Service:
     def _on_load(self) -> None:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
+        metrics.CACHE_BYTES.set(self.cache.num_bytes)
 
 
 def _end_with_parent() -> None:
@@ -200,28 +249,3 @@ def _end_with_parent() -> None:
 @functools.cache
 def _rows_of(name: str, version: int) -> Counter:
     return metrics.ROWS.labels(name, version)
-
-
-def _encode(order: Order, images: Images) -> tuple[bytes, str]:
-    if order.format == "npy":
-        return encode_npy(images), NPY_MEDIA_TYPE
-    fmt = FORMATS[order.format]
-    if order.grid:
-        return fmt.encode(as_grid(images)), fmt.media_type
-    if len(images) == 1:
-        return fmt.encode(images[0]), fmt.media_type
-    return _encode_list(order, images, fmt), "application/json"
-
-
-def _encode_list(order: Order, images: Images, fmt: Format) -> bytes:
-    name, version = order.served.key
-    entries = [
-        EncodedImage(
-            data=base64.b64encode(fmt.encode(image)).decode("ascii"),
-            seed=None if order.seeds is None else order.seeds[index],
-            label=None if order.labels is None else order.labels[index],
-        )
-        for index, image in enumerate(images)
-    ]
-    answer = EncodedImages(name, version, order.served.bundle.digest, fmt.media_type, entries)
-    return msgspec.json.encode(answer)

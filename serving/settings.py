@@ -63,6 +63,13 @@ class Settings:
     )
     max_seeds: int = _setting(1024, "most seeds or latents in one request", least=1)
     max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
+    max_image_pixels: int = _setting(
+        1 << 26, "most pixels of all images, tiles or frames of one request", least=1
+    )
+    max_frames: int = _setting(240, "most frames of one animation", least=2)
+    cache_bytes: int = _setting(
+        64 << 20, "encoded images that an HTTP process keeps, in bytes; 0: none", least=0
+    )
     request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)
     drain_timeout_s: int = _setting(20, "longest wait for open requests after SIGTERM", least=1)
     drain_delay_s: float = _setting(
@@ -89,11 +96,12 @@ class Settings:
         _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
         self._check_buckets()
-        if self.max_waiting_rows < self.max_seeds:
-            raise SettingsError(
-                f"--max-waiting-rows is {self.max_waiting_rows}, less than --max-seeds "
-                f"({self.max_seeds}): the largest allowed request could never be admitted"
-            )
+        for name in ("max_seeds", "max_frames"):
+            if self.max_waiting_rows < getattr(self, name):
+                raise SettingsError(
+                    f"--max-waiting-rows is {self.max_waiting_rows}, less than {flag(name)} "
+                    f"({getattr(self, name)}): the largest allowed request could never be admitted"
+                )
         try:
             for name in self.models:
                 check_name(name)

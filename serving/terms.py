@@ -19,18 +19,21 @@ class Terms:
     bulk: bool
 
 
-def read_terms(header: Callable[[bytes], bytes | None], settings: Settings) -> Terms:
+def read_terms(
+    header: Callable[[bytes], bytes | None], settings: Settings, *, bulk: bool = False
+) -> Terms:
     """Terms from a request's headers.
 
     Args:
         header: the value of a header by its lower-case name.
         settings: the longest time-out that a client may ask for, and the default.
+        bulk: what holds where no header says.
 
     Raises:
         InvalidRequestProblem: a header's value is not allowed.
     """
     most = settings.request_timeout_ms
-    timeout_ms, bulk = most, False
+    timeout_ms = most
     text = header(TIMEOUT)
     if text is not None:
         if not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most:

@@ -1,16 +1,19 @@
 """The routes under /v1: images from seeds, and what models there are."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from serving.catalogue import Served
 from serving.errors import InvalidRequestProblem, UnknownRouteProblem
-from serving.http import Exchange, Reply, Route
+from serving.http import Exchange, Headers, Reply, Route
 from serving.images import SUFFIXES
 from serving.schemas import Order, decode_request, order, validated
 from serving.service import Service
 from serving.settings import Settings
 from serving.terms import Terms, read_terms
+from serving.validators import IMMUTABLE, REVALIDATE, etag, matches
+from serving.walks import decode_walk, walk_order
 
 
 class V1:
@@ -26,6 +29,7 @@ class V1:
         return [
             Route("/v1/generate", {"POST": self.generate}),
             Route("/predict", {"POST": self.generate}),
+            Route("/v1/interpolate", {"POST": self.interpolate}),
             Route("/v1/models", {"GET": self.models}),
             Route("/v1/models/{model}", {"GET": self.model}),
             Route("/v1/models/{model}/images/{file}", {"GET": self.image}),
@@ -47,7 +51,16 @@ class V1:
         """
         self._service.batcher.check_room(1)  # where the queue is full, refuse before reading
         request = decode_request(body)
-        return order(request, self._catalogue, self._settings), read_terms(header, self._settings)
+        ordered = order(request, self._catalogue, self._settings, header(b"accept"))
+        return ordered, read_terms(header, self._settings)
+
+    async def interpolate(self, exchange: Exchange) -> Reply:
+        """POST /v1/interpolate."""
+        request = decode_walk(await exchange.body(self._settings.max_body_bytes))
+        accept = exchange.header(b"accept")
+        ordered = walk_order(request, self._catalogue, self._settings, accept)
+        terms = read_terms(exchange.header, self._settings, bulk=True)
+        return await self._service.make(ordered, terms, exchange)
 
     async def image(self, exchange: Exchange) -> Reply:
         """GET /v1/models/{model}/images/{seed}.png."""
@@ -70,9 +83,21 @@ class V1:
             "format": SUFFIXES[suffix],
         }
         ordered = order(validated(fields), self._catalogue, self._settings)
-        return await self._service.make(
-            ordered, read_terms(exchange.header, self._settings), exchange
-        )
+        terms = read_terms(exchange.header, self._settings)
+        key = ordered.image_key(0)
+        assert key is not None
+        tag = etag(key)
+        lifetime = REVALIDATE if version is None else IMMUTABLE
+        headers: Headers = ((b"etag", tag), (b"cache-control", lifetime))
+        if matches(exchange.header(b"if-none-match"), tag):
+            return Reply(b"", status=304, headers=headers, sized=False)
+        reply = self._service.cached(ordered)
+        if reply is None and exchange.method == "HEAD":  # nothing is made to be thrown away
+            headers += ordered.served.headers
+            return Reply(b"", ordered.encoding.media_type, headers=headers, sized=False)
+        if reply is None:
+            reply = await self._service.make(ordered, terms, exchange)
+        return dataclasses.replace(reply, headers=(*reply.headers, *headers))
 
     async def models(self, exchange: Exchange) -> Reply:
         """GET /v1/models."""
@@ -105,6 +130,8 @@ class V1:
             "created": manifest.created,
             "limits": {
                 "max_seeds": self._settings.max_seeds,
+                "max_frames": self._settings.max_frames,
+                "max_image_pixels": self._settings.max_image_pixels,
                 "max_body_bytes": self._settings.max_body_bytes,
                 "request_timeout_ms": self._settings.request_timeout_ms,
             },

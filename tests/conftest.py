@@ -233,6 +233,7 @@ def server(
 ) -> Iterator[ServerProcess]:
     """One server over `tiny_repository` for every test that does it no harm."""
     folder = tmp_path_factory.mktemp("server")
-    flags = ("--max-seeds", "300", "--max-body-bytes", "200000")
+    # Without a cache, so that what is compared is made anew; tests of the cache have their own.
+    flags = ("--max-seeds", "300", "--max-body-bytes", "200000", "--cache-bytes", "0")
     with server_process(tiny_repository, folder, *flags) as running:
         yield running

@@ -17,7 +17,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "training", "serving")
-TORCHLESS = ("bundle", "cli", "errors", "generator", "grid", "latents", "manifest", "repository")
+TORCHLESS = (
+    "bundle",
+    "cli",
+    "errors",
+    "generator",
+    "grid",
+    "interpolation",
+    "latents",
+    "manifest",
+    "repository",
+)
 # What only the extra `train` installs.
 TRAIN_ONLY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "tensorboard", "tyro")
 

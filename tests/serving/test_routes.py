@@ -73,7 +73,7 @@ def test_probes_answer(server: Any) -> None:
 def test_head_is_get_without_a_body(server: Any) -> None:
     import httpx
 
-    path = server.url + "/v1/models/grey/images/3.png"
+    path = server.url + "/v1/models/grey"
     head, get = httpx.head(path), httpx.get(path)
     assert head.content == b""
     assert head.headers["content-length"] == str(len(get.content))
@@ -116,6 +116,7 @@ def test_documentation_describes_every_route(server: Any) -> None:
     assert {
         "/v1/generate",
         "/predict",
+        "/v1/interpolate",
         "/v1/models",
         "/v1/models/{model}",
         "/v1/models/{model}/images/{file}",
@@ -128,3 +129,7 @@ def test_documentation_describes_every_route(server: Any) -> None:
     reply = server.post("/v1/generate", json={**example["value"], "model": "colour"})
     assert reply.status_code == 200
     assert np.asarray(Image.open(io.BytesIO(reply.content))).shape[2] == 3
+    post = spec["paths"]["/v1/interpolate"]["post"]
+    (example,) = post["requestBody"]["content"]["application/json"]["examples"].values()
+    reply = server.post("/v1/interpolate", json={**example["value"], "model": "colour"})
+    assert reply.headers["content-type"] == "image/webp"

@@ -1,0 +1,77 @@
+"""Content negotiation by Accept (RFC 9110, 12.5.1): which of the media types on offer is wanted."""
+
+import functools
+
+from serving.errors import NotAcceptableProblem
+
+ANY = (None, b"*/*")
+"""What clients say that take anything: the usual case, told without parsing."""
+
+Range = tuple[str, str, float]  # type, subtype, weight
+
+
+def choose(accept: bytes | None, offered: tuple[str, ...]) -> str:
+    """The media type to answer with.
+
+    Args:
+        accept: the header's value.
+        offered: what can be given, the one that is preferred first.
+
+    Raises:
+        NotAcceptableProblem: the client takes none of these.
+    """
+    if accept in ANY:
+        return offered[0]
+    chosen = _choose(accept or b"", offered)
+    if chosen is None:
+        text = (accept or b"").decode("latin-1")[:200]
+        raise NotAcceptableProblem(
+            f"Accept is {text!r}, this request can be answered as {', '.join(offered)}; "
+            "accept one of these, or change format or layout"
+        )
+    return chosen
+
+
+@functools.lru_cache(512)
+def _choose(accept: bytes, offered: tuple[str, ...]) -> str | None:
+    ranges = _parse(accept.decode("latin-1"))
+    if not ranges:
+        return offered[0]  # nothing that can be read: as if it weren't there
+    weights = [_weight(media_type, ranges) for media_type in offered]
+    best = max(weights)
+    return offered[weights.index(best)] if best > 0 else None
+
+
+def _parse(accept: str) -> list[Range]:
+    ranges = []
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        kind, slash, subtype = media_range.partition("/")
+        if slash and kind and subtype:
+            ranges.append((kind, subtype, _quality(parameters)))
+    return ranges
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(1.0, max(0.0, float(value)))
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _weight(media_type: str, ranges: list[Range]) -> float:
+    """The weight of the most specific range that covers a media type; 0 where none does."""
+    kind, _, subtype = media_type.partition("/")
+    best = (-1, 0.0)
+    for range_kind, range_subtype, quality in ranges:
+        if (range_kind, range_subtype) == (kind, subtype):
+            best = max(best, (2, quality))
+        elif (range_kind, range_subtype) == (kind, "*"):
+            best = max(best, (1, quality))
+        elif (range_kind, range_subtype) == ("*", "*"):
+            best = max(best, (0, quality))
+    return best[1]
