@@ -12,7 +12,7 @@ from models.bundle import Bundle
 from models.repository import Repository
 from serving.devices import num_cpus
 from serving.engine import Engine
-from serving.link import socket_path
+from serving.link import socket_path, withdrawn_folder
 from serving.sessions import Compute
 from serving.settings import Settings
 from serving.shelf import Shelf
@@ -69,6 +69,7 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
             device=device,
             lanes=self.compute.lanes,
             max_loaded=settings.max_loaded,
+            withdrawn=withdrawn_folder(self.run_folder),
         )
         self.shelf.refresh()
 

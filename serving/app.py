@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from serving import oip
 from serving.http import ASGIApp, Receive, Router, Scope, Send
+from serving.oip import OIP
 from serving.probes import Probes
 from serving.service import Service
 from serving.v1 import V1
@@ -36,10 +38,11 @@ class Gateway:
             self.service = self._make_service()
             self.v1 = V1(self.service)
             self._router = Router(
-                [*self.v1.routes(), *Probes(self.service).routes()],
+                [*self.v1.routes(), *OIP(self.service).routes(), *Probes(self.service).routes()],
                 self._app,
                 FALLTHROUGH,
                 draining=lambda: self.service.draining,
+                wordings={oip.PREFIX: oip.problem_reply},
             )
             async with self.service.running():
                 await self._app(scope, receive, send)

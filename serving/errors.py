@@ -84,10 +84,28 @@ class TooLargeProblem(Problem):
     status, slug, title = 413, "body-too-large", "The body is too large"
 
 
+class UnsupportedEncodingProblem(Problem):
+    """The body is compressed in a way that the server doesn't read."""
+
+    status, slug, title = 415, "unsupported-encoding", "The body's Content-Encoding is not known"
+
+
+class ModelControlProblem(Problem):
+    """Clients may not load or unload models (`--model-control`)."""
+
+    status, slug, title = 403, "model-control-off", "Models are not for clients to load or unload"
+
+
 class OverloadedProblem(Problem):
     """Too many rows wait; comes with Retry-After."""
 
     status, slug, title = 429, "overloaded", "Too many images are waiting"
+
+
+class UnsupportedProblem(Problem):
+    """A part of the v2 protocol that this server doesn't have."""
+
+    status, slug, title = 501, "unsupported", "The server doesn't do this"
 
 
 class UnavailableProblem(Problem):

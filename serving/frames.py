@@ -64,7 +64,20 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reason: str
 
 
-Message = Announce | Run | Made | Failed
+class Refresh(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """HTTP process to worker: look at the repository now; try what was refused again."""
+
+    number: int
+
+
+class Refreshed(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Worker to HTTP process: done, and what is wrong with which model."""
+
+    number: int
+    complaints: dict[str, str]
+
+
+Message = Announce | Run | Made | Failed | Refresh | Refreshed
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

@@ -33,7 +33,9 @@ _STARTS = {
     b"POST /v1/generate HTTP/1.1\r\n": "/v1/generate",
     b"POST /predict HTTP/1.1\r\n": "/predict",
 }
-_SPECIAL = frozenset((b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"))
+_SPECIAL = frozenset(
+    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer")
+)
 _MAX_HEAD_BYTES = 16 << 10
 _LAST_CALL_S = 0.1  # how long an idle connection may still bring a request when the server drains
 

@@ -9,6 +9,7 @@ import functools
 import logging
 import re
 import time
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from serving.errors import (
     Problem,
     TooLargeProblem,
     UnknownRouteProblem,
+    UnsupportedEncodingProblem,
 )
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 
+UNFORESEEN = "an unexpected error; it was logged, please report it"
 CLOSE = (b"connection", b"close")
 """The header that ends a connection after its answer."""
 
@@ -75,7 +78,7 @@ class Reply:
     @classmethod
     def failure(cls) -> "Reply":
         """What a client hears of our own defect."""
-        return cls.problem(Problem("an unexpected error; it was logged, please report it"))
+        return cls.problem(Problem(UNFORESEEN))
 
 
 @dataclass(slots=True)
@@ -118,15 +121,23 @@ class Exchange:
         return values
 
     async def body(self, max_bytes: int) -> bytes | bytearray:
-        """The whole body.
+        """The whole body, inflated where it is compressed.
 
         Raises:
-            TooLargeProblem: it is, or announces to be, longer than max_bytes.
+            TooLargeProblem: it is, announces to be, or inflates to more than max_bytes.
+            UnsupportedEncodingProblem: it is compressed in another way than gzip or deflate.
+            InvalidRequestProblem: what is compressed is damaged.
             ClientGoneError: the client left before its end.
         """
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > max_bytes:
             raise _too_large(int(length), max_bytes)
+        coding = (self.header(b"content-encoding") or b"identity").strip().lower()
+        if coding != b"identity":
+            return inflated(await self._plain_body(max_bytes), coding, max_bytes)
+        return await self._plain_body(max_bytes)
+
+    async def _plain_body(self, max_bytes: int) -> bytes | bytearray:
         message = await self.receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             whole: bytes = _bounded(message.get("body", b""), max_bytes)
@@ -168,13 +179,23 @@ class Router:
         inner: ASGIApp,
         fallthrough: frozenset[str],
         draining: Callable[[], bool],
+        wordings: dict[str, Callable[[Problem], Reply]],
     ) -> None:
-        """inner: has the fallthrough paths. draining: true where connections should end."""
+        """Sets up.
+
+        Args:
+            routes: what is answered here.
+            inner: has the fallthrough paths.
+            fallthrough: paths that are passed on.
+            draining: true where connections should end.
+            wordings: how a problem is told under a path's first segment; problem documents else.
+        """
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [(_pattern(r.path), r) for r in routes if "{" in r.path]
         self._inner = inner
         self._fallthrough = fallthrough
         self._draining = draining
+        self._wordings = wordings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Part of ASGI."""
@@ -189,17 +210,20 @@ class Router:
             route = self._find(path, exchange)
             reply = await self._handler(route, method)(exchange)
         except Problem as problem:
-            reply = Reply.problem(problem)
+            reply = self._told(path, problem)
         except ClientGoneError:
             observe(_name(route), method, 499, started)
             return
         except Exception:
             logger.exception("unhandled exception at %s %s", method, path)
-            reply = Reply.failure()
+            reply = self._told(path, Problem(UNFORESEEN))
         if self._draining() and CLOSE not in reply.headers:
             reply = dataclasses.replace(reply, headers=(*reply.headers, CLOSE))
         await _respond(reply, send, with_body=method != "HEAD")
         observe(_name(route), method, reply.status, started)
+
+    def _told(self, path: str, problem: Problem) -> Reply:
+        return self._wordings.get("/" + path[1:].partition("/")[0], Reply.problem)(problem)
 
     def _find(self, path: str, exchange: Exchange) -> Route:
         route = self._exact.get(path)
@@ -259,6 +283,32 @@ def _pattern(path: str) -> re.Pattern[str]:
             for index, part in enumerate(parts)
         )
     )
+
+
+def inflated(body: bytes | bytearray, coding: bytes, max_bytes: int) -> bytes:
+    """A compressed body's content; stops inflating where it grows too large.
+
+    Raises:
+        Problem: see `Exchange.body`.
+    """
+    wbits = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}.get(coding)
+    if wbits is None:
+        shown = coding[:40].decode("latin-1")
+        raise UnsupportedEncodingProblem(
+            f"Content-Encoding is {shown!r}, allowed are gzip, deflate and identity"
+        )
+    inflate = zlib.decompressobj(wbits)
+    try:
+        content = inflate.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise InvalidRequestProblem(
+            f"the {coding.decode()} body can't be inflated: {error}"
+        ) from None
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes)
+    if not inflate.eof or inflate.unused_data:
+        raise InvalidRequestProblem(f"the {coding.decode()} body is cut off, or followed by more")
+    return content
 
 
 def _bounded(body: Any, max_bytes: int) -> Any:

@@ -1,15 +1,27 @@
 """The HTTP process's end of the socket to one inference worker: connect, send, match, reconnect."""
 
 import asyncio
+import functools
 import logging
 from pathlib import Path
 
 import numpy as np
+from prometheus_client import Histogram
 
 from models.errors import ModelError
+from serving import metrics
 from serving.batcher import Batcher
 from serving.catalogue import Catalogue
-from serving.frames import Announce, Failed, FrameProtocol, Made, Message, Run
+from serving.frames import (
+    Announce,
+    Failed,
+    FrameProtocol,
+    Made,
+    Message,
+    Refresh,
+    Refreshed,
+    Run,
+)
 from serving.tickets import Batch
 
 logger = logging.getLogger(__name__)
@@ -25,6 +37,11 @@ def socket_path(run_folder: Path, worker_id: int) -> Path:
     return run_folder / f"worker-{worker_id}.sock"
 
 
+def withdrawn_folder(run_folder: Path) -> Path:
+    """Where a file NAME says that a model is not to be served, to every worker."""
+    return run_folder / "withdrawn"
+
+
 class WorkerLink:
     """Implements `serving.batcher.Carrier` over a Unix socket."""
 
@@ -37,6 +54,7 @@ class WorkerLink:
         self._lost = asyncio.Event()
         self._sent: dict[int, Batch] = {}
         self._next_id = 0
+        self._refreshing: dict[int, asyncio.Future[dict[str, str]]] = {}
         self._joined = False
         self.lanes = 1
 
@@ -81,6 +99,19 @@ class WorkerLink:
             retry_s = _FIRST_RETRY_S
             await self._lost.wait()
 
+    async def refresh(self) -> dict[str, str]:
+        """Has the worker look at the repository; what is wrong with which model then.
+
+        Nothing where it can't be reached: it looks when it starts.
+        """
+        if self._protocol is None:
+            return {}
+        self._next_id += 1
+        done: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        self._refreshing[self._next_id] = done
+        self._protocol.send(Refresh(self._next_id))
+        return await done
+
     def close(self) -> None:
         """Ends the connection; batches in flight fail."""
         if self._protocol is not None:
@@ -95,6 +126,9 @@ class WorkerLink:
     def _on_lost(self, protocol: FrameProtocol) -> None:
         self._protocol = None
         batches, self._sent = list(self._sent.values()), {}
+        for done in self._refreshing.values():
+            done.set_result({})
+        self._refreshing.clear()
         if self._joined:
             self._joined = False
             self._batcher.leave(self, batches)
@@ -104,13 +138,17 @@ class WorkerLink:
         match message:
             case Made():
                 images = np.frombuffer(body, np.uint8).reshape(message.shape)
-                self._batcher.made(self._sent.pop(message.batch), images, message.compute_s)
+                batch = self._sent.pop(message.batch)
+                _compute_of(*batch.key).observe(message.compute_s)
+                self._batcher.made(batch, images, message.compute_s)
             case Failed():
                 self._batcher.failed(self._sent.pop(message.batch), message.reason)
             case Announce():
                 self._on_announce(message)
-            case Run():
-                raise AssertionError("a worker never asks for rows")
+            case Refreshed():
+                self._refreshing.pop(message.number).set_result(message.complaints)
+            case Run() | Refresh():
+                raise AssertionError("a worker never asks")
 
     def _on_announce(self, announce: Announce) -> None:
         try:
@@ -122,3 +160,8 @@ class WorkerLink:
         if not self._joined:
             self._joined = True
             self._batcher.join(self)
+
+
+@functools.cache
+def _compute_of(name: str, version: int) -> Histogram:
+    return metrics.COMPUTE.labels(name, version)

@@ -29,6 +29,12 @@ LATENCY = Histogram(
     buckets=_LATENCY_BUCKETS,
 )
 ROWS = Counter("saddlepoint_rows_generated", "Images made.", ["model", "version"])
+COMPUTE = Histogram(
+    "saddlepoint_compute_seconds",
+    "One run of a model, as its worker measured it.",
+    ["model", "version"],
+    buckets=_LATENCY_BUCKETS,
+)
 BATCH_ROWS = Histogram(
     "saddlepoint_batch_rows",
     "Images in one run of a model.",

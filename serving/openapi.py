@@ -18,9 +18,10 @@ from serving.errors import (
 )
 from serving.images import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
 from serving.schemas import MAX_TRUNCATION, GenerateRequest
+from serving.tensors import InferRequest
 from serving.walks import InterpolateRequest
 
-_VERSION = "0.1.0"
+VERSION = "0.1.0"
 _MAKING: tuple[type[Problem], ...] = (
     InvalidRequestProblem,
     UnknownModelProblem,
@@ -29,13 +30,19 @@ _MAKING: tuple[type[Problem], ...] = (
     DeadlineProblem,
 )
 _EXAMPLE = {"seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
+_INFER = {
+    "inputs": [
+        {"name": "SEED", "datatype": "UINT64", "shape": [2], "data": [1, 2]},
+        {"name": "LABEL", "datatype": "INT64", "shape": [1], "data": [0]},
+    ]
+}
 _WALK = {"seeds": [1, 2, 3], "label": 0, "frames": 60, "loop": True}
 
 
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 description of the server."""
-    (request, walk, answer), components = msgspec.json.schema_components(
-        [GenerateRequest, InterpolateRequest, EncodedImages],
+    (request, walk, answer, infer), components = msgspec.json.schema_components(
+        [GenerateRequest, InterpolateRequest, EncodedImages, InferRequest],
         ref_template="#/components/schemas/{name}",
     )
     generate = _generate(request, answer)
@@ -47,13 +54,14 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Saddlepoint",
-            "version": _VERSION,
+            "version": VERSION,
             "description": "Latent seeds in, images out; the same bytes for the same seed.",
         },
         "paths": {
             "/v1/generate": {"post": generate | {"operationId": "generate"}},
             "/predict": {"post": generate | {"operationId": "predict"}},
             "/v1/interpolate": {"post": _interpolate(walk)},
+            **_v2(infer),
             "/v1/models": {"get": _get("models", "Every model that is served.", listed)},
             "/v1/models/{model}": {
                 "get": _get(
@@ -124,6 +132,65 @@ def _interpolate(walk: dict[str, Any]) -> dict[str, Any]:
             "200": _content("The walk.", kinds),
             **_problems((*_MAKING, NotJsonProblem, NotAcceptableProblem, TooLargeProblem)),
         },
+    }
+
+
+def _v2(infer: dict[str, Any]) -> dict[str, Any]:
+    """The Open Inference Protocol: what of it has a body worth describing."""
+    empty = {"200": {"description": "Yes."}}
+    listed = {"200": _content("As the protocol says.", {"application/json": {}})}
+    model = [_path("model")]
+    known = _errors((UnknownModelProblem, UnavailableProblem))
+    example = {"summary": "Two images as JSON", "value": _INFER}
+    infer_post = {
+        "operationId": "infer",
+        "summary": "Images from seeds or latents, as tensors.",
+        "description": "Inputs SEED or z, LABEL, TRUNCATION; outputs image and png. With the "
+        "binary extension, Inference-Header-Content-Length says how long the JSON is.",
+        "parameters": model,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": infer, "examples": {"seeds": example}}},
+        },
+        "responses": {
+            "200": _content(
+                "The outputs.", {"application/json": {}, "application/octet-stream": _binary()}
+            ),
+            **_errors((*_MAKING, NotJsonProblem, TooLargeProblem)),
+        },
+    }
+    return {
+        "/v2": {"get": _get("v2_server", "Name, version, extensions.", listed)},
+        "/v2/health/live": {"get": _get("v2_live", "Does the process answer?", empty)},
+        "/v2/health/ready": {
+            "get": _get("v2_ready", "Can images be made?", empty | _errors((UnavailableProblem,)))
+        },
+        "/v2/models/{model}": {
+            "get": _get("v2_model", "Inputs and outputs.", listed | known, model)
+        },
+        "/v2/models/{model}/ready": {
+            "get": _get("v2_model_ready", "Can it make images?", empty | known, model)
+        },
+        "/v2/models/{model}/config": {
+            "get": _get("v2_config", "Configuration.", listed | known, model)
+        },
+        "/v2/models/{model}/stats": {
+            "get": _get("v2_stats", "What it did so far.", listed | known, model)
+        },
+        "/v2/models/{model}/infer": {"post": infer_post},
+    }
+
+
+def _errors(problems: tuple[type[Problem], ...]) -> dict[str, Any]:
+    """As the protocol tells them."""
+    schema = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    }
+    return {
+        status: {**entry, "content": {"application/json": {"schema": schema}}}
+        for status, entry in _problems(problems).items()
     }
 
 

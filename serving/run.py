@@ -42,6 +42,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
     """
     metrics_folder = run_folder / "metrics"
     metrics_folder.mkdir()
+    run_folder.joinpath("withdrawn").mkdir()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # before prometheus_client
     os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # no BLAS pools here
 

@@ -270,11 +270,23 @@ def as_latents(rows: list[list[float]], z_dim: int) -> npt.NDArray[np.float32]:
             )
     with np.errstate(over="ignore"):
         z = np.array(rows, np.float64).astype(np.float32)
+    return finite_latents(z, z_dim)
+
+
+def finite_latents(
+    z: npt.NDArray[np.float32], z_dim: int, *, field: str = "latents"
+) -> npt.NDArray[np.float32]:
+    """Latents [N, z_dim] as they are.
+
+    Raises:
+        InvalidRequestProblem: another shape, or a number that isn't finite; it says field.
+    """
+    if z.ndim != 2 or z.shape[1] != z_dim:
+        raise InvalidRequestProblem(f"{field} has shape {list(z.shape)}, must be [N, {z_dim}]")
     if not np.isfinite(z).all():
-        row_index, column = np.argwhere(~np.isfinite(z))[0]
+        row, column = np.argwhere(~np.isfinite(z))[0]
         raise InvalidRequestProblem(
-            f"latents[{row_index}][{column}] is {rows[row_index][column]!r}, "
-            "must be finite in float32"
+            f"{field}[{row}][{column}] is {z[row, column]}, must be finite in float32"
         )
     return z
 

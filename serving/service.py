@@ -24,7 +24,7 @@ from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
 from serving.flights import Flights
 from serving.http import ClientGoneError, Exchange, Reply
-from serving.link import WorkerLink, socket_path
+from serving.link import WorkerLink, socket_path, withdrawn_folder
 from serving.schemas import Order
 from serving.settings import Settings
 from serving.terms import Terms
@@ -52,6 +52,8 @@ class Service:
         self.catalogue = Catalogue(Repository(settings.repository), self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
+        self._withdrawn = withdrawn_folder(run_folder)
+        self._complaints: dict[str, str] = {}
         self.draining = False
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
@@ -97,6 +99,27 @@ class Service:
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
         self.draining = True
+
+    async def put_into_service(self, name: str) -> str | None:
+        """Serves a model that was taken out, or what became current; why not, where it can't."""
+        self._withdrawn.joinpath(name).unlink(missing_ok=True)
+        return await self._refresh(name)
+
+    async def take_out_of_service(self, name: str) -> None:
+        """Serves a model no longer, in any process, until it is put into service again."""
+        self._withdrawn.joinpath(name).touch()
+        await self._refresh(name)
+
+    def why_not(self, name: str) -> str:
+        """Why a model of the repository isn't served."""
+        if self._withdrawn.joinpath(name).exists():
+            return "unloaded"
+        return self._complaints.get(name, "it has no version that can be served")
+
+    async def _refresh(self, name: str) -> str | None:
+        for complaints in await asyncio.gather(*(link.refresh() for link in self._links)):
+            self._complaints = complaints
+        return self._complaints.get(name)
 
     def submit(self, order: Order, terms: Terms) -> Ticket:
         """Admits an order; one image that is being made already isn't made twice.

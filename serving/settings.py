@@ -78,6 +78,9 @@ class Settings:
     reload_interval_s: float = _setting(
         1.0, "how often the repository is looked at for new versions; 0: never", least=0
     )
+    model_control: str = _setting(
+        "off", "clients: they may load and unload models over /v2; off: nobody may"
+    )
     log_level: str = _setting("info", "critical, error, warning, info or debug")
 
     def __post_init__(self) -> None:
@@ -92,6 +95,7 @@ class Settings:
             raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
         _one_of("host", self.host, HOSTS)
         _one_of("device", self.device, DEVICES)
+        _one_of("model_control", self.model_control, ("off", "clients"))
         _one_of("cuda_math", self.cuda_math, ("fp32", "tf32"))
         _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 from models.bundle import Bundle
 from models.errors import ModelError
@@ -37,10 +38,18 @@ class Shelf:
         device: str,
         lanes: int,
         max_loaded: int,
+        withdrawn: Path,
     ) -> None:
-        """Make engines with `load`, which may raise.
+        """Sets up, and loads nothing yet.
 
-        allowed: the only names to serve; empty for all. device, lanes: what is announced.
+        Args:
+            repository: where models lie.
+            allowed: the only names to serve; empty for all.
+            load: makes an engine; it may raise.
+            device: what is announced.
+            lanes: what is announced.
+            max_loaded: how many engines there may be.
+            withdrawn: a folder with a file NAME for each model that is not to be served.
         """
         self._repository = repository
         self._allowed = allowed
@@ -48,6 +57,8 @@ class Shelf:
         self._device = device
         self._lanes = lanes
         self._max_loaded = max_loaded
+        self._withdrawn = withdrawn
+        self._refreshing = threading.Lock()
         self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
         self._loading = threading.Lock()
         self._current: dict[str, Loaded] = {}
@@ -76,18 +87,41 @@ class Shelf:
                 self._evict()
             return engine
 
-    def refresh(self) -> bool:
-        """Loads what has become current since the last time; true where anything changed."""
+    def refresh(self, *, again: bool = False) -> bool:
+        """Loads what has become current since the last time; true where anything changed.
+
+        again: what was refused is tried once more.
+        """
+        with self._refreshing:
+            if again:
+                self._refused.clear()
+            return self._refresh_all()
+
+    @property
+    def complaints(self) -> dict[str, str]:
+        """What is wrong with which model."""
+        return dict(self._complaints)
+
+    def _refresh_all(self) -> bool:
         changed = False
         for name in self._allowed or self._repository.names():
+            if self._is_withdrawn(name):
+                continue
             try:
                 changed |= self._refresh(name)
                 self._complaints.pop(name, None)
             except (ModelError, ServingError) as error:
                 self._complain(name, str(error))
-        gone = [name for name in self._current if not self._repository.root.joinpath(name).is_dir()]
+        gone = [
+            name
+            for name in self._current
+            if self._is_withdrawn(name) or not self._repository.root.joinpath(name).is_dir()
+        ]
         for name in gone:
             del self._current[name]
+            logger.info("%s is served no longer", name)
+            for key in [key for key in self._engines if key[0] == name]:
+                self._engines.pop(key, None)
         return changed or bool(gone)
 
     def announce(self) -> Announce:
@@ -116,6 +150,9 @@ class Shelf:
         self._current[name] = Loaded(name, version, bundle.digest)
         logger.info("serving %s version %d, digest %s", name, version, bundle.digest[:16])
         return True
+
+    def _is_withdrawn(self, name: str) -> bool:
+        return self._withdrawn.joinpath(name).exists()
 
     def _open(self, bundle: Bundle) -> Engine:
         name = bundle.manifest.name

@@ -23,7 +23,16 @@ from models.errors import ModelError
 from models.generator import Images
 from serving.engine import Engine
 from serving.errors import ServingError
-from serving.frames import Failed, FrameProtocol, Made, Message, Run, run_arrays
+from serving.frames import (
+    Failed,
+    FrameProtocol,
+    Made,
+    Message,
+    Refresh,
+    Refreshed,
+    Run,
+    run_arrays,
+)
 from serving.shelf import Shelf
 from serving.tickets import VersionKey
 
@@ -106,6 +115,9 @@ class Worker:
             self._stopped.set()
 
     def _on_frame(self, protocol: FrameProtocol, message: Message, body: memoryview) -> None:
+        if isinstance(message, Refresh):
+            self._spawn(self._refresh(protocol, message))
+            return
         assert isinstance(message, Run)
         engine = self._shelf.get((message.name, message.version))
         if engine is None:
@@ -137,8 +149,16 @@ class Worker:
         while True:
             await asyncio.sleep(self._reload_interval_s)
             if await asyncio.to_thread(self._shelf.refresh):
-                for protocol in self._connections:
-                    protocol.send(self._shelf.announce())
+                self._announce()
+
+    async def _refresh(self, protocol: FrameProtocol, message: Refresh) -> None:
+        await asyncio.to_thread(self._shelf.refresh, again=True)
+        self._announce()
+        protocol.send(Refreshed(message.number, self._shelf.complaints))
+
+    def _announce(self) -> None:
+        for protocol in self._connections:
+            protocol.send(self._shelf.announce())
 
     def _compute(self) -> None:
         """A thread that runs models."""

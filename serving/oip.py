@@ -1,0 +1,225 @@
+"""Open Inference Protocol v2: seeds or latents in, images out, as the ecosystem's clients speak it.
+
+Routes of the protocol and of its binary-data, repository, configuration and statistics extensions.
+The rules for seeds, latents and labels are those of /v1.
+"""
+
+from typing import Any
+
+import msgspec
+
+from models.errors import ModelError
+from models.repository import Repository, check_name
+from serving.catalogue import Served
+from serving.errors import (
+    InvalidRequestProblem,
+    ModelControlProblem,
+    Problem,
+    UnavailableProblem,
+    UnknownModelProblem,
+    UnsupportedProblem,
+)
+from serving.http import Exchange, Handler, Reply, Route
+from serving.inference import InferAnswer, metadata, read_order
+from serving.openapi import VERSION
+from serving.service import Service
+from serving.statistics import statistics
+
+PREFIX = "/v2"
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
+JSON_LENGTH = b"inference-header-content-length"
+
+_MODEL = "/v2/models/{model}"
+_VERSION = _MODEL + "/versions/{version}"
+_UNSUPPORTED = (
+    "/v2/systemsharedmemory/status",
+    "/v2/systemsharedmemory/unregister",
+    "/v2/systemsharedmemory/region/{region}/{verb}",
+    "/v2/cudasharedmemory/status",
+    "/v2/cudasharedmemory/unregister",
+    "/v2/cudasharedmemory/region/{region}/{verb}",
+    "/v2/trace/setting",
+    "/v2/models/{model}/trace/setting",
+    "/v2/logging",
+)
+
+
+def problem_reply(problem: Problem) -> Reply:
+    """A problem as this protocol words it."""
+    body = msgspec.json.encode({"error": problem.detail})
+    return Reply(body, "application/json", problem.status, problem.headers)
+
+
+class OIP:
+    """One method a route."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._catalogue = service.catalogue
+        self._repository = Repository(service.settings.repository)
+
+    def routes(self) -> list[Route]:
+        """The paths under /v2."""
+        both: list[tuple[str, dict[str, Handler]]] = [
+            ("", {"GET": self.model}),
+            ("/ready", {"GET": self.model_ready}),
+            ("/config", {"GET": self.config}),
+            ("/stats", {"GET": self.stats}),
+            ("/infer", {"POST": self.infer}),
+        ]
+        return [
+            Route(PREFIX, {"GET": self.server}),
+            Route("/v2/health/live", {"GET": self.live}),
+            Route("/v2/health/ready", {"GET": self.ready}),
+            Route("/v2/models/stats", {"GET": self.stats}),
+            Route("/v2/repository/index", {"POST": self.index}),
+            Route("/v2/repository/models/{model}/load", {"POST": self.load}),
+            Route("/v2/repository/models/{model}/unload", {"POST": self.unload}),
+            *(Route(_MODEL + path, handlers) for path, handlers in both),
+            *(Route(_VERSION + path, handlers) for path, handlers in both),
+            *(
+                Route(path, {"GET": self.unsupported, "POST": self.unsupported})
+                for path in _UNSUPPORTED
+            ),
+        ]
+
+    async def live(self, exchange: Exchange) -> Reply:
+        """GET /v2/health/live."""
+        return Reply(b"")
+
+    async def ready(self, exchange: Exchange) -> Reply:
+        """GET /v2/health/ready."""
+        self._service.check_ready()
+        return Reply(b"")
+
+    async def server(self, exchange: Exchange) -> Reply:
+        """GET /v2."""
+        return Reply.json({"name": "saddlepoint", "version": VERSION, "extensions": EXTENSIONS})
+
+    async def model_ready(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/{model}/ready."""
+        self._served(exchange)
+        self._service.check_ready()
+        return Reply(b"")
+
+    async def model(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/{model}."""
+        served = self._served(exchange)
+        versions = self._catalogue.versions(served.manifest.name)
+        return Reply.json(metadata(served, versions))
+
+    async def config(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/{model}/config."""
+        served = self._served(exchange)
+        described = metadata(served, [])
+        return Reply.json(
+            {
+                "name": described["name"],
+                "platform": described["platform"],
+                "backend": "onnxruntime",
+                "max_batch_size": 0,  # N is a side of the tensors, not a batch around them
+                "version_policy": {"specific": {"versions": [served.key[1]]}},
+                "input": [_configured(tensor, optional=True) for tensor in described["inputs"]],
+                "output": [_configured(tensor) for tensor in described["outputs"]],
+            }
+        )
+
+    async def stats(self, exchange: Exchange) -> Reply:
+        """GET /v2/models/stats, and of one model."""
+        if "model" not in exchange.params:
+            return Reply.json({"model_stats": statistics(None)})
+        served = self._served(exchange)
+        version = served.key[1] if "version" in exchange.params else None
+        return Reply.json({"model_stats": statistics(served.manifest.name, version)})
+
+    async def infer(self, exchange: Exchange) -> Reply:
+        """POST /v2/models/{model}/infer."""
+        self._service.batcher.check_room(1)
+        served = self._served(exchange)
+        body = await exchange.body(self._settings.max_body_bytes)
+        length = exchange.header(JSON_LENGTH)
+        if length is not None and (not length.isdigit() or len(length) > 12):
+            raise InvalidRequestProblem(
+                f"Inference-Header-Content-Length is {length[:40].decode('latin-1')!r}, "
+                "must be the number of bytes of the JSON"
+            )
+        json_bytes = None if length is None else int(length)
+        order, terms = read_order(body, json_bytes, served, exchange, self._settings)
+        reply = await self._service.make(order, terms, exchange)
+        assert isinstance(order.encoding, InferAnswer)
+        return Reply(reply.body, reply.media_type, 200, (*reply.headers, *order.encoding.headers()))
+
+    async def index(self, exchange: Exchange) -> Reply:
+        """POST /v2/repository/index."""
+        body = await exchange.body(self._settings.max_body_bytes)
+        only_ready = False
+        if body.strip():
+            try:
+                asked = msgspec.json.decode(body, type=dict[str, Any])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise InvalidRequestProblem(f"the body must be a JSON object: {error}") from None
+            only_ready = asked.get("ready") is True
+        served = {entry.manifest.name: entry for entry in self._catalogue.current}
+        entries: list[dict[str, Any]] = []
+        for name in self._settings.models or self._repository.names():
+            if name in served:
+                version = str(served[name].key[1])
+                entries.append({"name": name, "version": version, "state": "READY", "reason": ""})
+            elif not only_ready:
+                reason = self._service.why_not(name)
+                entry = {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
+                entries.append(entry)
+        return Reply.json(entries)
+
+    async def load(self, exchange: Exchange) -> Reply:
+        """POST /v2/repository/models/{model}/load."""
+        name = await self._controlled(exchange)
+        complaint = await self._service.put_into_service(name)
+        if complaint:
+            raise UnavailableProblem(f"model {name!r} is refused: {complaint}")
+        return Reply(b"")
+
+    async def unload(self, exchange: Exchange) -> Reply:
+        """POST /v2/repository/models/{model}/unload."""
+        name = await self._controlled(exchange)
+        await self._service.take_out_of_service(name)
+        return Reply(b"")
+
+    async def unsupported(self, exchange: Exchange) -> Reply:
+        """Shared memory, trace and logging settings."""
+        raise UnsupportedProblem(
+            f"{exchange.scope['path']} is not supported; this server has the extensions "
+            f"{', '.join(EXTENSIONS)}"
+        )
+
+    async def _controlled(self, exchange: Exchange) -> str:
+        """The model that may be loaded or unloaded."""
+        await exchange.body(self._settings.max_body_bytes)
+        if self._settings.model_control != "clients":
+            raise ModelControlProblem(
+                "clients may not load or unload models here; "
+                "the operator allows it with --model-control clients"
+            )
+        name = exchange.params["model"]
+        try:
+            check_name(name)
+            known = name in (self._settings.models or self._repository.names())
+        except ModelError:
+            known = False
+        if not known:
+            raise UnknownModelProblem(f"model is {name!r}, which is not in the repository")
+        return name
+
+    def _served(self, exchange: Exchange) -> Served:
+        version = exchange.params.get("version")
+        if version is not None and (not version.isascii() or not version.isdigit()):
+            raise UnknownModelProblem(f"version is {version[:40]!r}, versions are whole numbers")
+        number = None if version is None else int(version[:12])
+        return self._catalogue.resolve(exchange.params["model"], number)
+
+
+def _configured(tensor: dict[str, Any], *, optional: bool = False) -> dict[str, Any]:
+    kind = "TYPE_STRING" if tensor["datatype"] == "BYTES" else f"TYPE_{tensor['datatype']}"
+    entry = {"name": tensor["name"], "data_type": kind, "dims": tensor["shape"]}
+    return {**entry, "optional": True} if optional else entry
