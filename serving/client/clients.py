@@ -1,0 +1,258 @@
+"""The two clients: one waits, the other awaits; what they do is in `serving.client.core`."""
+
+import asyncio
+import io
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from serving.client.core import Answer, Core, Flow, Model, Outcome, Pause, Reply, Result, Step
+from serving.client.retries import Retries
+
+Latents = npt.NDArray[np.floating[Any]] | Sequence[Sequence[float]]
+
+
+class Operations:
+    """What can be asked for, as flows; how they are carried out is the subclass's."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: Retries | None = None,
+        model: str | None = None,
+    ) -> None:
+        """Connects nothing yet.
+
+        Args:
+            url: of the server, as http://127.0.0.1:8000.
+            api_key: sent as a bearer token.
+            timeout_s: of one request with all its attempts; the server is told, too.
+            retries: how patient to be; `Retries(attempts=1)` never asks twice.
+            model: to use where a call names none; needed only where several are served.
+        """
+        self.url = url.rstrip("/")
+        self._core = Core(
+            api_key=api_key, timeout_s=timeout_s, retries=retries or Retries(), model=model
+        )
+
+    def _answer(
+        self,
+        seeds: Sequence[int] | int | None,
+        labels: Sequence[int] | int | None,
+        more: dict[str, Any],
+    ) -> Flow[Answer]:
+        rows = {"seeds": seeds, "latents": more.pop("latents", None)}
+        return self._core.answer(rows, labels, more)
+
+
+class Client(Operations):
+    """Waits for its answers. Use it as a context manager, or close it."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """See `Operations`."""
+        super().__init__(url, **options)
+        self._http = httpx.Client(base_url=self.url, timeout=self._core.timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def answer(
+        self,
+        seeds: Sequence[int] | int | None = None,
+        *,
+        latents: Latents | None = None,
+        labels: Sequence[int] | int | None = None,
+        truncation: float = 1.0,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Answer:
+        """Images with what made them; any number of rows, in as many requests as it takes.
+
+        Args:
+            seeds: integers in 0 .. 2**64 - 1, one image each.
+            latents: z itself [N, z_dim], instead of seeds.
+            labels: a class for each, or one for all; for conditional models.
+            truncation: psi, 0 .. 2.
+            model: which; may be left out where one is served.
+            version: which; CURRENT if left out.
+
+        Raises:
+            ClientError: of the kind that fits.
+        """
+        more = {"latents": latents, "truncation": truncation, "model": model, "version": version}
+        return self._run(self._answer(seeds, labels, more))
+
+    def generate_array(
+        self, seeds: Sequence[int] | int | None = None, **options: Any
+    ) -> npt.NDArray[np.uint8]:
+        """The images [N, H, W, C] uint8; see `answer`."""
+        return self.answer(seeds, **options).images
+
+    def generate(
+        self, seeds: Sequence[int] | int | None = None, **options: Any
+    ) -> list[Image.Image]:
+        """The images for Pillow; see `answer`."""
+        return self.answer(seeds, **options).pictures()
+
+    def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
+        """All images as tiles of one; options are fields of POST /v1/generate."""
+        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
+        return Image.open(io.BytesIO(self._run(self._core.file("/v1/generate", body))))
+
+    def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
+        """One image as a file: png, jpeg or webp."""
+        body = {"seeds": [seed], "format": format, **options}
+        return self._run(self._core.file("/v1/generate", body))
+
+    def interpolate(self, seeds: Sequence[int], *, format: str = "webp", **options: Any) -> bytes:
+        """The walk through the seeds as a file: webp, gif or strip.
+
+        options are fields of POST /v1/interpolate: frames, loop, fps, label, truncation ...
+        """
+        body = {"seeds": list(seeds), "format": format, **options}
+        return self._run(self._core.file("/v1/interpolate", body))
+
+    def models(self) -> list[Model]:
+        """Every model that is served."""
+        return self._run(self._core.models())
+
+    def model(self, name: str, *, version: int | None = None) -> Model:
+        """One model."""
+        return self._run(self._core.model(name, version))
+
+    def ready(self) -> bool:
+        """Can images be made now?"""
+        return self._run(self._core.ready())
+
+    def _run(self, flow: Flow[Result]) -> Result:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            outcome = self._carry_out(step)
+
+    def _carry_out(self, step: Step) -> Outcome:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            reply = self._http.request(
+                step.method, step.path, json=step.json, headers=dict(step.headers)
+            )
+        except httpx.TransportError as error:
+            return error
+        return Reply(reply.status_code, reply.headers, reply.content)
+
+
+class AsyncClient(Operations):
+    """Awaits its answers. Use it as an asynchronous context manager, or close it."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """See `Operations`."""
+        super().__init__(url, **options)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=self._core.timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def answer(
+        self,
+        seeds: Sequence[int] | int | None = None,
+        *,
+        latents: Latents | None = None,
+        labels: Sequence[int] | int | None = None,
+        truncation: float = 1.0,
+        model: str | None = None,
+        version: int | None = None,
+    ) -> Answer:
+        """See `Client.answer`."""
+        more = {"latents": latents, "truncation": truncation, "model": model, "version": version}
+        return await self._run(self._answer(seeds, labels, more))
+
+    async def generate_array(
+        self, seeds: Sequence[int] | int | None = None, **options: Any
+    ) -> npt.NDArray[np.uint8]:
+        """See `Client.generate_array`."""
+        return (await self.answer(seeds, **options)).images
+
+    async def generate(
+        self, seeds: Sequence[int] | int | None = None, **options: Any
+    ) -> list[Image.Image]:
+        """See `Client.generate`."""
+        return (await self.answer(seeds, **options)).pictures()
+
+    async def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
+        """See `Client.grid`."""
+        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
+        return Image.open(io.BytesIO(await self._run(self._core.file("/v1/generate", body))))
+
+    async def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
+        """See `Client.encoded`."""
+        body = {"seeds": [seed], "format": format, **options}
+        return await self._run(self._core.file("/v1/generate", body))
+
+    async def interpolate(
+        self, seeds: Sequence[int], *, format: str = "webp", **options: Any
+    ) -> bytes:
+        """See `Client.interpolate`."""
+        body = {"seeds": list(seeds), "format": format, **options}
+        return await self._run(self._core.file("/v1/interpolate", body))
+
+    async def models(self) -> list[Model]:
+        """See `Client.models`."""
+        return await self._run(self._core.models())
+
+    async def model(self, name: str, *, version: int | None = None) -> Model:
+        """See `Client.model`."""
+        return await self._run(self._core.model(name, version))
+
+    async def ready(self) -> bool:
+        """See `Client.ready`."""
+        return await self._run(self._core.ready())
+
+    async def _run(self, flow: Flow[Result]) -> Result:
+        outcome: Outcome = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            outcome = await self._carry_out(step)
+
+    async def _carry_out(self, step: Step) -> Outcome:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            reply = await self._http.request(
+                step.method, step.path, json=step.json, headers=dict(step.headers)
+            )
+        except httpx.TransportError as error:
+            return error
+        return Reply(reply.status_code, reply.headers, reply.content)

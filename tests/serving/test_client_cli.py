@@ -1,0 +1,193 @@
+"""`python -m serving.client` on a real server, and docs/client.md as it stands."""
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.repository import Repository
+from serving.client.__main__ import main, seeds_of, write_file
+from tests.conftest import ServerProcess, free_port, server_process
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(server: Any, tmp_path: Path) -> Callable[..., int]:
+    """Runs a command in this process."""
+
+    def go(*arguments: object) -> int:
+        return main(["--url", server.url, *map(str, arguments)])
+
+    return go
+
+
+GREY = ("--model", "grey")
+
+
+def opened(path: Path) -> Any:
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
+def test_images_become_files(run: Callable[..., int], tmp_path: Path, server: Any) -> None:
+    grid, npy, folder = tmp_path / "grid.png", tmp_path / "a.npy", tmp_path / "new" / "folder"
+    assert run("generate", "--seeds", "1-4", "--grid", grid, *GREY) == 0
+    assert opened(grid).size == (16, 16)
+    assert run("generate", "--seeds", "1-4,9", "--npy", npy, *GREY) == 0
+    assert np.load(npy).shape == (5, 8, 8, 1)
+    assert run("generate", "--seeds", "7,8", "--out", folder, *GREY) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["7.png", "8.png"]
+    body = server.generate(model="grey", seeds=[7]).content
+    shown = np.asarray(Image.open(io.BytesIO(body)))
+    assert (np.asarray(opened(folder / "7.png")) == shown).all()
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("webp", "WEBP"), ("gif", "GIF"), ("png", "PNG")])
+def test_a_walk_becomes_a_file(
+    run: Callable[..., int], tmp_path: Path, suffix: str, kind: str
+) -> None:
+    out = tmp_path / f"walk.{suffix}"
+    wanted = ("--seeds", "1,2", "--frames", 4, "--model", "colour", "--label", 1)
+    assert run("interpolate", *wanted, "--out", out) == 0
+    image = opened(out)
+    assert image.format == kind
+    assert getattr(image, "n_frames", 1) == (1 if kind == "PNG" else 4)
+
+
+def test_a_file_in_the_way_stays(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.npy"
+    out.write_text("mine")
+    assert run("generate", "--seeds", "1", "--npy", out, *GREY) == 1
+    assert "exists; choose another name, or add --force" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert run("generate", "--seeds", "1", "--npy", out, "--force", *GREY) == 0
+    assert np.load(out).shape == (1, 8, 8, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_file(tmp_path / "x", b"1", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_listed(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^colour +1 +1 +16x16 RGB +3 ", table, re.M)
+    assert run("models", "--json") == 0
+    assert {model["name"] for model in json.loads(capsys.readouterr().out)} == {"grey", "colour"}
+
+
+def test_a_load_test_counts_what_was_answered(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("load", "--connections", 4, "--duration", 0.5, *GREY)
+    assert run(*wanted, "--progress") == 0
+    shown = capsys.readouterr()
+    assert "p99_ms" in shown.out
+    assert re.search(r"up to .* ms .*#", shown.out)
+    assert "answered" in shown.err
+    assert run(*wanted, "--json", "--seeds-per-request", 3) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["requests"] > 0
+    assert figures["images_per_s"] == pytest.approx(3 * figures["requests_per_s"], rel=0.01)
+    assert figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
+    assert run("load", "--duration", 0.2, "--model", "nix", "--json") == 1
+    assert set(json.loads(capsys.readouterr().out)["failures"]) == {"404"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "--seeds", "1", "--model", "nix", "--npy", "x"], 3, "404 There is no such"),
+        (["generate", "--seeds", "1", "--model", "grey", "--labels", "1", "--npy", "x"], 3, "none"),
+        (["interpolate", "--seeds", "1,2", "--out", "walk.mp4"], 1, "must end in .webp, .gif"),
+        (["--api-key-file", "none", "models"], 1, "No such file"),
+    ],
+)
+def test_a_refusal_is_told_in_words(
+    run: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    assert run(*arguments) == code
+    assert words in capsys.readouterr().err
+
+
+def test_nobody_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert main(["--url", url, "--timeout-s", "0.2", "models"]) == 4
+    assert "nobody answered" in capsys.readouterr().err
+    assert main(["--url", url, "load", "--duration", "0.1"]) == 4
+    assert "nobody listens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["x", "1-", "-1", "5-2", str(2**64), "1-2000001", "", "1,,2"])
+def test_seeds_that_cannot_be_read_are_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", f"--seeds={text}", "--npy", "x"])
+    assert ended.value.code == 2
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_seeds_are_numbers_and_ranges() -> None:
+    assert seeds_of("1-4, 42,7-7") == [1, 2, 3, 4, 42, 7]
+    assert seeds_of(str(2**64 - 1)) == [2**64 - 1]
+
+
+@pytest.fixture(scope="module")
+def digits(
+    make_bundle: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """What the documentation talks to: one conditional model of ten classes."""
+    root = tmp_path_factory.mktemp("digits")
+    Repository(root).publish("digits", make_bundle(num_classes=10))
+    with server_process(root, tmp_path_factory.mktemp("log")) as running:
+        yield running
+
+
+def blocks(language: str) -> list[str]:
+    text = (ROOT / "docs" / "client.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def test_the_documented_commands_work(digits: Any, tmp_path: Path) -> None:
+    (lines,) = blocks("sh")
+    for line in lines.splitlines():
+        program, dash, module, *rest = shlex.split(line)
+        assert (program, dash, module) == (".venv/bin/python", "-m", "serving.client")
+        command = [sys.executable, "-m", module, "--url", digits.url, *rest]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, f"{line}\n{ran.stderr}"
+    assert len(list((tmp_path / "digits").iterdir())) == 4
+    assert opened(tmp_path / "walk.webp").n_frames == 30
+
+
+def test_the_documented_python_works(digits: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("python")
+    scope: dict[str, Any] = {}
+    exec(code.replace("http://127.0.0.1:8000", digits.url), scope)
+    assert scope["images"].shape == (2000, 8, 8, 1)
+    assert "400 urn:saddlepoint:problem:invalid-request labels is 99" in capsys.readouterr().out
