@@ -39,7 +39,9 @@ class Gateway:
                 [*self.v1.routes(), *Probes(self.service).routes()],
                 self._app,
                 FALLTHROUGH,
-                draining=lambda: self.service.draining,
+                gate=self.service.gate,
+                visits=self.service.visits,
+                read_timeout_s=self.service.settings.read_timeout_s,
             )
             async with self.service.running():
                 await self._app(scope, receive, send)

@@ -8,17 +8,23 @@ from serving.errors import (
     NotJsonProblem,
     OverloadedProblem,
     Problem,
+    RateLimitedProblem,
+    SlowRequestProblem,
     TooLargeProblem,
+    UnauthorizedProblem,
     UnavailableProblem,
     UnknownModelProblem,
 )
+from serving.gate import OPEN
 from serving.images import FORMATS, NPY_MEDIA_TYPE, SUFFIXES
 from serving.schemas import MAX_TRUNCATION, schemas
+from serving.settings import Settings
 
 _VERSION = "0.1.0"
 _MAKING: tuple[type[Problem], ...] = (
     InvalidRequestProblem,
     UnknownModelProblem,
+    RateLimitedProblem,
     OverloadedProblem,
     UnavailableProblem,
     DeadlineProblem,
@@ -26,8 +32,24 @@ _MAKING: tuple[type[Problem], ...] = (
 _EXAMPLE = {"seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
 
 
+def described(settings: Settings) -> dict[str, Any]:
+    """What a server of these settings answers: keys where they are needed, its own routes."""
+    description = document()
+    paths = description["paths"]
+    if settings.metrics_port:
+        del paths["/metrics"]
+    if settings.api_keys is not None:
+        scheme = {"type": "http", "scheme": "bearer"}
+        description["components"]["securitySchemes"] = {"key": scheme}
+        for path, operations in paths.items():
+            for operation in operations.values() if path not in OPEN else ():
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= _problems((UnauthorizedProblem,))
+    return description
+
+
 def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 description of the server."""
+    """The OpenAPI 3.1 description of a server without keys."""
     request, answer, components = schemas()
     generate = _generate(request, answer)
     text = {"200": _content("As asked.", {"text/plain": {"schema": {"type": "string"}}})}
@@ -94,7 +116,7 @@ def _generate(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
         },
         "responses": {
             "200": _content("The images.", content),
-            **_problems((*_MAKING, NotJsonProblem, TooLargeProblem)),
+            **_problems((*_MAKING, NotJsonProblem, SlowRequestProblem, TooLargeProblem)),
         },
     }
 

@@ -90,6 +90,13 @@ class Order:
     format: str
     grid: bool
 
+    @property
+    def num_rows(self) -> int:
+        """Images that are asked for."""
+        rows = self.seeds if self.seeds is not None else self.z
+        assert rows is not None
+        return len(rows)
+
 
 _decoder = msgspec.json.Decoder(GenerateRequest)
 

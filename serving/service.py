@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import functools
 import logging
 import multiprocessing
 import os
@@ -14,21 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
-from prometheus_client import Counter
 
 from models.generator import Images
 from models.repository import Repository
-from serving import metrics
+from serving import exposition, logs, metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.catalogue import Catalogue, Served
 from serving.errors import UnavailableProblem
+from serving.gate import Gate
 from serving.http import ClientGoneError, Exchange, Reply
 from serving.images import FORMATS, NPY_MEDIA_TYPE, Format, as_grid, encode_npy
 from serving.link import WorkerLink, socket_path
 from serving.schemas import EncodedImage, EncodedImages, Order
 from serving.settings import Settings
+from serving.tallies import Tallies
 from serving.terms import Terms
-from serving.tickets import Ticket
+from serving.tickets import Batch, Ticket
+from serving.visits import Visit, Visits
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,14 @@ class Service:
         self.catalogue = Catalogue(Repository(settings.repository), self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
-        self.draining = False
+        self.gate = Gate(settings.api_keys, run_folder)
+        self.tallies = Tallies(self._set_gauges)
+        self.visits = Visits(settings, self.tallies)
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
             max_waiting_rows=max(1, settings.max_waiting_rows // settings.api_processes),
-            on_batch=metrics.BATCH_ROWS.observe,
-            on_load=self._on_load,
+            on_made=self._on_made,
+            on_load=self.tallies.touch,
         )
         self._links = [
             WorkerLink(socket_path(run_folder, worker), self.batcher, self.catalogue)
@@ -73,8 +76,11 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
         _end_with_parent()
+        logs.name_process("http")
+        exposition.register_process("http")
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
-        tasks = [asyncio.create_task(link.run()) for link in self._links]
+        work = [*(link.run() for link in self._links), self.gate.watch()]
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
         try:
             yield
         finally:
@@ -83,6 +89,13 @@ class Service:
             for link in self._links:
                 link.close()
             self._pool.shutdown(wait=False)
+            self.visits.shut_down()
+            self.gate.close()
+
+    @property
+    def draining(self) -> bool:
+        """True once the server was told to stop."""
+        return self.visits.draining
 
     def check_ready(self) -> None:
         """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
@@ -98,16 +111,24 @@ class Service:
 
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
-        self.draining = True
+        self.visits.draining = True
 
-    def submit(self, order: Order, terms: Terms) -> Ticket:
+    def submit(self, order: Order, terms: Terms, visit: Visit) -> Ticket:
         """Admits an order.
 
         Raises:
             OverloadedProblem: too many rows wait.
+            RateLimitedProblem: the visit's API key asks too fast.
+            InvalidRequestProblem: that key may never ask for so many at once.
             UnavailableProblem: no worker can make them.
         """
-        return self.batcher.submit(
+        num_rows = order.num_rows
+        if visit.key is not None:
+            self.batcher.check_room(num_rows)  # what is refused here is not charged
+            self.gate.charge(visit.key, num_rows)
+        visit.order = order
+        visit.num_rows += num_rows
+        visit.ticket = ticket = self.batcher.submit(
             order.served.key,
             seeds=order.seeds,
             z=order.z,
@@ -115,6 +136,7 @@ class Service:
             psi=order.psi,
             bulk=terms.bulk,
         )
+        return ticket
 
     def abandon(self, ticket: Ticket, reason: str, error: Exception) -> None:
         """Gives a ticket up and drops what of it isn't made yet."""
@@ -125,11 +147,12 @@ class Service:
 
         Raises:
             OverloadedProblem: too many rows wait.
+            RateLimitedProblem: the request's API key asks too fast.
             UnavailableProblem: no worker can make them.
             DeadlineProblem: not made in time.
             ClientGoneError: the client left.
         """
-        ticket = self.submit(order, terms)
+        ticket = self.submit(order, terms, exchange.visit)
         watch = asyncio.create_task(self._watch(ticket, exchange, terms.timeout_ms))
         try:
             images = await ticket.done
@@ -153,13 +176,13 @@ class Service:
 
     def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The answer to an order."""
-        _rows_of(*order.served.key).inc(ticket.num_rows)
-        started = time.perf_counter()
+        ticket.encode_began = time.perf_counter()
         body, media_type = _encode(order, images)
+        ticket.encode_s = time.perf_counter() - ticket.encode_began
         timing = b"queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % (
             ticket.queue_s * 1e3,
             ticket.compute_s * 1e3,
-            (time.perf_counter() - started) * 1e3,
+            ticket.encode_s * 1e3,
         )
         return Reply(body, media_type, 200, (*order.served.headers, (b"server-timing", timing)))
 
@@ -178,7 +201,14 @@ class Service:
             self._was_ready = True
             self._on_ready(self)
 
-    def _on_load(self) -> None:
+    def _on_made(self, batch: Batch, compute_s: float) -> None:
+        tallies, (name, version) = self.tallies, batch.key
+        tallies.count(metrics.ROWS, name, version).pending += batch.num_rows
+        tallies.spread(metrics.BATCH_ROWS).observe(batch.num_rows)
+        tallies.spread(metrics.COMPUTE, name).observe(compute_s)
+        tallies.touch()
+
+    def _set_gauges(self) -> None:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
 
@@ -195,11 +225,6 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # uvicorn drains
 
     loop.add_reader(sentinel, end)
-
-
-@functools.cache
-def _rows_of(name: str, version: int) -> Counter:
-    return metrics.ROWS.labels(name, version)
 
 
 def _encode(order: Order, images: Images) -> tuple[bytes, str]:
