@@ -1,6 +1,5 @@
 """The LitAPI, and the loop that LitServe runs in each inference worker."""
 
-import logging
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -10,8 +9,10 @@ from litserve.loops import LitLoop
 
 from models.bundle import Bundle
 from models.repository import Repository
+from serving import logs
 from serving.devices import num_cpus
 from serving.engine import Engine
+from serving.exposition import register_process
 from serving.link import socket_path, withdrawn_folder
 from serving.sessions import Compute
 from serving.settings import Settings
@@ -51,9 +52,8 @@ class GeneratorAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         """Called by LitServe in the worker process: loads every current version."""
-        logging.basicConfig(
-            level=self.settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-        )
+        logs.configure(self.settings, "worker")
+        register_process("worker")
         settings = self.settings
         self.compute = compute_of(settings, device)
 

@@ -41,7 +41,9 @@ class Gateway:
                 [*self.v1.routes(), *OIP(self.service).routes(), *Probes(self.service).routes()],
                 self._app,
                 FALLTHROUGH,
-                draining=lambda: self.service.draining,
+                gate=self.service.gate,
+                visits=self.service.visits,
+                read_timeout_s=self.service.settings.read_timeout_s,
                 wordings={oip.PREFIX: oip.problem_reply},
             )
             async with self.service.running():

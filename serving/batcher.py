@@ -111,11 +111,11 @@ class Batcher:
         *,
         max_batch_rows: int,
         max_waiting_rows: int,
-        on_batch: Callable[[int], None],
+        on_made: Callable[[Batch, float], None],
         on_load: Callable[[], None],
         recovery_s: float = RECOVERY_S,
     ) -> None:
-        """on_batch hears the rows of every batch sent; on_load that more or fewer wait.
+        """on_made hears of every batch made, and its seconds; on_load that more or fewer wait.
 
         max_waiting_rows bounds what is admitted and not yet made, wherever it is: whoever is
         admitted waits for no more rows than that.
@@ -124,7 +124,7 @@ class Batcher:
         self.max_waiting_rows = max_waiting_rows
         self.waiting_rows = 0
         self.in_flight_rows = 0
-        self._on_batch = on_batch
+        self._on_made = on_made
         self._on_load = on_load
         self._recovery_s = recovery_s
         self._lanes = {False: Lanes(), True: Lanes()}  # by Ticket.bulk
@@ -225,6 +225,7 @@ class Batcher:
         """A worker answered: hands the images out and sends the next batch."""
         self.in_flight_rows -= batch.num_rows
         self._rate.add(batch.num_rows)
+        self._on_made(batch, compute_s)
         row_s = compute_s / batch.num_rows
         self._row_s[batch.key] = 0.8 * self._row_s.get(batch.key, row_s) + 0.2 * row_s
         row = 0
@@ -260,7 +261,6 @@ class Batcher:
             batch = lanes.cut(self._share(lanes.next_key()))
             self.waiting_rows -= batch.num_rows
             self.in_flight_rows += batch.num_rows
-            self._on_batch(batch.num_rows)
             carrier.carry(batch)
             self._pump_soon()
         else:

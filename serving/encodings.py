@@ -77,6 +77,11 @@ class OfFiles:
     inline_bytes = _INLINE_BYTES
 
     @property
+    def label(self) -> str:
+        """Short, of a metric."""
+        return self.format.name
+
+    @property
     def media_type(self) -> str:
         """Of the body."""
         raise NotImplementedError
@@ -131,6 +136,11 @@ class OfPixels:
     """Up to so many bytes of pixels are encoded where they arrive."""
 
     @property
+    def label(self) -> str:
+        """Short, of a metric."""
+        raise NotImplementedError
+
+    @property
     def media_type(self) -> str:
         """Of the body."""
         raise NotImplementedError
@@ -148,6 +158,11 @@ class Tiled(OfPixels):
     strip: bool = False
 
     @property
+    def label(self) -> str:
+        """Implements `OfPixels`."""
+        return self.format.name
+
+    @property
     def media_type(self) -> str:
         """Implements `OfPixels`."""
         return self.format.media_type
@@ -162,6 +177,7 @@ class Array(OfPixels):
     """One .npy array [N, H, W, C] uint8."""
 
     inline_bytes = _INLINE_NPY_BYTES
+    label = "npy"
 
     @property
     def media_type(self) -> str:
@@ -181,6 +197,7 @@ class Animated(OfPixels):
     encode: Callable[[Images, int], bytes]
     frame_ms: int
     inline_bytes = 0
+    label = "animation"
 
     @property
     def media_type(self) -> str:

@@ -29,11 +29,13 @@ class DeviceError(ServingError):
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word
-    """An answer that tells a client what is wrong."""
+    """A defect of the server; it was logged with the request's id."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
     title: ClassVar[str] = "The server failed"
+    remedy: ClassVar[str] = "Report it, with the answer's `X-Request-Id`."
+    """In general; `detail` says it for the case at hand."""
 
     def __init__(self, detail: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """detail: field, value, what is allowed, the remedy. headers: sent with the answer."""
@@ -43,33 +45,59 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 
 
 class InvalidRequestProblem(Problem):
-    """A field is missing, contradictory or out of range."""
+    """A field or header is missing, contradictory or out of range."""
 
     status, slug, title = 400, "invalid-request", "The request can't be carried out as it stands"
+    remedy = "Change what `detail` names; asking again as it is gives the same answer."
 
 
 class NotJsonProblem(Problem):
     """The body is not JSON."""
 
     status, slug, title = 400, "not-json", "The body is not JSON"
+    remedy = "Send a JSON object."
+
+
+class NotHttpProblem(Problem):
+    """What came over the connection is no HTTP request; the connection ends."""
+
+    status, slug, title = 400, "not-http", "This is not an HTTP request"
+    remedy = "Speak HTTP/1.1, without TLS unless a proxy ends it."
+
+
+class UnauthorizedProblem(Problem):
+    """The server has API keys, and the request brings none that is in force."""
+
+    status, slug, title = 401, "unauthorized", "An API key is needed"
+    remedy = "Send `Authorization: Bearer KEY`; the operator makes keys with `serving.keys`."
 
 
 class UnknownModelProblem(Problem):
     """No such model or version."""
 
     status, slug, title = 404, "unknown-model", "There is no such model or version"
+    remedy = "`GET /v1/models` lists what there is."
 
 
 class UnknownRouteProblem(Problem):
     """No such path."""
 
     status, slug, title = 404, "unknown-route", "There is nothing at this path"
+    remedy = "`/openapi.json` describes every path."
 
 
 class MethodProblem(Problem):
     """The path exists, the method does not."""
 
     status, slug, title = 405, "wrong-method", "This path takes another method"
+    remedy = "Use one of those that the header `Allow` names."
+
+
+class SlowRequestProblem(Problem):
+    """Head or body did not come in time (`--read-timeout-s`); the connection ends."""
+
+    status, slug, title = 408, "read-timeout", "The request did not come in time"
+    remedy = "Send it in one go, over a connection that is fast enough."
 
 
 class NotAcceptableProblem(Problem):
@@ -79,9 +107,17 @@ class NotAcceptableProblem(Problem):
 
 
 class TooLargeProblem(Problem):
-    """The body is larger than the server reads."""
+    """The body is larger than the server reads (`--max-body-bytes`); the connection ends."""
 
     status, slug, title = 413, "body-too-large", "The body is too large"
+    remedy = "Split the request."
+
+
+class RateLimitedProblem(Problem):
+    """The API key asked for more images a second than it may; comes with `Retry-After`."""
+
+    status, slug, title = 429, "rate-limited", "This API key asks for images too fast"
+    remedy = "Ask again after `Retry-After`; the operator can raise the key's rate."
 
 
 class UnsupportedEncodingProblem(Problem):
@@ -97,9 +133,10 @@ class ModelControlProblem(Problem):
 
 
 class OverloadedProblem(Problem):
-    """Too many rows wait; comes with Retry-After."""
+    """Too many images wait (`--max-waiting-rows`), whoever asked; comes with `Retry-After`."""
 
     status, slug, title = 429, "overloaded", "Too many images are waiting"
+    remedy = "Ask again after `Retry-After`; the operator can add workers."
 
 
 class UnsupportedProblem(Problem):
@@ -109,12 +146,22 @@ class UnsupportedProblem(Problem):
 
 
 class UnavailableProblem(Problem):
-    """No worker is ready, or it died with the request; asking again is safe."""
+    """No worker is ready, the version is refused, or a worker died with the request."""
 
     status, slug, title = 503, "unavailable", "The model is not available at the moment"
+    remedy = "Ask again in a moment, which is safe: making images has no side effect."
 
 
 class DeadlineProblem(Problem):
-    """Not answered in time."""
+    """Not answered within `X-Request-Timeout-Ms` or `--request-timeout-ms`."""
 
     status, slug, title = 504, "deadline-exceeded", "The images were not made in time"
+    remedy = "Ask for fewer, allow more time, or ask again later."
+
+
+def problems() -> list[type[Problem]]:
+    """Every kind of problem, by status, then slug."""
+    kinds: list[type[Problem]] = [Problem]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return sorted(kinds, key=lambda kind: (kind.status, kind.slug))

@@ -11,23 +11,19 @@ compares them.
 import asyncio
 import functools
 import http
-import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from serving.batcher import deadline_problem
 from serving.errors import Problem
-from serving.http import CLOSE, ClientGoneError, Reply, observe
+from serving.http import CLOSE, ClientGoneError, Headers, Reply, log_failure, slow_request
+from serving.reading import TimedProtocol
 from serving.schemas import Order
 from serving.tickets import Ticket
+from serving.visits import Visit
 
 if TYPE_CHECKING:
     from serving.app import Gateway
-
-logger = logging.getLogger(__name__)
 
 _STARTS = {
     b"POST /v1/generate HTTP/1.1\r\n": "/v1/generate",
@@ -40,7 +36,7 @@ _MAX_HEAD_BYTES = 16 << 10
 _LAST_CALL_S = 0.1  # how long an idle connection may still bring a request when the server drains
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """A request's head, read."""
 
@@ -76,20 +72,25 @@ def _is_token(name: bytes) -> bool:
     return name.replace(b"-", b"").replace(b"_", b"").isalnum()
 
 
-class HotProtocol(HttpToolsProtocol):
+class HotProtocol(TimedProtocol):
     """uvicorn's protocol with a short road; one instance a connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Called by uvicorn."""
         super().__init__(*args, **kwargs)
         self._gateway = cast("Gateway", self.app)
-        self._inside = False  # the parser is within a message
-        self._held = b""  # the start of a plain request whose body is still coming
+        self._coming: tuple[Head, Visit] | None = None  # a plain request whose body is coming
+        self._held = bytearray()  # what of it has come
         self._ahead = b""  # what came while an answer is being made
         self._busy = False
         self._ticket: Ticket | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def read_timeout_s(self) -> float:
+        """Implements `TimedProtocol`."""
+        return self._gateway.service.settings.read_timeout_s
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio's protocol."""
@@ -97,38 +98,59 @@ class HotProtocol(HttpToolsProtocol):
             self._ahead += data
             if len(self._ahead) > _MAX_HEAD_BYTES:
                 self.flow.pause_reading()
-            return
-        if self._held:
-            data, self._held = self._held + data, b""
-        elif self._inside or not self._idle():
-            super().data_received(data)
-            return
+        elif self._coming is not None:
+            self._held += data
+            self._take(*self._coming)
+        elif self.inside or not self.idle():
+            self.leave_to_uvicorn(data)
+        else:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """The beginning of a request."""
         head = read_head(data)
         service = self._gateway.service
         if head is None or head.body_end - head.body_start > service.settings.max_body_bytes:
-            super().data_received(data)
-        elif len(data) < head.body_end:
-            self._unset_keepalive_if_required()
-            self._held = data
+            self.leave_to_uvicorn(data)
+            return
+        key = None
+        if service.gate.closed and (key := service.gate.find(head.headers.get)) is None:
+            self.leave_to_uvicorn(data)  # the router refuses it, before its body has come
+            return
+        self._unset_keepalive_if_required()
+        visit = service.visits.open(head.route, "POST", head.headers.get)
+        visit.key = key
+        if len(data) < head.body_end:
+            self._coming, self._held = (head, visit), bytearray(data)
+            self.expect()
         else:
-            self._unset_keepalive_if_required()
-            self._ahead = data[head.body_end :]
-            self._begin(head, data[head.body_start : head.body_end])
+            self._begin(head, visit, data)
 
-    def on_message_begin(self) -> None:
-        """Part of httptools' protocol."""
-        self._inside = True
-        super().on_message_begin()
+    def _take(self, head: Head, visit: Visit) -> None:
+        """More of a body has come."""
+        if len(self._held) >= head.body_end:
+            data, self._held, self._coming = bytes(self._held), bytearray(), None
+            self._begin(head, visit, data)
 
-    def on_message_complete(self) -> None:
-        """Part of httptools' protocol."""
-        self._inside = False
-        super().on_message_complete()
+    def give_up(self, timeout_s: float) -> None:
+        """Implements `TimedProtocol`."""
+        if self._coming is not None:
+            (_, visit), self._coming = self._coming, None
+            self._answer(visit, Reply.problem(slow_request(timeout_s)))
+        else:
+            super().give_up(timeout_s)
+
+    def refuse(self, problem: Problem) -> None:
+        """Implements `TimedProtocol`."""
+        visit = self._gateway.service.visits.open("other", "other", lambda name: None)
+        self._answer(visit, Reply.problem(problem))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of asyncio's protocol: nobody waits for the answer any more."""
         super().connection_lost(exc)
-        self._held = b""
+        if self._coming is not None:
+            (_, visit), self._coming, self._held = self._coming, None, bytearray()
+            self._gateway.service.visits.close(visit, None)
         if self._ticket is not None:
             self._gateway.service.abandon(self._ticket, "disconnect", ClientGoneError())
 
@@ -140,88 +162,91 @@ class HotProtocol(HttpToolsProtocol):
         self._gateway.service.drain()
         if self._busy:
             return
-        if self._idle():
+        if self.idle():
             self.loop.call_later(_LAST_CALL_S, self._end_if_idle)
         else:
             super().shutdown()
 
     def _end_if_idle(self) -> None:
-        if self._idle() and not (self._busy or self._held or self._inside):
+        if self.idle() and not (self._busy or self._coming or self.inside):
             self.transport.close()
 
-    def _idle(self) -> bool:
-        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
-
-    def _begin(self, head: Head, body: bytes) -> None:
-        started = time.perf_counter()
+    def _begin(self, head: Head, visit: Visit, data: bytes) -> None:
+        """All of a request is there."""
+        self.complete()
         self._busy = True
+        self._ahead = data[head.body_end :]
+        service = self._gateway.service
         try:
-            order, terms = self._gateway.v1.read_order(body, head.headers.get)
-            kept = self._gateway.service.cached(order)
+            body = data[head.body_start : head.body_end]
+            order, terms = self._gateway.v1.read_order(body, visit.header)
+            kept = service.cached(order, visit)
             if kept is not None:
-                self._answer(head, kept, started)
+                self._answer(visit, kept)
                 return
-            ticket = self._gateway.service.submit(order, terms)
+            ticket = service.submit(order, terms, visit)
         except Problem as problem:
-            self._answer(head, Reply.problem(problem), started)
+            self._answer(visit, Reply.problem(problem))
             return
         except Exception as error:
-            self._fail(head, error, started)
+            self._fail(visit, error)
             return
         self._ticket = ticket
         self._deadline = self.loop.call_later(
             terms.timeout_ms / 1e3, self._expire, ticket, terms.timeout_ms
         )
-        ticket.done.add_done_callback(functools.partial(self._made, head, order, ticket, started))
+        ticket.done.add_done_callback(functools.partial(self._made, visit, order, ticket))
 
     def _expire(self, ticket: Ticket, timeout_ms: int) -> None:
         self._gateway.service.abandon(ticket, "deadline", deadline_problem(timeout_ms))
 
     def _made(
-        self, head: Head, order: Order, ticket: Ticket, started: float, done: "asyncio.Future[Any]"
+        self, visit: Visit, order: Order, ticket: Ticket, done: "asyncio.Future[Any]"
     ) -> None:
         self._ticket = None
+        service = self._gateway.service
         if self._deadline is not None:
             self._deadline.cancel()
         error = done.exception()
         if isinstance(error, Problem):
-            self._answer(head, Reply.problem(error), started)
+            self._answer(visit, Reply.problem(error))
         elif isinstance(error, ClientGoneError):
-            observe(head.route, "POST", 499, started)
+            service.visits.close(visit, None)
         elif error is not None:
-            self._fail(head, error, started)
-        elif self._gateway.service.encodes_here(order, done.result()):
+            self._fail(visit, error)
+        elif service.encodes_here(order, done.result()):
             try:
-                reply = self._gateway.service.reply(order, ticket, done.result())
+                reply = service.reply(order, ticket, done.result())
             except Exception as unforeseen:
-                self._fail(head, unforeseen, started)
+                self._fail(visit, unforeseen)
             else:
-                self._answer(head, reply, started)
+                self._answer(visit, reply)
         else:
-            self._task = self.loop.create_task(self._encode(head, order, ticket, started))
+            self._task = self.loop.create_task(self._encode(visit, order, ticket))
 
-    async def _encode(self, head: Head, order: Order, ticket: Ticket, started: float) -> None:
+    async def _encode(self, visit: Visit, order: Order, ticket: Ticket) -> None:
         try:
             reply = await self._gateway.service.reply_off_loop(order, ticket, ticket.done.result())
         except Exception as error:
-            self._fail(head, error, started)
+            self._fail(visit, error)
         else:
-            self._answer(head, reply, started)
+            self._answer(visit, reply)
 
-    def _fail(self, head: Head, error: BaseException, started: float) -> None:
-        logger.error("unhandled exception at POST %s", head.route, exc_info=error)
-        self._answer(head, Reply.failure(), started)
+    def _fail(self, visit: Visit, error: BaseException) -> None:
+        log_failure(visit, error)
+        self._answer(visit, Reply.failure())
 
-    def _answer(self, head: Head, reply: Reply, started: float) -> None:
+    def _answer(self, visit: Visit, reply: Reply) -> None:
         self.server_state.total_requests += 1
-        ends = self._gateway.service.draining or CLOSE in reply.headers
-        observe(head.route, "POST", reply.status, started)
+        visits = self._gateway.service.visits
         if self.transport.is_closing():
+            visits.close(visit, None)
             return
-        defaults = self.server_state.default_headers
-        self.transport.write(_bytes_of(reply, defaults, ends=ends))
+        headers = visits.headers(visit, reply)
+        self.transport.write(_bytes_of(reply, headers, self.server_state.default_headers))
+        visits.close(visit, reply)
         self._busy = False
-        if ends:
+        if CLOSE in headers:
             self.transport.close()
             return
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -233,16 +258,14 @@ class HotProtocol(HttpToolsProtocol):
             self.data_received(ahead)
 
 
-def _bytes_of(reply: Reply, defaults: list[tuple[bytes, bytes]], *, ends: bool) -> bytes:
+def _bytes_of(reply: Reply, headers: Headers, defaults: list[tuple[bytes, bytes]]) -> bytes:
     parts = [_status_line(reply.status)]
     for name, value in defaults:
         parts += (name, b": ", value, b"\r\n")
     parts += (b"content-type: ", reply.media_type.encode("ascii"), b"\r\ncontent-length: ")
     parts.append(b"%d\r\n" % len(reply.body))
-    for name, value in reply.headers:
+    for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
-    if ends and CLOSE not in reply.headers:
-        parts.append(b"connection: close\r\n")
     parts += (b"\r\n", reply.body)
     return b"".join(parts)
 

@@ -4,30 +4,33 @@ An outermost ASGI application of our own takes every request before a framework'
 costs more than making a small image. Knows nothing of models.
 """
 
-import dataclasses
-import functools
+import asyncio
 import logging
 import re
-import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from prometheus_client import Counter, Histogram
 
-from serving import metrics
+from serving import logs
+from serving.cors import preflight_headers
 from serving.errors import (
     PROBLEM_URI,
     InvalidRequestProblem,
     MethodProblem,
     Problem,
+    SlowRequestProblem,
     TooLargeProblem,
     UnknownRouteProblem,
     UnsupportedEncodingProblem,
 )
+from serving.gate import OPEN, Gate
+
+if TYPE_CHECKING:
+    from serving.visits import Visit, Visits
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,8 @@ class Reply:
     headers: Headers = ()
     sized: bool = True
     """False where there is no body whose length could be told: 304, HEAD of what wasn't made."""
+    reason: str = ""
+    """Of a problem: the last part of its type."""
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> "Reply":
@@ -73,7 +78,8 @@ class Reply:
             "detail": problem.detail,
         }
         body = msgspec.json.encode(content)
-        return cls(body, "application/problem+json", problem.status, problem.headers)
+        media_type = "application/problem+json"
+        return cls(body, media_type, problem.status, problem.headers, reason=problem.slug)
 
     @classmethod
     def failure(cls) -> "Reply":
@@ -87,19 +93,18 @@ class Exchange:
 
     scope: Scope
     receive: Receive
+    visit: "Visit"
+    read_timeout_s: float
     params: dict[str, str] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
         """GET, POST ..."""
-        return str(self.scope["method"])
+        return self.visit.method
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of a lower-case name."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return None
+        return self.visit.header(name)
 
     def query(self, *allowed: str) -> dict[str, str]:
         """The query's parameters.
@@ -127,17 +132,21 @@ class Exchange:
             TooLargeProblem: it is, announces to be, or inflates to more than max_bytes.
             UnsupportedEncodingProblem: it is compressed in another way than gzip or deflate.
             InvalidRequestProblem: what is compressed is damaged.
+            SlowRequestProblem: it did not come in time.
             ClientGoneError: the client left before its end.
         """
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > max_bytes:
             raise _too_large(int(length), max_bytes)
+        try:
+            async with asyncio.timeout(self.read_timeout_s):
+                body = await self._read(max_bytes)
+        except TimeoutError:
+            raise slow_request(self.read_timeout_s) from None
         coding = (self.header(b"content-encoding") or b"identity").strip().lower()
-        if coding != b"identity":
-            return inflated(await self._plain_body(max_bytes), coding, max_bytes)
-        return await self._plain_body(max_bytes)
+        return body if coding == b"identity" else inflated(body, coding, max_bytes)
 
-    async def _plain_body(self, max_bytes: int) -> bytes | bytearray:
+    async def _read(self, max_bytes: int) -> bytes | bytearray:
         message = await self.receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             whole: bytes = _bounded(message.get("body", b""), max_bytes)
@@ -171,14 +180,17 @@ class Route:
 
 
 class Router:
-    """Answers what has a route, passes `fallthrough` paths on, and refuses the rest in words."""
+    """Answers what has a route, borrows `fallthrough` paths' answers, refuses the rest in words."""
 
     def __init__(
         self,
         routes: list[Route],
         inner: ASGIApp,
         fallthrough: frozenset[str],
-        draining: Callable[[], bool],
+        *,
+        gate: Gate,
+        visits: "Visits",
+        read_timeout_s: float,
         wordings: dict[str, Callable[[Problem], Reply]],
     ) -> None:
         """Sets up.
@@ -187,40 +199,52 @@ class Router:
             routes: what is answered here.
             inner: has the fallthrough paths.
             fallthrough: paths that are passed on.
-            draining: true where connections should end.
+            gate: lets in.
+            visits: what every request meets.
+            read_timeout_s: within it a body must have come.
             wordings: how a problem is told under a path's first segment; problem documents else.
         """
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [(_pattern(r.path), r) for r in routes if "{" in r.path]
         self._inner = inner
         self._fallthrough = fallthrough
-        self._draining = draining
+        self._gate = gate
+        self._visits = visits
+        self._read_timeout_s = read_timeout_s
         self._wordings = wordings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Part of ASGI."""
-        path = scope["path"]
-        if path in self._fallthrough:
-            await self._inner(scope, receive, send)
-            return
-        started = time.perf_counter()
-        exchange = Exchange(scope, receive)
-        route, method = None, exchange.method
+        path, header = scope["path"], _header_of(scope)
+        visit = self._visits.open("other", str(scope["method"]), header)
+        exchange = Exchange(scope, receive, visit, self._read_timeout_s)
         try:
-            route = self._find(path, exchange)
-            reply = await self._handler(route, method)(exchange)
+            reply = await self._reply(exchange)
         except Problem as problem:
             reply = self._told(path, problem)
         except ClientGoneError:
-            observe(_name(route), method, 499, started)
+            self._visits.close(visit, None)
             return
-        except Exception:
-            logger.exception("unhandled exception at %s %s", method, path)
+        except Exception as error:
+            log_failure(visit, error)
             reply = self._told(path, Problem(UNFORESEEN))
-        if self._draining() and CLOSE not in reply.headers:
-            reply = dataclasses.replace(reply, headers=(*reply.headers, CLOSE))
-        await _respond(reply, send, with_body=method != "HEAD")
-        observe(_name(route), method, reply.status, started)
+        headers = self._visits.headers(visit, reply)
+        await _respond(reply, headers, send, with_body=visit.method != "HEAD")
+        self._visits.close(visit, reply)
+
+    async def _reply(self, exchange: Exchange) -> Reply:
+        path, visit = exchange.scope["path"], exchange.visit
+        preflight = self._visits.cors.on and visit.method == "OPTIONS"
+        if self._gate.closed and path not in OPEN and not preflight:  # preflights carry no key
+            visit.key = self._gate.check(exchange.header)
+        if path in self._fallthrough:
+            visit.route = path
+            return await _borrow(self._inner, exchange)
+        route = self._find(path, exchange)
+        visit.route = route.path
+        if preflight:
+            return Reply(b"", "text/plain", 200, preflight_headers(route.allow))
+        return await self._handler(route, visit.method)(exchange)
 
     def _told(self, path: str, problem: Problem) -> Reply:
         return self._wordings.get("/" + path[1:].partition("/")[0], Reply.problem)(problem)
@@ -247,32 +271,63 @@ class Router:
         return handler
 
 
-async def _respond(reply: Reply, send: Send, *, with_body: bool) -> None:
-    headers = list(reply.headers)
+async def _respond(reply: Reply, headers: Headers, send: Send, *, with_body: bool) -> None:
+    start = list(headers)
     if reply.status != 304:
-        headers.append((b"content-type", reply.media_type.encode("ascii")))
+        start.append((b"content-type", reply.media_type.encode("ascii")))
     if reply.sized:
-        headers.append((b"content-length", str(len(reply.body)).encode("ascii")))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        start.append((b"content-length", str(len(reply.body)).encode("ascii")))
+    await send({"type": "http.response.start", "status": reply.status, "headers": start})
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})
 
 
-def observe(route: str, method: str, status: int, started: float) -> None:
-    """Counts an answer; started is perf_counter's time at the request's head."""
-    # A client may invent methods; each label value lives for ever.
-    method = method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"
-    requests, latency = _metrics_of(route, method, status)
-    requests.inc()
-    latency.observe(time.perf_counter() - started)
+async def _borrow(inner: ASGIApp, exchange: Exchange) -> Reply:
+    """Another application's answer, gathered."""
+    status, headers, body = 500, [], bytearray()
+
+    async def gather(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        elif message["type"] == "http.response.body":
+            body.extend(message.get("body", b""))
+
+    await inner(exchange.scope, exchange.receive, gather)
+    kept = tuple(pair for pair in headers if pair[0] not in (b"content-type", b"content-length"))
+    media_type = dict(headers).get(b"content-type", b"text/plain").decode("latin-1")
+    return Reply(bytes(body), media_type, status, kept)
 
 
-def _name(route: Route | None) -> str:
-    return route.path if route is not None else "other"
+def log_failure(visit: "Visit", error: BaseException) -> None:
+    """Logs a defect of ours that a request brought to light."""
+    request_id = visit.name_request()
+    logger.error(
+        "unhandled exception at %s %s",
+        visit.method,
+        visit.route,
+        exc_info=error,
+        extra=logs.fields(request_id=request_id),
+    )
 
 
-@functools.cache
-def _metrics_of(path: str, method: str, status: int) -> tuple[Counter, Histogram]:
-    return metrics.REQUESTS.labels(path, method, str(status)), metrics.LATENCY.labels(path)
+def slow_request(timeout_s: float) -> SlowRequestProblem:
+    """What a client hears that sends too slowly."""
+    return SlowRequestProblem(
+        f"the request was not complete after {timeout_s:g} s; send it in one go",
+        headers=(CLOSE,),
+    )
+
+
+def _header_of(scope: Scope) -> Callable[[bytes], bytes | None]:
+    """Finds the first header of a lower-case name."""
+
+    def header(name: bytes) -> bytes | None:
+        for key, value in scope["headers"]:
+            if key == name:
+                return bytes(value)
+        return None
+
+    return header
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -58,6 +58,7 @@ class InferAnswer(OfPixels):
     coding: bytes | None
     """Content coding of the answer."""
     json_bytes: int = 0
+    label = "tensors"
 
     @property
     def inline_bytes(self) -> int:  # type: ignore[override]

@@ -1,15 +1,12 @@
 """The HTTP process's end of the socket to one inference worker: connect, send, match, reconnect."""
 
 import asyncio
-import functools
 import logging
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import Histogram
 
 from models.errors import ModelError
-from serving import metrics
 from serving.batcher import Batcher
 from serving.catalogue import Catalogue
 from serving.frames import (
@@ -139,7 +136,6 @@ class WorkerLink:
             case Made():
                 images = np.frombuffer(body, np.uint8).reshape(message.shape)
                 batch = self._sent.pop(message.batch)
-                _compute_of(*batch.key).observe(message.compute_s)
                 self._batcher.made(batch, images, message.compute_s)
             case Failed():
                 self._batcher.failed(self._sent.pop(message.batch), message.reason)
@@ -160,8 +156,3 @@ class WorkerLink:
         if not self._joined:
             self._joined = True
             self._batcher.join(self)
-
-
-@functools.cache
-def _compute_of(name: str, version: int) -> Histogram:
-    return metrics.COMPUTE.labels(name, version)

@@ -47,7 +47,7 @@ _UNSUPPORTED = (
 def problem_reply(problem: Problem) -> Reply:
     """A problem as this protocol words it."""
     body = msgspec.json.encode({"error": problem.detail})
-    return Reply(body, "application/json", problem.status, problem.headers)
+    return Reply(body, "application/json", problem.status, problem.headers, reason=problem.slug)
 
 
 class OIP:
@@ -127,6 +127,7 @@ class OIP:
 
     async def stats(self, exchange: Exchange) -> Reply:
         """GET /v2/models/stats, and of one model."""
+        self._service.tallies.flush()
         if "model" not in exchange.params:
             return Reply.json({"model_stats": statistics(None)})
         served = self._served(exchange)

@@ -12,12 +12,18 @@ from serving.errors import (
     NotJsonProblem,
     OverloadedProblem,
     Problem,
+    RateLimitedProblem,
+    SlowRequestProblem,
     TooLargeProblem,
+    UnauthorizedProblem,
     UnavailableProblem,
     UnknownModelProblem,
+    UnsupportedEncodingProblem,
 )
+from serving.gate import OPEN
 from serving.images import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
 from serving.schemas import MAX_TRUNCATION, GenerateRequest
+from serving.settings import Settings
 from serving.tensors import InferRequest
 from serving.walks import InterpolateRequest
 
@@ -25,9 +31,17 @@ VERSION = "0.1.0"
 _MAKING: tuple[type[Problem], ...] = (
     InvalidRequestProblem,
     UnknownModelProblem,
+    RateLimitedProblem,
     OverloadedProblem,
     UnavailableProblem,
     DeadlineProblem,
+)
+_READING = (
+    *_MAKING,
+    NotJsonProblem,
+    SlowRequestProblem,
+    TooLargeProblem,
+    UnsupportedEncodingProblem,
 )
 _EXAMPLE = {"seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
 _INFER = {
@@ -39,8 +53,25 @@ _INFER = {
 _WALK = {"seeds": [1, 2, 3], "label": 0, "frames": 60, "loop": True}
 
 
+def described(settings: Settings) -> dict[str, Any]:
+    """What a server of these settings answers: keys where they are needed, its own routes."""
+    description = document()
+    paths = description["paths"]
+    if settings.metrics_port:
+        del paths["/metrics"]
+    if settings.api_keys is not None:
+        scheme = {"type": "http", "scheme": "bearer"}
+        description["components"]["securitySchemes"] = {"key": scheme}
+        for path, operations in paths.items():
+            for operation in operations.values() if path not in OPEN else ():
+                operation["security"] = [{"key": []}]
+                told = _errors if path.startswith("/v2") else _problems
+                operation["responses"] |= told((UnauthorizedProblem,))
+    return description
+
+
 def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 description of the server."""
+    """The OpenAPI 3.1 description of a server without keys."""
     (request, walk, answer, infer), components = msgspec.json.schema_components(
         [GenerateRequest, InterpolateRequest, EncodedImages, InferRequest],
         ref_template="#/components/schemas/{name}",
@@ -112,7 +143,7 @@ def _generate(request: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]
         },
         "responses": {
             "200": _content("The images.", content),
-            **_problems((*_MAKING, NotJsonProblem, NotAcceptableProblem, TooLargeProblem)),
+            **_problems((*_READING, NotAcceptableProblem)),
         },
     }
 
@@ -130,7 +161,7 @@ def _interpolate(walk: dict[str, Any]) -> dict[str, Any]:
         },
         "responses": {
             "200": _content("The walk.", kinds),
-            **_problems((*_MAKING, NotJsonProblem, NotAcceptableProblem, TooLargeProblem)),
+            **_problems((*_READING, NotAcceptableProblem)),
         },
     }
 
@@ -156,7 +187,7 @@ def _v2(infer: dict[str, Any]) -> dict[str, Any]:
             "200": _content(
                 "The outputs.", {"application/json": {}, "application/octet-stream": _binary()}
             ),
-            **_errors((*_MAKING, NotJsonProblem, TooLargeProblem)),
+            **_errors(_READING),
         },
     }
     return {

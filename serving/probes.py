@@ -1,8 +1,10 @@
 """The routes that machines ask: is it alive, is it ready, how does it fare, what can it do?"""
 
-from serving import metrics
+import asyncio
+
+from serving.exposition import exposition
 from serving.http import Exchange, Reply, Route
-from serving.openapi import document
+from serving.openapi import described
 from serving.service import Service
 
 
@@ -13,14 +15,16 @@ class Probes:
         self._service = service
 
     def routes(self) -> list[Route]:
-        """Liveness, readiness, metrics, description."""
-        return [
+        """Liveness, readiness, metrics unless they have a port of their own, description."""
+        routes = [
             Route("/livez", {"GET": self.live}),
             Route("/readyz", {"GET": self.ready}),
             Route("/health", {"GET": self.ready}),
-            Route("/metrics", {"GET": self.metrics}),
             Route("/openapi.json", {"GET": self.openapi}),
         ]
+        if not self._service.settings.metrics_port:
+            routes.append(Route("/metrics", {"GET": self.metrics}))
+        return routes
 
     async def live(self, exchange: Exchange) -> Reply:
         """GET /livez: this process answers."""
@@ -33,9 +37,10 @@ class Probes:
 
     async def metrics(self, exchange: Exchange) -> Reply:
         """GET /metrics."""
-        body, media_type = metrics.exposition()
+        self._service.tallies.flush()
+        body, media_type = await asyncio.to_thread(exposition)
         return Reply(body, media_type)
 
     async def openapi(self, exchange: Exchange) -> Reply:
         """GET /openapi.json."""
-        return Reply.json(document())
+        return Reply.json(described(self._service.settings))

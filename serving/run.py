@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.errors import ServingError, SettingsError
-from serving.settings import Settings, parse
+from serving.settings import Settings, flag, parse
 
 if TYPE_CHECKING:
     from serving.service import Service
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -46,6 +48,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # before prometheus_client
     os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # no BLAS pools here
 
+    from serving import logs, tracing
     from serving.api import GeneratorAPI
     from serving.app import Gateway
     from serving.devices import choose_device
@@ -53,10 +56,12 @@ def serve(settings: Settings, run_folder: Path) -> int:
     from serving.server import Server
     from serving.service import Service
 
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
-    check_port(settings)
+    logs.configure(settings, "main")
+    tracing.check_endpoint(settings.trace_endpoint)
+    check_keys(settings)
+    check_port(settings, "port", settings.port)
+    if settings.metrics_port:
+        check_port(settings, "metrics_port", settings.metrics_port)
     accelerator, num_devices = choose_device(settings.device)
     settings.check_device(accelerator)
     num_workers = num_devices * settings.workers_per_device
@@ -74,6 +79,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
         timeout=False,
         drain_delay_s=settings.drain_delay_s,
         drain_timeout_s=settings.drain_timeout_s,
+        metrics_port=settings.metrics_port,
     )
     server.app = Gateway(server.app, make_service)
     server.run(
@@ -84,6 +90,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
         generate_client_file=False,
         loop="uvloop",
         http=HotProtocol,
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -92,16 +99,34 @@ def serve(settings: Settings, run_folder: Path) -> int:
     return 1 if server.failed else 0
 
 
-def check_port(settings: Settings) -> None:
-    """Raises SettingsError where the port can't be listened on."""
+def check_keys(settings: Settings) -> None:
+    """Raises SettingsError where what is set about keys would not protect, or can't be used."""
+    from serving.keys import read_keys
+
+    if "LIT_SERVER_API_KEY" in os.environ:
+        raise SettingsError(
+            "LIT_SERVER_API_KEY is set, LitServe's own key: it would protect nothing here; unset "
+            "it and use --api-keys FILE (python -m serving.keys add FILE NAME)"
+        )
+    path = settings.api_keys
+    if path is None:
+        return
+    if not read_keys(path):
+        logger.warning("--api-keys is %s, which holds none: nobody can ask for images", path)
+    if path.stat().st_mode & 0o004:
+        logger.warning("--api-keys is %s: everyone may read its names and limits", path)
+
+
+def check_port(settings: Settings, name: str, port: int) -> None:
+    """Raises SettingsError where a port can't be listened on; name: the setting's."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((settings.host, settings.port))
+            listener.bind((settings.host, port))
         except OSError as error:
             raise SettingsError(
-                f"--port is {settings.port}: {error.strerror} on {settings.host}; "
+                f"{flag(name)} is {port}: {error.strerror} on {settings.host}; "
                 "end what listens there, or choose another"
             ) from error
 
@@ -116,9 +141,13 @@ def _print_ready(service: "Service") -> None:
     body = f'{{"model": "{manifest.name}", "seeds": [42]{label}}}'
     device = service.catalogue.device
     names = ", ".join(served.manifest.name for served in service.catalogue.current)
+    if settings.log_format == "json":
+        logger.info("serving %s on %s: %s", names, device, url)
+        return
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
     lines = [
         f"Serving {names} on {device}: {url}",
-        f"  curl -s {url}/v1/generate -d '{body}' -o image.png",
+        f"  curl -s {url}/v1/generate{key} -d '{body}' -o image.png",
     ]
     print("\n".join(lines), flush=True)
 

@@ -102,6 +102,13 @@ class Order:
         seed, kind = self.seeds[index], self.encoding.format.name
         return self.served.bundle.digest, seed, label, self.psi, kind
 
+    @property
+    def num_rows(self) -> int:
+        """Images that are asked for."""
+        rows = self.seeds if self.seeds is not None else self.z
+        assert rows is not None
+        return len(rows)
+
 
 _decoder = msgspec.json.Decoder(GenerateRequest)
 

@@ -25,7 +25,7 @@ from typing import Any
 import litserve
 from litserve.transport.base import MessageTransport
 
-from serving import metrics
+from serving import exposition, logs, metrics
 from serving.service import DRAIN_SIGNAL
 
 logger = logging.getLogger(__name__)
@@ -119,24 +119,39 @@ class Server(litserve.LitServer):  # type: ignore[misc]
     """LitServer, kept alive and taken down in order."""
 
     def __init__(
-        self, *args: Any, drain_delay_s: float, drain_timeout_s: int, **kwargs: Any
+        self,
+        *args: Any,
+        drain_delay_s: float,
+        drain_timeout_s: int,
+        metrics_port: int,
+        **kwargs: Any,
     ) -> None:
-        """How long to take requests after SIGTERM, and then to wait for open ones."""
+        """What LitServer doesn't know.
+
+        Args:
+            args: LitServer's.
+            drain_delay_s: how long to take requests after SIGTERM.
+            drain_timeout_s: how long to wait for open ones then.
+            metrics_port: where this process answers scrapes; 0: nowhere.
+            kwargs: LitServer's.
+        """
         super().__init__(*args, **kwargs)
         self.uvicorn_graceful_timeout = drain_timeout_s
         self.failed = False
         self._drain_delay_s = drain_delay_s
+        self._metrics_port = metrics_port
         self._told_by: int | None = None
         self._pid = os.getpid()
         self._api_processes: list[BaseProcess] = []
 
-    def run(self, **kwargs: Any) -> None:
+    def run(self, *, host: str, **kwargs: Any) -> None:
         """Serves until a signal comes or an HTTP process dies (then `failed` is true)."""
+        self._host = host
         self._shutdown_event = ShutdownEvent()
         signal.signal(DRAIN_SIGNAL, signal.SIG_IGN)  # inherited, until an HTTP process listens
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        super().run(**kwargs)
+        super().run(host=host, **kwargs)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if os.getpid() != self._pid:  # forked processes inherit the handler until they set theirs
@@ -150,6 +165,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         os._exit(128 + number)
 
     def _init_manager(self, num_api_servers: int) -> NoManager:
+        logs.adopt_foreign()  # LitServe has just given its logger a handler
         self.workers_setup_status: dict[str, str] = {}
         for lit_api in self.litapi_connector:
             self.litapi_request_queues[lit_api.api_path] = None
@@ -185,6 +201,10 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         self, manager: NoManager, uvicorn_workers: dict[int, BaseProcess]
     ) -> None:
         self._api_processes = list(uvicorn_workers.values())
+        # Here nothing is forked any more: threads, and what is counted, stay in this process.
+        exposition.register_process("main")
+        if self._metrics_port:
+            exposition.listen(self._host, self._metrics_port)
         thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         thread.start()
 
@@ -208,7 +228,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             for index, process in enumerate(self.inference_workers):
                 if process.is_alive():
                     continue
-                metrics.forget_process(process.pid)
+                exposition.forget_process(process.pid)
                 lived_s = time.monotonic() - started[index]
                 pauses[index] = (
                     _FIRST_PAUSE_S if lived_s > _STABLE_S else min(pauses[index] * 2, _LAST_PAUSE_S)
@@ -240,6 +260,8 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             time.sleep(self._drain_delay_s)
         deadline = time.monotonic() + self.uvicorn_graceful_timeout + 1
         _end(list(uvicorn_workers.values()), deadline)
+        for process in uvicorn_workers.values():
+            exposition.forget_process(process.pid)
         _end(self.inference_workers, time.monotonic() + 3)
 
 

@@ -12,23 +12,24 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from prometheus_client import Counter
-
 from models.generator import Images
 from models.repository import Repository
-from serving import metrics
+from serving import exposition, logs, metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.cache import ImageCache
 from serving.catalogue import Catalogue, Served
 from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
 from serving.flights import Flights
+from serving.gate import Gate
 from serving.http import ClientGoneError, Exchange, Reply
 from serving.link import WorkerLink, socket_path, withdrawn_folder
 from serving.schemas import Order
 from serving.settings import Settings
+from serving.tallies import Tallies
 from serving.terms import Terms
-from serving.tickets import Ticket
+from serving.tickets import Batch, Ticket
+from serving.visits import Visit, Visits
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,14 @@ class Service:
         self._was_ready = False
         self._withdrawn = withdrawn_folder(run_folder)
         self._complaints: dict[str, str] = {}
-        self.draining = False
+        self.gate = Gate(settings.api_keys, run_folder)
+        self.tallies = Tallies(self._set_gauges)
+        self.visits = Visits(settings, self.tallies)
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
             max_waiting_rows=max(1, settings.max_waiting_rows // settings.api_processes),
-            on_batch=metrics.BATCH_ROWS.observe,
-            on_load=self._on_load,
+            on_made=self._on_made,
+            on_load=self.tallies.touch,
         )
         self._links = [
             WorkerLink(socket_path(run_folder, worker), self.batcher, self.catalogue)
@@ -73,8 +76,11 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
         _end_with_parent()
+        logs.name_process("http")
+        exposition.register_process("http")
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
-        tasks = [asyncio.create_task(link.run()) for link in self._links]
+        work = [*(link.run() for link in self._links), self.gate.watch()]
+        tasks = [asyncio.create_task(coroutine) for coroutine in work]
         try:
             yield
         finally:
@@ -83,6 +89,13 @@ class Service:
             for link in self._links:
                 link.close()
             self._pool.shutdown(wait=False)
+            self.visits.shut_down()
+            self.gate.close()
+
+    @property
+    def draining(self) -> bool:
+        """True once the server was told to stop."""
+        return self.visits.draining
 
     def check_ready(self) -> None:
         """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
@@ -98,7 +111,7 @@ class Service:
 
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
-        self.draining = True
+        self.visits.draining = True
 
     async def put_into_service(self, name: str) -> str | None:
         """Serves a model that was taken out, or what became current; why not, where it can't."""
@@ -121,17 +134,27 @@ class Service:
             self._complaints = complaints
         return self._complaints.get(name)
 
-    def submit(self, order: Order, terms: Terms) -> Ticket:
+    def submit(self, order: Order, terms: Terms, visit: Visit) -> Ticket:
         """Admits an order; one image that is being made already isn't made twice.
 
         Raises:
             OverloadedProblem: too many rows wait.
+            RateLimitedProblem: the visit's API key asks too fast.
+            InvalidRequestProblem: that key may never ask for so many at once.
             UnavailableProblem: no worker can make them.
         """
+        num_rows = order.num_rows
+        if visit.key is not None:
+            self.batcher.check_room(num_rows)  # what is refused here is not charged
+            self.gate.charge(visit.key, num_rows)
         key = order.image_key(0) if self.cache.max_bytes else None
-        if key is None or len(order.seeds or ()) != 1:
-            return self._admit(order, terms)
-        return self._flights.board(key, functools.partial(self._admit, order, terms))
+        if key is None or num_rows != 1:
+            ticket = self._admit(order, terms)
+        else:
+            ticket = self._flights.board(key, functools.partial(self._admit, order, terms))
+        visit.order, visit.ticket = order, ticket
+        visit.num_rows += num_rows
+        return ticket
 
     def _admit(self, order: Order, terms: Terms) -> Ticket:
         return self.batcher.submit(
@@ -152,14 +175,15 @@ class Service:
 
         Raises:
             OverloadedProblem: too many rows wait.
+            RateLimitedProblem: the request's API key asks too fast.
             UnavailableProblem: no worker can make them.
             DeadlineProblem: not made in time.
             ClientGoneError: the client left.
         """
-        kept = self.cached(order)
+        kept = self.cached(order, exchange.visit)
         if kept is not None:
             return kept
-        ticket = self.submit(order, terms)
+        ticket = self.submit(order, terms, exchange.visit)
         watch = asyncio.create_task(self._watch(ticket, exchange, terms.timeout_ms))
         try:
             images = await ticket.done
@@ -181,7 +205,7 @@ class Service:
         """True where handing the images to another thread would cost more than encoding them."""
         return images.nbytes <= order.encoding.inline_bytes
 
-    def cached(self, order: Order) -> Reply | None:
+    def cached(self, order: Order, visit: Visit) -> Reply | None:
         """The answer to an order whose images are all kept from before."""
         if not self.cache.max_bytes or not isinstance(order.encoding, OfFiles):
             return None
@@ -194,21 +218,21 @@ class Service:
             files.append(data)
         if not files:
             return None
-        metrics.CACHE_HITS.inc(len(files))
+        self.tallies.count(metrics.CACHE_HITS).pending += len(files)
+        visit.order = order
         body = order.encoding.from_files(files, order)
         headers = (*order.served.headers, (b"server-timing", b"cache;desc=hit"))
         return Reply(body, order.encoding.media_type, 200, headers)
 
     def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
         """The answer to an order."""
-        if not ticket.shared:
-            _rows_of(*order.served.key).inc(ticket.num_rows)
-        started = time.perf_counter()
+        ticket.encode_began = time.perf_counter()
         body = self._encode(order, images)
+        ticket.encode_s = time.perf_counter() - ticket.encode_began
         timing = b"queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % (
             ticket.queue_s * 1e3,
             ticket.compute_s * 1e3,
-            (time.perf_counter() - started) * 1e3,
+            ticket.encode_s * 1e3,
         )
         headers = (*order.served.headers, (b"server-timing", timing))
         return Reply(body, order.encoding.media_type, 200, headers)
@@ -249,7 +273,14 @@ class Service:
             self._was_ready = True
             self._on_ready(self)
 
-    def _on_load(self) -> None:
+    def _on_made(self, batch: Batch, compute_s: float) -> None:
+        tallies, (name, version) = self.tallies, batch.key
+        tallies.count(metrics.ROWS, name, version).pending += batch.num_rows
+        tallies.spread(metrics.BATCH_ROWS).observe(batch.num_rows)
+        tallies.spread(metrics.COMPUTE, name, version).observe(compute_s)
+        tallies.touch()
+
+    def _set_gauges(self) -> None:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.cache.num_bytes)
@@ -267,8 +298,3 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # uvicorn drains
 
     loop.add_reader(sentinel, end)
-
-
-@functools.cache
-def _rows_of(name: str, version: int) -> Counter:
-    return metrics.ROWS.labels(name, version)

@@ -6,6 +6,7 @@ Every field of `Settings` is a flag (`--max-batch-rows`) and an environment vari
 
 import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from models.errors import RepositoryError
 from models.repository import check_name
+from serving.cors import check_origins
 from serving.errors import SettingsError
 
 PREFIX = "SADDLEPOINT_"
@@ -81,6 +83,23 @@ class Settings:
     model_control: str = _setting(
         "off", "clients: they may load and unload models over /v2; off: nobody may"
     )
+    api_keys: Path | None = _setting(  # noqa: RUF009 - a field()
+        None, "file of API keys (python -m serving.keys), reread on change; empty: none is needed"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), "origins whose web pages may ask, comma separated, * for any; empty: none"
+    )
+    read_timeout_s: float = _setting(
+        30.0, "a request whose head or body is not complete by then gets 408", least=0.1
+    )
+    metrics_port: int = _setting(
+        0, "port for /metrics alone, without a key; 0: on --port, with one", least=0
+    )
+    trace_endpoint: str = _setting(
+        "", "OTLP/HTTP URL of a collector for traces, http://localhost:4318; empty: no traces"
+    )
+    access_log: bool = _setting(False, "true logs a line a request")
+    log_format: str = _setting("text", "text, or json: one object a line")
     log_level: str = _setting("info", "critical, error, warning, info or debug")
 
     def __post_init__(self) -> None:
@@ -91,15 +110,16 @@ class Settings:
                 raise SettingsError(
                     f"{flag(entry.name)} is {getattr(self, entry.name)}, must be at least {least}"
                 )
-        if self.port > 65535:
-            raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
+        self._check_ports()
         _one_of("host", self.host, HOSTS)
         _one_of("device", self.device, DEVICES)
         _one_of("model_control", self.model_control, ("off", "clients"))
         _one_of("cuda_math", self.cuda_math, ("fp32", "tf32"))
         _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
+        _one_of("log_format", self.log_format, ("text", "json"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
         self._check_buckets()
+        check_origins(self.cors_origins)
         for name in ("max_seeds", "max_frames"):
             if self.max_waiting_rows < getattr(self, name):
                 raise SettingsError(
@@ -111,6 +131,16 @@ class Settings:
                 check_name(name)
         except RepositoryError as error:
             raise SettingsError(f"--models: {error}") from error
+
+    def _check_ports(self) -> None:
+        if self.port > 65535:
+            raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
+        if self.metrics_port and not 1024 <= self.metrics_port <= 65535:
+            raise SettingsError(
+                f"--metrics-port is {self.metrics_port}, allowed are 0 and 1024 .. 65535"
+            )
+        if self.metrics_port == self.port:
+            raise SettingsError(f"--metrics-port is {self.port}, as --port is; 0 shares it")
 
     def _check_buckets(self) -> None:
         given = self.buckets
@@ -149,6 +179,14 @@ def variable(name: str) -> str:
     return PREFIX + name.upper()
 
 
+def shown_default(entry: "dataclasses.Field[Any]") -> str:
+    """A setting's default as one would give it; empty where that is nothing."""
+    default = entry.default
+    if default in ((), None):
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from flags, then the environment, then defaults.
 
@@ -185,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Every flag can be given as {PREFIX}NAME in the environment; the flag wins.",
     )
     for entry in dataclasses.fields(Settings):
-        shown = "" if entry.default in ((), None) else f" (default: {entry.default})"
+        shown = f" (default: {default})" if (default := shown_default(entry)) else ""
         parser.add_argument(flag(entry.name), help=entry.metadata["help"] + shown)
     return parser
 
@@ -196,10 +234,17 @@ def _convert(kind: Any, text: str, source: str) -> Any:
             return Path(text) if text else None
         if items := get_args(kind):
             return tuple(items[0](part.strip()) for part in text.split(",") if part.strip())
-        return Path(text) if issubclass(kind, Path) else kind(text)
+        if kind is bool:
+            return ("false", "true").index(text) == 1
+        value: Any = Path(text) if issubclass(kind, Path) else kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+        return value
     except ValueError:
-        words = {int: "a whole number", float: "a number"}.get(kind, "whole numbers")
-        raise SettingsError(f"{source} is {text!r}, must be {words}") from None
+        words = {int: "a whole number", float: "a number", bool: "true or false"}
+        raise SettingsError(
+            f"{source} is {text!r}, must be {words.get(kind, 'whole numbers')}"
+        ) from None
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -43,6 +43,9 @@ class Ticket:
     entered: float = field(default_factory=time.perf_counter)
     queue_s: float = 0.0
     compute_s: float = 0.0
+    encode_began: float = 0.0
+    """By time.perf_counter; 0 until the images are there."""
+    encode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

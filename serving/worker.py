@@ -21,6 +21,7 @@ import uvloop
 
 from models.errors import ModelError
 from models.generator import Images
+from serving import metrics
 from serving.engine import Engine
 from serving.errors import ServingError
 from serving.frames import (
@@ -182,6 +183,8 @@ class Worker:
         key = (run.name, run.version)
         row_s = compute_s / run.num_rows
         self._row_s[key] = 0.8 * self._row_s.get(key, row_s) + 0.2 * row_s
+        if padding := engine.padded(run.num_rows) - run.num_rows:
+            metrics.PADDED_ROWS.labels(run.name).inc(padding)
         return Made(run.batch, images.shape, compute_s), (images,)
 
     def _taken(self) -> Iterator[tuple[FrameProtocol, Run, memoryview, Engine]]:

@@ -55,6 +55,22 @@ class NotJsonError(ClientError, slug="not-json"):
     """The body was no JSON."""
 
 
+class NotHttpError(ClientError, slug="not-http"):
+    """What was sent was no HTTP."""
+
+
+class UnauthorizedError(ClientError, slug="unauthorized"):
+    """The server needs an API key, and the one given is not in force."""
+
+
+class SlowRequestError(ClientError, slug="read-timeout"):
+    """The request did not come in time."""
+
+
+class RateLimitedError(ClientError, slug="rate-limited"):
+    """The API key asked for too many images a second, for all attempts."""
+
+
 class UnknownModelError(ClientError, slug="unknown-model"):
     """There is no such model or version."""
 

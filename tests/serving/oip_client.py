@@ -3,12 +3,15 @@
 import io
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
+
+from tests.support import wait_for
 
 
 def seeds(*values: int, binary: bool = True) -> triton.InferInput:
@@ -96,8 +99,13 @@ def conditional(client: triton.InferenceServerClient) -> None:
     refused("must be finite", "400", lambda: client.infer("colour", [z, label]))
 
 
+def stats_of(client: triton.InferenceServerClient) -> dict[str, Any]:
+    first: dict[str, Any] = client.get_inference_statistics("grey")["model_stats"][0]
+    return first
+
+
 def control(client: triton.InferenceServerClient) -> None:
-    assert client.get_inference_statistics("grey")["model_stats"][0]["inference_count"] > 0
+    wait_for(lambda: stats_of(client)["inference_count"] > 0)  # processes write now and then
     client.unload_model("grey")
     assert not client.is_model_ready("grey")
     client.load_model("grey")

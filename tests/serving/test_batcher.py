@@ -51,7 +51,7 @@ def make_batcher(max_batch_rows: int = 4, max_waiting_rows: int = 1000) -> Batch
     return Batcher(
         max_batch_rows=max_batch_rows,
         max_waiting_rows=max_waiting_rows,
-        on_batch=lambda rows: None,
+        on_made=lambda batch, compute_s: None,
         on_load=lambda: None,
         recovery_s=0.05,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -84,8 +84,10 @@ def test_any_bytes_are_elements_or_refused(data: bytes) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=8,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 wild_tensors = st.fixed_dictionaries(
     {},
@@ -100,7 +102,8 @@ wild_tensors = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(wild_tensors, max_size=3), st.binary(max_size=60), st.none() | st.integers(0, 300))
+@settings(suppress_health_check=[HealthCheck.too_slow])  # it is the generator that is slow
+@given(st.lists(wild_tensors, max_size=2), st.binary(max_size=60), st.none() | st.integers(0, 300))
 def test_nothing_but_a_problem_comes_of_what_does_not_fit(
     inputs: list[dict[str, Any]], tail: bytes, json_bytes: int | None
 ) -> None:

@@ -1,0 +1,107 @@
+"""A connection whose requests must come in time: of its first one, and of any that has begun.
+
+uvicorn ends a connection that is idle after an answer, but waits for ever for a first request, for
+the rest of a head and for the rest of a body; a few thousand clients that send a byte a minute
+would have every socket. What a handler reads has a time-out in `serving.http.Exchange`; this is for
+all that no handler waits for.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.errors import NotHttpProblem, Problem
+from serving.http import CLOSE, slow_request
+
+
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a time-out for what is read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Called by uvicorn."""
+        super().__init__(*args, **kwargs)
+        self.inside = False  # the parser is within a message
+        self._in_body = False  # ... and past its head
+        self._reading: asyncio.TimerHandle | None = None
+
+    @property
+    def read_timeout_s(self) -> float:
+        """How long a request may take to come."""
+        raise NotImplementedError
+
+    def refuse(self, problem: Problem) -> None:
+        """Answers what has no head that can be read; the problem ends the connection."""
+        raise NotImplementedError
+
+    def connection_made(  # type: ignore[override]
+        self, transport: asyncio.Transport
+    ) -> None:
+        """Part of asyncio's protocol."""
+        super().connection_made(transport)
+        self.expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio's protocol."""
+        super().connection_lost(exc)
+        self.complete()
+
+    def on_message_begin(self) -> None:
+        """Part of httptools' protocol."""
+        self.inside, self._in_body = True, False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Part of httptools' protocol."""
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Part of httptools' protocol."""
+        self.inside = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by uvicorn where the parser can make nothing of what came."""
+        text = f"{msg} This port speaks HTTP/1.1, without TLS"
+        self.refuse(NotHttpProblem(text, headers=(CLOSE,)))
+
+    def leave_to_uvicorn(self, data: bytes) -> None:
+        """Lets uvicorn's parser have what came."""
+        super().data_received(data)
+        if self.inside or (self.idle() and self.timeout_keep_alive_task is None):
+            self.expect()
+        else:
+            self.complete()
+
+    def expect(self) -> None:
+        """A request is to come, or to be complete, in time."""
+        if self._reading is None:
+            timeout_s = self.read_timeout_s
+            self._reading = self.loop.call_later(timeout_s, self._time_out, timeout_s)
+
+    def complete(self) -> None:
+        """No request is coming, or all of it has come."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _time_out(self, timeout_s: float) -> None:
+        self._reading = None
+        if not self.transport.is_closing():
+            self.give_up(timeout_s)
+
+    def give_up(self, timeout_s: float) -> None:
+        """What was to come did not."""
+        if not self.idle():
+            # An answer is being made: of an earlier request, which may hold up reading this one, or
+            # of this one, whose handler waits for the body with a time-out of its own.
+            self.expect()
+        elif self.inside and not self._in_body:
+            self.refuse(slow_request(timeout_s))
+        else:  # nothing has come, or it was answered before its body was complete
+            self.transport.close()
+
+    def idle(self) -> bool:
+        """True where uvicorn makes no answer."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
