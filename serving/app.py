@@ -3,14 +3,13 @@
 from collections.abc import Callable
 
 from serving import oip
+from serving.gate import OPEN
 from serving.http import ASGIApp, Receive, Router, Scope, Send
 from serving.oip import OIP
 from serving.probes import Probes
 from serving.service import Service
+from serving.site import PATHS, Site
 from serving.v1 import V1
-
-# LitServe's own pages; everything else is ours.
-FALLTHROUGH = frozenset({"/docs", "/docs/oauth2-redirect"})
 
 
 class Gateway:
@@ -38,10 +37,14 @@ class Gateway:
             self.service = self._make_service()
             self.v1 = V1(self.service)
             self._router = Router(
-                [*self.v1.routes(), *OIP(self.service).routes(), *Probes(self.service).routes()],
-                self._app,
-                FALLTHROUGH,
+                [
+                    *self.v1.routes(),
+                    *OIP(self.service).routes(),
+                    *Probes(self.service).routes(),
+                    *Site().routes(),
+                ],
                 gate=self.service.gate,
+                open_paths=OPEN | PATHS,
                 visits=self.service.visits,
                 read_timeout_s=self.service.settings.read_timeout_s,
                 wordings={oip.PREFIX: oip.problem_reply},

@@ -29,8 +29,6 @@ OPEN = frozenset(
         "/v2/health/live",
         "/v2/health/ready",
         "/openapi.json",
-        "/docs",
-        "/docs/oauth2-redirect",
     }
 )
 """What is answered without a key: probes, which carry none, and the description of the server."""

@@ -27,7 +27,7 @@ from serving.errors import (
     UnknownRouteProblem,
     UnsupportedEncodingProblem,
 )
-from serving.gate import OPEN, Gate
+from serving.gate import Gate
 
 if TYPE_CHECKING:
     from serving.visits import Visit, Visits
@@ -185,10 +185,9 @@ class Router:
     def __init__(
         self,
         routes: list[Route],
-        inner: ASGIApp,
-        fallthrough: frozenset[str],
         *,
         gate: Gate,
+        open_paths: frozenset[str],
         visits: "Visits",
         read_timeout_s: float,
         wordings: dict[str, Callable[[Problem], Reply]],
@@ -197,18 +196,16 @@ class Router:
 
         Args:
             routes: what is answered here.
-            inner: has the fallthrough paths.
-            fallthrough: paths that are passed on.
             gate: lets in.
+            open_paths: what it lets in without a key.
             visits: what every request meets.
             read_timeout_s: within it a body must have come.
             wordings: how a problem is told under a path's first segment; problem documents else.
         """
         self._exact = {route.path: route for route in routes if "{" not in route.path}
         self._patterns = [(_pattern(r.path), r) for r in routes if "{" in r.path]
-        self._inner = inner
-        self._fallthrough = fallthrough
         self._gate = gate
+        self._open_paths = open_paths
         self._visits = visits
         self._read_timeout_s = read_timeout_s
         self._wordings = wordings
@@ -235,11 +232,10 @@ class Router:
     async def _reply(self, exchange: Exchange) -> Reply:
         path, visit = exchange.scope["path"], exchange.visit
         preflight = self._visits.cors.on and visit.method == "OPTIONS"
-        if self._gate.closed and path not in OPEN and not preflight:  # preflights carry no key
+        if (
+            self._gate.closed and path not in self._open_paths and not preflight
+        ):  # preflights carry no key
             visit.key = self._gate.check(exchange.header)
-        if path in self._fallthrough:
-            visit.route = path
-            return await _borrow(self._inner, exchange)
         route = self._find(path, exchange)
         visit.route = route.path
         if preflight:
@@ -279,23 +275,6 @@ async def _respond(reply: Reply, headers: Headers, send: Send, *, with_body: boo
         start.append((b"content-length", str(len(reply.body)).encode("ascii")))
     await send({"type": "http.response.start", "status": reply.status, "headers": start})
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})
-
-
-async def _borrow(inner: ASGIApp, exchange: Exchange) -> Reply:
-    """Another application's answer, gathered."""
-    status, headers, body = 500, [], bytearray()
-
-    async def gather(message: Message) -> None:
-        nonlocal status, headers
-        if message["type"] == "http.response.start":
-            status, headers = message["status"], list(message["headers"])
-        elif message["type"] == "http.response.body":
-            body.extend(message.get("body", b""))
-
-    await inner(exchange.scope, exchange.receive, gather)
-    kept = tuple(pair for pair in headers if pair[0] not in (b"content-type", b"content-length"))
-    media_type = dict(headers).get(b"content-type", b"text/plain").decode("latin-1")
-    return Reply(bytes(body), media_type, status, kept)
 
 
 def log_failure(visit: "Visit", error: BaseException) -> None:

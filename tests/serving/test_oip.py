@@ -39,10 +39,11 @@ def controlled(
 
 def test_the_stock_client_speaks_with_it(controlled: Any) -> None:
     """In a process of its own: it brings gevent."""
-    script = Path(__file__).with_name("oip_client.py")
     host = controlled.url.removeprefix("http://")
+    command = [sys.executable, "-m", "tests.serving.oip_client", host]
+    root = Path(__file__).parents[2]
     ran = subprocess.run(
-        [sys.executable, script, host], capture_output=True, text=True, timeout=120, check=False
+        command, cwd=root, capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "all of it was as it should be" in ran.stdout
