@@ -15,7 +15,7 @@ from serving.settings import Settings, flag, parse
 if TYPE_CHECKING:
     from serving.service import Service
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("serving.run")
 
 
 def main() -> int:

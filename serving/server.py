@@ -92,6 +92,11 @@ class LastCallServer(litserve.server._Server):  # type: ignore[misc]
     can't know whether its request was begun.
     """
 
+    def run(self, worker_id: int, sockets: list[socket.socket] | None = None) -> None:
+        """Part of LitServe: the process's work."""
+        logs.name_process(f"http-{worker_id}")
+        super().run(worker_id, sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Part of uvicorn."""
         queues = [listener.dup() for listener in sockets or []]

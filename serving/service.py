@@ -14,7 +14,7 @@ from pathlib import Path
 
 from models.generator import Images
 from models.repository import Repository
-from serving import exposition, logs, metrics
+from serving import exposition, metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.cache import ImageCache
 from serving.catalogue import Catalogue, Served
@@ -76,7 +76,6 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Keeps the links up."""
         _end_with_parent()
-        logs.name_process("http")
         exposition.register_process("http")
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
         work = [*(link.run() for link in self._links), self.gate.watch()]

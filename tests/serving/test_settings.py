@@ -24,6 +24,9 @@ def test_values_take_their_types() -> None:
     assert settings.models == ("a", "b")
     assert settings.reload_interval_s == 0.5
     assert parse(["--buckets", "1,8,64"], {}).buckets == (1, 8, 64)
+    assert parse([], {"SADDLEPOINT_ACCESS_LOG": "true"}).access_log is True
+    assert parse(["--access-log", "false"], {}).access_log is False
+    assert parse(["--api-keys", ""], {"SADDLEPOINT_API_KEYS": "x"}).api_keys is None
     assert parse(["--tensorrt-cache", "engines"], {}).tensorrt_cache == Path("engines")
     assert parse([], {"SADDLEPOINT_TENSORRT_CACHE": ""}).tensorrt_cache is None
 
@@ -55,6 +58,12 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--buckets", "1,8"], {}, "its last must be --max-batch-rows, which is 64"),
         (["--buckets", "1,x"], {}, "--buckets is '1,x', must be whole numbers"),
         (["--log-level", "loud"], {}, "--log-level is 'loud'"),
+        (["--log-format", "xml"], {}, "--log-format is 'xml', allowed are text, json"),
+        (["--access-log", "yes"], {}, "--access-log is 'yes', must be true or false"),
+        (["--read-timeout-s", "0"], {}, "--read-timeout-s is 0.0, must be at least 0.1"),
+        (["--read-timeout-s", "nan"], {}, "--read-timeout-s is 'nan', must be a number"),
+        (["--metrics-port", "80"], {}, "--metrics-port is 80, allowed are 0 and 1024 .. 65535"),
+        (["--metrics-port", "8000"], {}, "--metrics-port is 8000, as --port is; 0 shares it"),
         (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32"),
         (["--cuda-graphs", "on"], {}, "--cuda-graphs is 'on', allowed are auto, off"),
     ],
