@@ -104,6 +104,7 @@ class NotAcceptableProblem(Problem):
     """None of the media types that Accept names can be had."""
 
     status, slug, title = 406, "not-acceptable", "The answer has no form that Accept allows"
+    remedy = "Accept one of the types that `detail` lists, or leave `Accept` out."
 
 
 class TooLargeProblem(Problem):
@@ -124,12 +125,14 @@ class UnsupportedEncodingProblem(Problem):
     """The body is compressed in a way that the server doesn't read."""
 
     status, slug, title = 415, "unsupported-encoding", "The body's Content-Encoding is not known"
+    remedy = "Send it as it is, or compressed with gzip or deflate."
 
 
 class ModelControlProblem(Problem):
     """Clients may not load or unload models (`--model-control`)."""
 
     status, slug, title = 403, "model-control-off", "Models are not for clients to load or unload"
+    remedy = "Ask the operator, who can start the server with `--model-control clients`."
 
 
 class OverloadedProblem(Problem):
@@ -143,6 +146,7 @@ class UnsupportedProblem(Problem):
     """A part of the v2 protocol that this server doesn't have."""
 
     status, slug, title = 501, "unsupported", "The server doesn't do this"
+    remedy = "Use what `GET /v2` lists under `extensions`."
 
 
 class UnavailableProblem(Problem):

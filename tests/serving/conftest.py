@@ -141,6 +141,7 @@ def guarded(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             "log-format": "json",
             "trace-endpoint": endpoint,
             "buckets": "8,64",
+            "cache-bytes": 0,  # what is counted is made
         }
         given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         server = stack.enter_context(server_process(tiny_repository, folder, *given))

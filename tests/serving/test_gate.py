@@ -11,6 +11,7 @@ import pytest
 
 from models.repository import Repository
 from serving.catalogue import Served
+from serving.encodings import Array
 from serving.errors import RateLimitedProblem, SettingsError, UnavailableProblem
 from serving.gate import OPEN
 from serving.keys import read_keys
@@ -18,6 +19,7 @@ from serving.run import check_keys
 from serving.schemas import Order
 from serving.service import Service
 from serving.settings import Settings
+from serving.site import PATHS
 from serving.terms import Terms
 from tests.serving.conftest import make_key
 from tests.support import http_processes_of, wait_for
@@ -64,11 +66,9 @@ def test_what_is_open_is_listed_and_answers(guarded: Any) -> None:
         "/health",
         "/v2/health/live",
         "/v2/health/ready",
-        "/docs",
-        "/docs/oauth2-redirect",
         "/openapi.json",
     } == OPEN
-    for path in ("/livez", "/readyz", "/health", "/docs", "/openapi.json"):
+    for path in OPEN | PATHS:
         assert guarded.server.get(path).status_code == 200
 
 
@@ -164,7 +164,7 @@ def test_what_the_queue_refuses_is_not_charged(tiny_repository: Path, tmp_path: 
     settings = Settings(repository=tiny_repository, api_keys=tmp_path / "keys")
     (key,) = read_keys(tmp_path / "keys").values()
     served = Served(Repository(tiny_repository).bundle("grey"))
-    order = Order(served, list(range(10)), None, None, 1.0, "png", False)
+    order = Order(served, list(range(10)), None, None, 1.0, Array())
 
     async def submit() -> None:
         service = Service(settings, run_folder=tmp_path, num_workers=1, on_ready=lambda _: None)

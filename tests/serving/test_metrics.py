@@ -142,7 +142,7 @@ def test_on_a_port_of_their_own_they_leave_the_other(guarded: Any) -> None:
 def test_counters_survive_a_killed_worker(
     tiny_repository: Path, start_server: Callable[..., Any], tmp_path: Path
 ) -> None:
-    server = start_server(tiny_repository, "--buckets", "8,64")
+    server = start_server(tiny_repository, "--buckets", "8,64", "--cache-bytes", "0")
     (metrics_folder,) = tmp_path.glob("saddlepoint-*/metrics")
     last: dict[tuple[str, str], float] = {}
     pids = set()
@@ -229,7 +229,7 @@ from serving.exposition import exposition, forget_process, register_process
 if len(sys.argv) > 1:
     register_process("worker")
     metrics.RELOADS.labels("m", "loaded").inc(3)
-    metrics.COMPUTE.labels("m").observe(0.003)
+    metrics.COMPUTE.labels("m", 1).observe(0.003)
     metrics.WAITING_ROWS.set(7)
     print(os.getpid(), flush=True)
     os._exit(0)
@@ -240,9 +240,9 @@ for number in range(1, 6):
     text = exposition()[0].decode()
     for line in (
         f'saddlepoint_model_loads_total{{model="m",result="loaded"}} {3.0 * number}',
-        f'saddlepoint_compute_seconds_count{{model="m"}} {float(number)}',
-        f'saddlepoint_compute_seconds_bucket{{le="0.004",model="m"}} {float(number)}',
-        f'saddlepoint_compute_seconds_bucket{{le="0.002",model="m"}} 0.0',
+        f'saddlepoint_compute_seconds_count{{model="m",version="1"}} {float(number)}',
+        f'saddlepoint_compute_seconds_bucket{{le="0.004",model="m",version="1"}} {float(number)}',
+        f'saddlepoint_compute_seconds_bucket{{le="0.002",model="m",version="1"}} 0.0',
     ):
         assert line in before, (line, before)
         assert line in text, (line, text)

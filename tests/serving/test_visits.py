@@ -185,9 +185,9 @@ def test_a_defect_is_logged_with_the_id_that_the_client_got(
 
         router = Router(
             [Route("/broken", {"GET": broken})],
-            nothing,
-            frozenset(),
             gate=Gate(None, tmp_path),
+            open_paths=frozenset(),
+            wordings={},
             visits=Visits(settings, Tallies()),
             read_timeout_s=1,
         )
