@@ -251,22 +251,6 @@ for number in range(1, 6):
     assert 'role="worker"' not in text
     forget_process(int(ran.stdout))  # once more changes nothing
     assert exposition()[0].decode().count("loads_total{") == 1
-folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-stop, seen = threading.Event(), [0.0]
-def scrape():
-    while not stop.is_set():
-        text = exposition()[0].decode()
-        seen.append(float(re.search("loads_total{.*} (.*)", text)[1]))
-thread = threading.Thread(target=scrape)
-thread.start()
-for number in range(150):  # one process after the other: the sum may only rise
-    shutil.copy(f"{folder}/counter_dead.db", f"{folder}/next")
-    os.rename(f"{folder}/next", f"{folder}/counter_999999.db")
-    forget_process(999999)
-    shutil.copy(f"{folder}/counter_dead.db", f"{folder}/smaller")
-    time.sleep(0.001)
-stop.set()
-thread.join()
 print(json.dumps(sorted(os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))))
 """
 
