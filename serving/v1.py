@@ -12,7 +12,7 @@ from serving.schemas import Order, decode_request, order, validated
 from serving.service import Service
 from serving.settings import Settings
 from serving.terms import Terms, read_terms
-from serving.validators import IMMUTABLE, REVALIDATE, etag, matches
+from serving.validators import etag, lifetime, matches
 from serving.walks import decode_walk, walk_order
 
 
@@ -87,8 +87,8 @@ class V1:
         key = ordered.image_key(0)
         assert key is not None
         tag = etag(key)
-        lifetime = REVALIDATE if version is None else IMMUTABLE
-        headers: Headers = ((b"etag", tag), (b"cache-control", lifetime))
+        kept = lifetime(pinned=version is not None, public=not self._service.gate.closed)
+        headers: Headers = ((b"etag", tag), (b"cache-control", kept))
         if matches(exchange.header(b"if-none-match"), tag):
             return Reply(b"", status=304, headers=headers, sized=False)
         reply = self._service.cached(ordered, exchange.visit)

@@ -5,10 +5,17 @@ import hashlib
 from serving.cache import ImageKey
 from serving.images import ENCODERS
 
-IMMUTABLE = b"public, max-age=31536000, immutable"
-"""Of what can never change: a seed of a numbered version."""
-REVALIDATE = b"public, no-cache"
-"""Of what changes when another version becomes current."""
+
+def lifetime(*, pinned: bool, public: bool) -> bytes:
+    """The value of Cache-Control.
+
+    Args:
+        pinned: a seed of a numbered version, which can never change; otherwise it does when another
+            version becomes current.
+        public: whoever asks may have it, so that caches may share it.
+    """
+    who = b"public" if public else b"private"
+    return who + (b", max-age=31536000, immutable" if pinned else b", no-cache")
 
 
 def etag(key: ImageKey) -> bytes:

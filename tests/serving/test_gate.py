@@ -224,3 +224,12 @@ def test_litserves_own_key_is_no_second_lock(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(SettingsError, match="use --api-keys") as refused:
         check_keys(Settings())
     assert "secret" not in str(refused.value)
+
+
+def test_caches_may_not_share_what_needs_a_key(guarded: Any) -> None:
+    reply = httpx.get(
+        guarded.server.url + "/v1/models/grey/images/1.png?version=1",
+        headers={"authorization": f"Bearer {guarded.key}"},
+    )
+    assert reply.status_code == 200
+    assert reply.headers["cache-control"] == "private, max-age=31536000, immutable"
