@@ -40,7 +40,7 @@ def test_whatever_is_asked_is_answered_as_documented(
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-6000:]
-    assert "Tested: 17" in ran.stdout
+    assert "Tested: 26" in ran.stdout
     log = server.log.read_text()
     assert "unhandled exception" not in log
     assert "Traceback" not in log

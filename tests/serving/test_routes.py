@@ -133,3 +133,32 @@ def test_documentation_describes_every_route(server: Any) -> None:
     (example,) = post["requestBody"]["content"]["application/json"]["examples"].values()
     reply = server.post("/v1/interpolate", json={**example["value"], "model": "colour"})
     assert reply.headers["content-type"] == "image/webp"
+
+
+def test_every_route_is_described_and_every_example_works(server: Any, tmp_path: Path) -> None:
+    from serving.oip import OIP
+    from serving.probes import Probes
+    from serving.service import Service
+    from serving.settings import parse
+    from serving.v1 import V1
+
+    paths = server.get("/openapi.json").json()["paths"]
+    service = Service(parse([], {}), run_folder=tmp_path, num_workers=1, on_ready=lambda _: None)
+    rooms = (V1(service), OIP(service), Probes(service))
+    routes = {route.path for room in rooms for route in room.routes()}
+    unsupported = {path for path in routes if re.search("sharedmemory|trace|logging", path)}
+    assert routes - unsupported - {"/health", "/openapi.json"} == set(paths)
+    ran = 0
+    for path, operations in paths.items():
+        bodies = operations.get("post", {}).get("requestBody", {}).get("content", {})
+        for example in bodies.get("application/json", {}).get("examples", {}).values():
+            url = path.replace("{model}", "colour").replace("{version}", "1")
+            body = (
+                example["value"]
+                if path.startswith("/v2")
+                else {**example["value"], "model": "colour"}
+            )
+            reply = server.post(url, json=body)
+            assert reply.status_code == 200, (path, reply.text)
+            ran += 1
+    assert ran >= 6
