@@ -120,6 +120,7 @@ class HotProtocol(TimedProtocol):
         visit.key = key
         if len(data) < head.body_end:
             self._coming, self._held = (head, visit), bytearray(data)
+            self.complete()
             self.expect()
         else:
             self._begin(head, visit, data)

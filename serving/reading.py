@@ -49,6 +49,7 @@ class TimedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Part of httptools' protocol."""
         self.inside, self._in_body = True, False
+        self.complete()  # the time that a connection may rest is over, this request's begins
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:

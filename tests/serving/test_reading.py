@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.serving.conftest import READ_TIMEOUT_S
+from tests.support import wait_for
 
 BODY = json.dumps({"model": "grey", "seeds": [5]}).encode()
 
@@ -67,6 +68,9 @@ def test_a_request_that_does_not_come_is_answered_408_or_not_at_all(
             plain, *(BODY[i : i + 1] for i in range(len(BODY) - 1)), pause_s=READ_TIMEOUT_S / 6
         ),
         "half a second request": lambda: slow(plain + BODY + plain[:40]),
+        "half a second body": lambda: slow(plain + BODY + plain + BODY[:10]),
+        "late, and half": lambda: slow(b"", plain + BODY[:10], pause_s=READ_TIMEOUT_S / 2),
+        "late, and half a head": lambda: slow(b"", plain[:30], pause_s=READ_TIMEOUT_S / 2),
         "a body after the answer": lambda: slow(
             b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123"
         ),
@@ -87,10 +91,14 @@ def test_a_request_that_does_not_come_is_answered_408_or_not_at_all(
         "half a chunk": [408],
         "a byte now and then": [408],
         "half a second request": [200, 408],
+        "half a second body": [200, 408],
+        "late, and half": [408],
+        "late, and half a head": [408],
         "a body after the answer": [200],
     }
     for name, (answered, took_s) in answers.items():
-        assert took_s >= READ_TIMEOUT_S * 0.9, name
+        late_s = READ_TIMEOUT_S / 2 if "late" in name else 0  # its time begins when it does
+        assert took_s >= (READ_TIMEOUT_S + late_s) * 0.95, name
         if statuses[name][-1:] == [408]:
             last = answered.rpartition(b"HTTP/1.1 ")[2]
             assert b"connection: close" in last
@@ -122,3 +130,21 @@ def test_what_is_no_http_is_told_so(slow: Slow, data: bytes) -> None:
     assert answered.startswith(b"HTTP/1.1 400 ")
     assert b"urn:saddlepoint:problem:not-http" in answered
     assert b"connection: close" in answered
+
+
+def test_a_client_that_leaves_with_half_a_body_is_counted_on_both_roads(
+    guarded: Any, slow: Slow
+) -> None:
+    def gone() -> float:
+        route = 'saddlepoint_http_requests_total{method="POST",route="/v1/generate",status="499"} '
+        return sum(
+            float(line.removeprefix(route))
+            for line in guarded.metrics().splitlines()
+            if line.startswith(route)
+        )
+
+    before = gone()
+    for ending in (b"Connection: keep-alive", b"Connection: close"):  # short road, long road
+        with socket.create_connection(("127.0.0.1", slow.port), timeout=20) as connection:
+            connection.sendall(slow.head(b"Content-Length: 100", ending) + b"{")
+    wait_for(lambda: gone() == before + 2)
