@@ -222,7 +222,7 @@ def test_a_gpu_shows_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BURIALS = """
-import json, os, subprocess, sys
+import json, os, re, shutil, subprocess, sys, threading
 from serving import metrics
 from serving.exposition import exposition, forget_process, register_process
 
@@ -251,6 +251,25 @@ for number in range(1, 6):
     assert 'role="worker"' not in text
     forget_process(int(ran.stdout))  # once more changes nothing
     assert exposition()[0].decode().count("loads_total{") == 1
+folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+shutil.copy(f"{folder}/counter_dead.db", f"{folder}/first")
+done, seen = threading.Event(), []
+
+def scrape():
+    while not done.is_set():
+        text = exposition()[0].decode()
+        seen.append(float(re.search("loads_total{.*} (.*)", text)[1]))
+
+thread = threading.Thread(target=scrape)
+thread.start()
+for _ in range(200):
+    shutil.copy(f"{folder}/first", f"{folder}/next")
+    os.rename(f"{folder}/next", f"{folder}/counter_999999.db")
+    forget_process(999999)
+done.set()
+thread.join()
+assert len(seen) > 10
+assert seen == sorted(seen), "a scrape saw a dead process's counts twice, or not at all"
 print(json.dumps(sorted(os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))))
 """
 

@@ -70,9 +70,7 @@ def test_a_request_that_does_not_come_is_answered_408_or_not_at_all(
         "half a second request": lambda: slow(plain + BODY + plain[:40]),
         "half a second body": lambda: slow(plain + BODY + plain + BODY[:10]),
         "late, and half": lambda: slow(b"", plain + BODY[:10], pause_s=READ_TIMEOUT_S / 2),
-        "late, and half a chunk": lambda: slow(
-            b"", slow.head(b"Transfer-Encoding: chunked"), pause_s=READ_TIMEOUT_S / 2
-        ),
+        "late, and half a head": lambda: slow(b"", plain[:30], pause_s=READ_TIMEOUT_S / 2),
         "a body after the answer": lambda: slow(
             b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123"
         ),
@@ -95,7 +93,7 @@ def test_a_request_that_does_not_come_is_answered_408_or_not_at_all(
         "half a second request": [200, 408],
         "half a second body": [200, 408],
         "late, and half": [408],
-        "late, and half a chunk": [408],
+        "late, and half a head": [408],
         "a body after the answer": [200],
     }
     for name, (answered, took_s) in answers.items():
