@@ -3,7 +3,8 @@
     python benchmarks/serving/load.py [--quick]
 
 Protocol: the article's generator (100-256-784, untrained), one HTTP process, one CPU worker, PNG;
-wrk with one thread on the same machine, closed loop, one seed a request.
+wrk with one thread on the same machine, closed loop, one seed a request, always the same: without
+the cache of encoded images, but for the last figure.
 """
 
 import statistics
@@ -38,6 +39,9 @@ def main() -> None:
                 figure(f"p50_{connections}", load.p50_ms, "ms")
                 figure(f"p99_{connections}", load.p99_ms, "ms")
             figure("memory", server.memory_mb(), "MB")
+        with saddlepoint(repository, folder, "--cache-bytes", str(1 << 20)) as server:
+            load = wrk(server.url + "/v1/generate", BODY, connections=64, seconds=seconds)
+            figure("requests_64_cached", load.requests_per_s, "1/s")
 
 
 if __name__ == "__main__":
