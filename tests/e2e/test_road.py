@@ -61,7 +61,7 @@ def test_a_trained_generator_reaches_http_pixel_by_pixel(
     with Image.open(trained.run / "samples" / "samples.png") as image:
         grid = np.asarray(image)
 
-    server = start_server(trained.repository)
+    server = start_server(trained.repository, "--cache-bytes", "0")  # every image is made
 
     def ask(seed: int) -> bytes:
         body = {"seeds": [seed], "labels": [seed % 10]}

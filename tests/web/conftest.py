@@ -1,4 +1,4 @@
-"""One Chromium and one server for all tests of the pages."""
+"""A Chromium and a server for the tests of the pages."""
 
 import os
 import shutil
@@ -15,9 +15,12 @@ from tests.conftest import ServerProcess, server_process
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; skipped where there is none, unless REQUIRE_CHROMIUM says it must be."""
+    """Debian's Chromium; skipped where there is none, unless REQUIRE_CHROMIUM says it must be.
+
+    A module's, not the session's: while Playwright runs, nothing else may run an event loop here.
+    """
     chromium = shutil.which("chromium")
     if chromium is None:
         reason = "chromium is missing: apt-get install chromium"
