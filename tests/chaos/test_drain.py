@@ -69,7 +69,7 @@ def test_a_second_signal_ends_it_at_once(
     slow_repository: Path, start_server: Callable[..., Any], record: Callable[..., None]
 ) -> None:
     flags = ("--max-batch-rows", "1", "--max-waiting-rows", "100000", "--max-seeds", "20000")
-    server = start_server(slow_repository, *flags)
+    server = start_server(slow_repository, *flags, "--max-image-pixels", f"{1 << 30}")
     load = Load(server.url)
 
     async def ask_and_stop() -> float:
