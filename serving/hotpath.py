@@ -246,16 +246,26 @@ class HotProtocol(TimedProtocol):
         headers = visits.headers(visit, reply)
         self.transport.write(_bytes_of(reply, headers, self.server_state.default_headers))
         visits.close(visit, reply)
-        self._busy = False
         if CLOSE in headers:
+            self._busy = False
             self.transport.close()
-            return
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-        self.flow.resume_reading()
-        if self._ahead:
-            ahead, self._ahead = self._ahead, b""
+        elif self._ahead:
+            # Not from here: thousands of requests may lie in it, and each may be answered at once.
+            self._busy = True
+            self.loop.call_soon(self._go_on)
+        else:
+            self._busy = False
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            self.flow.resume_reading()
+
+    def _go_on(self) -> None:
+        """Takes up what came while an answer was being made."""
+        self._busy = False
+        ahead, self._ahead = self._ahead, b""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
             self.data_received(ahead)
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -122,6 +123,19 @@ def test_any_sequence_in_any_pieces_is_answered_in_order(server: Any, data: st.D
             status, _, body = wire.answer()
             assert status == requests[name][1]
             assert body.startswith(requests[name][2])
+
+
+def test_thousands_of_requests_in_one_piece_are_all_answered(wire: Wire) -> None:
+    """Each is answered on the spot: the server may not go one call deeper for each."""
+    requests = [plain(b'{"seeds":"x"}', b"X-Request-Id: %d" % number) for number in range(3000)]
+    sender = threading.Thread(target=wire.socket.sendall, args=(b"".join(requests),))
+    sender.start()
+    answered = []
+    for _ in requests:
+        status, headers, _ = wire.answer()
+        answered.append((status, headers["x-request-id"]))
+    sender.join()
+    assert answered == [(400, str(number)) for number in range(3000)]
 
 
 def test_a_client_that_wants_to_close_is_obeyed(wire: Wire) -> None:
