@@ -22,6 +22,7 @@ from serving.errors import (
 from serving.http import Exchange, Handler, Reply, Route
 from serving.inference import InferAnswer, metadata, read_order
 from serving.openapi import VERSION
+from serving.schemas import decode
 from serving.service import Service
 from serving.statistics import statistics
 
@@ -42,6 +43,9 @@ _UNSUPPORTED = (
     "/v2/models/{model}/trace/setting",
     "/v2/logging",
 )
+
+
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 def problem_reply(problem: Problem) -> Reply:
@@ -153,14 +157,8 @@ class OIP:
 
     async def index(self, exchange: Exchange) -> Reply:
         """POST /v2/repository/index."""
-        body = await exchange.body(self._settings.max_body_bytes)
-        only_ready = False
-        if body.strip():
-            try:
-                asked = msgspec.json.decode(body, type=dict[str, Any])
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise InvalidRequestProblem(f"the body must be a JSON object: {error}") from None
-            only_ready = asked.get("ready") is True
+        asked = await self._object(exchange)
+        only_ready = asked.get("ready") is True
         served = {entry.manifest.name: entry for entry in self._catalogue.current}
         entries: list[dict[str, Any]] = []
         for name in self._settings.models or self._repository.names():
@@ -176,6 +174,7 @@ class OIP:
     async def load(self, exchange: Exchange) -> Reply:
         """POST /v2/repository/models/{model}/load."""
         name = await self._controlled(exchange)
+        self._service.check_ready()
         complaint = await self._service.put_into_service(name)
         if complaint:
             raise UnavailableProblem(f"model {name!r} is refused: {complaint}")
@@ -196,11 +195,16 @@ class OIP:
 
     async def _controlled(self, exchange: Exchange) -> str:
         """The model that may be loaded or unloaded."""
-        await exchange.body(self._settings.max_body_bytes)
+        parameters = (await self._object(exchange)).get("parameters") or {}
         if self._settings.model_control != "clients":
             raise ModelControlProblem(
                 "clients may not load or unload models here; "
                 "the operator allows it with --model-control clients"
+            )
+        if isinstance(parameters, dict) and set(parameters) - {"unload_dependents"}:
+            raise InvalidRequestProblem(
+                f"parameters has {', '.join(sorted(parameters))}: a model is served as it lies in "
+                "the repository; leave them out"
             )
         name = exchange.params["model"]
         try:
@@ -211,6 +215,11 @@ class OIP:
         if not known:
             raise UnknownModelProblem(f"model is {name!r}, which is not in the repository")
         return name
+
+    async def _object(self, exchange: Exchange) -> dict[str, Any]:
+        """The body, a JSON object or nothing."""
+        body = await exchange.body(self._settings.max_body_bytes)
+        return decode(_object_decoder, body) if body.strip() else {}
 
     def _served(self, exchange: Exchange) -> Served:
         version = exchange.params.get("version")

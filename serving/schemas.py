@@ -137,7 +137,7 @@ def decode(decoder: "msgspec.json.Decoder[Decoded]", body: bytes | bytearray) ->
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidRequestProblem(in_words(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotJsonProblem(
             f'the body can\'t be read as JSON: {error}; send for example {{"seeds": [1, 2]}}'
         ) from None

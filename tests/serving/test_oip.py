@@ -271,6 +271,15 @@ def test_loading_says_why_it_fails(
     assert reply.status_code == 503
     assert "model.onnx" in reply.json()["error"]
     assert server.post("/v2/repository/models/nix/load").status_code == 404
+    load = "/v2/repository/models/good/load"
+    told = server.post(load, json={"parameters": {"config": "{}"}})
+    assert told.status_code == 400
+    assert "parameters has config" in told.json()["error"]
+    assert server.post(load, content=b"nonsense").status_code == 400
+    assert server.post(load, json={}).status_code == 200
+    deep = b"{" + b'"a":{' * 20_000
+    for path in (load, "/v2/repository/index", "/v2/models/good/infer", "/v1/generate"):
+        assert server.post(path, content=deep).status_code == 400, path
     assert server.post("/v2/repository/models/..%2Fgood/unload").status_code == 404
     repository.publish("later", make_bundle(weights_seed=4))  # nobody looks by itself
     assert server.generate(model="later", seeds=[1]).status_code == 404
