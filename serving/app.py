@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from serving import oip
 from serving.gate import OPEN
-from serving.http import ASGIApp, Receive, Router, Scope, Send
+from serving.http import ASGIApp, Receive, Scope, Send
 from serving.oip import OIP
 from serving.probes import Probes
+from serving.router import Router
 from serving.service import Service
 from serving.site import PATHS, Site
 from serving.v1 import V1

@@ -12,7 +12,6 @@ Knows nothing of HTTP, of frames or of how a worker is reached (`Carrier`).
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from models.generator import Images
 from serving.errors import DeadlineProblem, OverloadedProblem, UnavailableProblem
+from serving.queues import Queues
 from serving.tickets import Batch, Piece, Ticket, VersionKey
 
 BULK_SHARE = 8
@@ -51,58 +51,6 @@ class Carrier(Protocol):
         ...
 
 
-class Lanes:
-    """Tickets that wait, in a lane for each version; the lanes take turns."""
-
-    def __init__(self) -> None:
-        self._lanes: OrderedDict[VersionKey, deque[Ticket]] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._lanes)
-
-    def add(self, ticket: Ticket) -> None:
-        """At the end of its lane."""
-        self._lanes.setdefault(ticket.key, deque()).append(ticket)
-
-    def put_back(self, ticket: Ticket) -> None:
-        """At the head of its lane."""
-        self._lanes.setdefault(ticket.key, deque()).appendleft(ticket)
-
-    def remove(self, ticket: Ticket) -> None:
-        """Out of its lane."""
-        lane = self._lanes[ticket.key]
-        lane.remove(ticket)
-        if not lane:
-            del self._lanes[ticket.key]
-
-    def tickets(self) -> list[Ticket]:
-        """All that wait."""
-        return [ticket for lane in self._lanes.values() for ticket in lane]
-
-    def next_key(self) -> VersionKey:
-        """The lane whose turn it is."""
-        return next(iter(self._lanes))
-
-    def cut(self, max_rows: int) -> Batch:
-        """A batch from the lane whose turn it is."""
-        key, lane = self._lanes.popitem(last=False)
-        pieces: list[Piece] = []
-        num_rows = 0
-        now = time.perf_counter()
-        while lane and num_rows < max_rows:
-            ticket = lane[0]
-            take = min(ticket.num_rows - ticket.num_sent, max_rows - num_rows)
-            pieces.append(Piece(ticket, ticket.num_sent, ticket.num_sent + take, ticket.attempt))
-            ticket.num_sent += take
-            num_rows += take
-            if ticket.num_sent == ticket.num_rows:
-                ticket.queue_s = now - ticket.entered
-                lane.popleft()
-        if lane:
-            self._lanes[key] = lane  # at the end: the other lanes come first now
-        return Batch(key, pieces, num_rows)
-
-
 class Batcher:
     """The rows that wait in this process, and the workers that make them."""
 
@@ -127,7 +75,7 @@ class Batcher:
         self._on_made = on_made
         self._on_load = on_load
         self._recovery_s = recovery_s
-        self._lanes = {False: Lanes(), True: Lanes()}  # by Ticket.bulk
+        self._queues = {False: Queues(), True: Queues()}  # by Ticket.bulk
         self._turn = 0
         self._carriers: list[Carrier] = []
         self._recovery: asyncio.TimerHandle | None = None
@@ -175,7 +123,7 @@ class Batcher:
         self.check_room(num_rows)
         done = asyncio.get_running_loop().create_future()
         ticket = Ticket(key, seeds, z, labels, psi, bulk, done, num_rows)
-        self._lanes[bulk].add(ticket)
+        self._queues[bulk].add(ticket)
         self.waiting_rows += num_rows
         self._pump_soon()
         return ticket
@@ -186,7 +134,7 @@ class Batcher:
             ticket.done.set_exception(error)
         unsent = ticket.num_rows - ticket.num_sent
         if unsent:
-            self._lanes[ticket.bulk].remove(ticket)
+            self._queues[ticket.bulk].remove(ticket)
             self.waiting_rows -= unsent
             ticket.num_sent = ticket.num_rows
             self._on_load()
@@ -256,9 +204,9 @@ class Batcher:
         """
         self._pumping = False
         carrier = max(self._carriers, key=lambda c: c.room, default=None)
-        if carrier is not None and carrier.room and (self._lanes[False] or self._lanes[True]):
-            lanes = self._next_lanes()
-            batch = lanes.cut(self._share(lanes.next_key()))
+        if carrier is not None and carrier.room and (self._queues[False] or self._queues[True]):
+            queues = self._next_queues()
+            batch = queues.cut(self._share(queues.next_key()))
             self.waiting_rows -= batch.num_rows
             self.in_flight_rows += batch.num_rows
             carrier.carry(batch)
@@ -278,8 +226,8 @@ class Batcher:
         share = math.ceil((self.waiting_rows + self.in_flight_rows) / num_shares)
         return min(self.max_batch_rows, max(math.ceil(WORTH_S / row_s), share))
 
-    def _next_lanes(self) -> Lanes:
-        first, bulk = self._lanes[False], self._lanes[True]
+    def _next_queues(self) -> Queues:
+        first, bulk = self._queues[False], self._queues[True]
         if not (first and bulk):
             return first or bulk
         self._turn = (self._turn + 1) % BULK_SHARE
@@ -301,9 +249,9 @@ class Batcher:
             ticket.done.set_result(ticket.images)
 
     def _restart(self, ticket: Ticket) -> None:
-        """Puts a ticket back at the head of its lane, as if nothing of it had been sent."""
-        if ticket.num_sent == ticket.num_rows:  # else it is in its lane still
-            self._lanes[ticket.bulk].put_back(ticket)
+        """Puts a ticket back at the head of its queue, as if nothing of it had been sent."""
+        if ticket.num_sent == ticket.num_rows:  # else it is in its queue still
+            self._queues[ticket.bulk].put_back(ticket)
         self.waiting_rows += ticket.num_sent
         ticket.num_sent = ticket.num_made = 0
         ticket.images = None
@@ -319,8 +267,8 @@ class Batcher:
     def _give_up(self) -> None:
         """No worker came back in time."""
         self._recovery = None
-        for lanes in self._lanes.values():
-            for ticket in lanes.tickets():
+        for queues in self._queues.values():
+            for ticket in queues.tickets():
                 text = f"the inference worker died and was not back within {self._recovery_s:g} s"
                 self.cancel(ticket, UnavailableProblem(text, headers=_retry_after(5)))
 

@@ -58,6 +58,8 @@ class Catalogue:
         self._current: dict[str, Served] = {}
         self._known: dict[VersionKey, Served] = {}
         self.device = ""
+        self.complaints: dict[str, str] = {}
+        """What is wrong with which model."""
 
     def announce(self, announce: Announce) -> None:
         """A worker says what is current.
@@ -70,6 +72,7 @@ class Catalogue:
             loaded.name: self._open((loaded.name, loaded.version)) for loaded in announce.current
         }
         self.device = announce.device
+        self.complaints = announce.complaints
         if before != self._current:
             self._on_change(before.values(), self._current.values())
 

@@ -32,7 +32,7 @@ class Flights:
             return self._take_off(key, admit, [])
         done = asyncio.get_running_loop().create_future()
         # num_sent: none of its own rows wait anywhere.
-        follower = dataclasses.replace(first, done=done, num_sent=1, shared=True)
+        follower = dataclasses.replace(first, done=done, num_sent=1)
         self._followers[key].append(follower)
         return follower
 

@@ -35,6 +35,8 @@ class Announce(msgspec.Struct, frozen=True, array_like=True, tag=0):
     device: str
     lanes: int
     """Batches that the worker makes at once."""
+    complaints: dict[str, str]
+    """What is wrong with which model."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -71,10 +73,9 @@ class Refresh(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Refreshed(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Worker to HTTP process: done, and what is wrong with which model."""
+    """Worker to HTTP process: done, and announced."""
 
     number: int
-    complaints: dict[str, str]
 
 
 Message = Announce | Run | Made | Failed | Refresh | Refreshed

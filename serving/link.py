@@ -51,7 +51,7 @@ class WorkerLink:
         self._lost = asyncio.Event()
         self._sent: dict[int, Batch] = {}
         self._next_id = 0
-        self._refreshing: dict[int, asyncio.Future[dict[str, str]]] = {}
+        self._refreshing: dict[int, asyncio.Future[None]] = {}
         self._joined = False
         self.lanes = 1
 
@@ -96,18 +96,18 @@ class WorkerLink:
             retry_s = _FIRST_RETRY_S
             await self._lost.wait()
 
-    async def refresh(self) -> dict[str, str]:
-        """Has the worker look at the repository; what is wrong with which model then.
+    async def refresh(self) -> None:
+        """Has the worker look at the repository, and returns when it has announced what it found.
 
-        Nothing where it can't be reached: it looks when it starts.
+        At once where it can't be reached: it looks when it starts.
         """
         if self._protocol is None:
-            return {}
+            return
         self._next_id += 1
-        done: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refreshing[self._next_id] = done
         self._protocol.send(Refresh(self._next_id))
-        return await done
+        await done
 
     def close(self) -> None:
         """Ends the connection; batches in flight fail."""
@@ -124,7 +124,7 @@ class WorkerLink:
         self._protocol = None
         batches, self._sent = list(self._sent.values()), {}
         for done in self._refreshing.values():
-            done.set_result({})
+            done.set_result(None)
         self._refreshing.clear()
         if self._joined:
             self._joined = False
@@ -142,7 +142,7 @@ class WorkerLink:
             case Announce():
                 self._on_announce(message)
             case Refreshed():
-                self._refreshing.pop(message.number).set_result(message.complaints)
+                self._refreshing.pop(message.number).set_result(None)
             case Run() | Refresh():
                 raise AssertionError("a worker never asks")
 

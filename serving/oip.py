@@ -19,9 +19,10 @@ from serving.errors import (
     UnknownModelProblem,
     UnsupportedProblem,
 )
-from serving.http import Exchange, Handler, Reply, Route
+from serving.http import Exchange, Reply
 from serving.inference import InferAnswer, metadata, read_order
 from serving.openapi import VERSION
+from serving.router import Handler, Route
 from serving.schemas import decode
 from serving.service import Service
 from serving.statistics import statistics

@@ -3,8 +3,9 @@
 import asyncio
 
 from serving.exposition import exposition
-from serving.http import Exchange, Reply, Route
+from serving.http import Exchange, Reply
 from serving.openapi import described
+from serving.router import Route
 from serving.service import Service
 
 

@@ -44,7 +44,6 @@ def serve(settings: Settings, run_folder: Path) -> int:
     """
     metrics_folder = run_folder / "metrics"
     metrics_folder.mkdir()
-    run_folder.joinpath("withdrawn").mkdir()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # before prometheus_client
     os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")  # no BLAS pools here
 
@@ -53,9 +52,11 @@ def serve(settings: Settings, run_folder: Path) -> int:
     from serving.app import Gateway
     from serving.devices import choose_device
     from serving.hotpath import HotProtocol
+    from serving.link import withdrawn_folder
     from serving.server import Server
     from serving.service import Service
 
+    withdrawn_folder(run_folder).mkdir()
     logs.configure(settings, "main")
     tracing.check_endpoint(settings.trace_endpoint)
     check_keys(settings)

@@ -166,13 +166,8 @@ def order(
     Raises:
         Problem: of the kind that fits.
     """
-    if (request.seeds is None) == (request.latents is None):
-        given = "neither" if request.seeds is None else "both"
-        raise InvalidRequestProblem(f"{given} of seeds and latents is given; give one of them")
+    field, rows = either(request.seeds, request.latents)
     served = catalogue.resolve(request.model, request.version)
-    rows = request.seeds if request.seeds is not None else request.latents
-    assert rows is not None
-    field = "seeds" if request.seeds is not None else "latents"
     if not 1 <= len(rows) <= settings.max_seeds:
         raise InvalidRequestProblem(
             f"{field} has {len(rows)} entries, allowed are 1 .. {settings.max_seeds}; "
@@ -219,6 +214,22 @@ def check_pixels(num_images: int, served: Served, settings: Settings) -> None:
             f"{num_images} images of {image.width}x{image.height} pixels are asked for, allowed "
             f"are {most} (--max-image-pixels is {settings.max_image_pixels}); split the request"
         )
+
+
+def either(
+    seeds: list[int] | None, latents: list[list[float]] | None
+) -> tuple[str, list[int] | list[list[float]]]:
+    """The name and the entries of the one that is given.
+
+    Raises:
+        InvalidRequestProblem: both are given, or neither.
+    """
+    if seeds is not None and latents is None:
+        return "seeds", seeds
+    if latents is not None and seeds is None:
+        return "latents", latents
+    given = "neither" if seeds is None else "both"
+    raise InvalidRequestProblem(f"{given} of seeds and latents is given; give one of them")
 
 
 def check_seeds(seeds: list[int]) -> None:

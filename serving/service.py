@@ -54,7 +54,6 @@ class Service:
         self._on_ready = on_ready
         self._was_ready = False
         self._withdrawn = withdrawn_folder(run_folder)
-        self._complaints: dict[str, str] = {}
         self.gate = Gate(settings.api_keys, run_folder)
         self.tallies = Tallies(self._set_gauges)
         self.visits = Visits(settings, self.tallies)
@@ -115,23 +114,22 @@ class Service:
     async def put_into_service(self, name: str) -> str | None:
         """Serves a model that was taken out, or what became current; why not, where it can't."""
         self._withdrawn.joinpath(name).unlink(missing_ok=True)
-        return await self._refresh(name)
+        await self._refresh()
+        return self.catalogue.complaints.get(name)
 
     async def take_out_of_service(self, name: str) -> None:
         """Serves a model no longer, in any process, until it is put into service again."""
         self._withdrawn.joinpath(name).touch()
-        await self._refresh(name)
+        await self._refresh()
 
     def why_not(self, name: str) -> str:
         """Why a model of the repository isn't served."""
         if self._withdrawn.joinpath(name).exists():
             return "unloaded"
-        return self._complaints.get(name, "it has no version that can be served")
+        return self.catalogue.complaints.get(name, "it has no version that can be served")
 
-    async def _refresh(self, name: str) -> str | None:
-        for complaints in await asyncio.gather(*(link.refresh() for link in self._links)):
-            self._complaints = complaints
-        return self._complaints.get(name)
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(link.refresh() for link in self._links))
 
     def submit(self, order: Order, terms: Terms, visit: Visit) -> Ticket:
         """Admits an order; one image that is being made already isn't made twice.
@@ -253,7 +251,8 @@ class Service:
             else:
                 num_hits += 1
             files.append(data)
-        metrics.CACHE_HITS.inc(num_hits)
+        if num_hits:
+            metrics.CACHE_HITS.inc(num_hits)
         metrics.CACHE_MISSES.inc(len(files) - num_hits)
         return encoding.from_files(files, order)
 

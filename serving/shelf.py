@@ -62,7 +62,7 @@ class Shelf:
         self._engines: OrderedDict[VersionKey, Engine] = OrderedDict()
         self._loading = threading.Lock()
         self._current: dict[str, Loaded] = {}
-        self._refused: set[tuple[str, int, str]] = set()
+        self._refused: dict[tuple[str, int, str], ModelError] = {}
         self._complaints: dict[str, str] = {}
 
     def get(self, key: VersionKey) -> Engine | None:
@@ -97,13 +97,8 @@ class Shelf:
                 self._refused.clear()
             return self._refresh_all()
 
-    @property
-    def complaints(self) -> dict[str, str]:
-        """What is wrong with which model."""
-        return dict(self._complaints)
-
     def _refresh_all(self) -> bool:
-        changed = False
+        changed, before = False, dict(self._complaints)
         for name in self._allowed or self._repository.names():
             if self._is_withdrawn(name):
                 continue
@@ -122,11 +117,13 @@ class Shelf:
             logger.info("%s is served no longer", name)
             for key in [key for key in self._engines if key[0] == name]:
                 self._engines.pop(key, None)
-        return changed or bool(gone)
+            self._complaints.pop(name, None)
+        return changed or bool(gone) or self._complaints != before
 
     def announce(self) -> Announce:
         """What the HTTP processes are told."""
-        return Announce(list(self._current.values()), self._device, self._lanes)
+        current = list(self._current.values())
+        return Announce(current, self._device, self._lanes, dict(self._complaints))
 
     @property
     def empty(self) -> bool:
@@ -140,12 +137,13 @@ class Shelf:
         if current is not None and current.version == version:
             return False
         bundle = self._repository.bundle(name, version)
-        if (name, version, bundle.digest) in self._refused:
-            return False
+        identity = (name, version, bundle.digest)
+        if identity in self._refused:
+            raise self._refused[identity]
         try:
             self.load(key)
-        except ModelError:
-            self._refused.add((name, version, bundle.digest))
+        except ModelError as error:
+            self._refused[identity] = error
             raise
         self._current[name] = Loaded(name, version, bundle.digest)
         logger.info("serving %s version %d, digest %s", name, version, bundle.digest[:16])

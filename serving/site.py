@@ -7,7 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 
-from serving.http import Exchange, Headers, Reply, Route
+from serving.http import Exchange, Headers, Reply
+from serving.router import Route
 from serving.validators import matches
 
 _PAGES = {

@@ -37,8 +37,6 @@ class Ticket:
     num_sent: int = 0
     num_made: int = 0
     attempt: int = 0
-    shared: bool = False
-    """True where its rows are another ticket's."""
     images: Images | None = None
     entered: float = field(default_factory=time.perf_counter)
     queue_s: float = 0.0

@@ -6,8 +6,9 @@ from typing import Any
 
 from serving.catalogue import Served
 from serving.errors import InvalidRequestProblem, UnknownRouteProblem
-from serving.http import Exchange, Headers, Reply, Route
+from serving.http import Exchange, Headers, Reply
 from serving.images import SUFFIXES
+from serving.router import Route
 from serving.schemas import Order, decode_request, order, validated
 from serving.service import Service
 from serving.settings import Settings

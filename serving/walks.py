@@ -21,6 +21,7 @@ from serving.schemas import (
     check_pixels,
     check_seeds,
     decode,
+    either,
 )
 from serving.settings import Settings
 
@@ -78,11 +79,8 @@ def walk_order(
     Raises:
         Problem: of the kind that fits.
     """
-    if (request.seeds is None) == (request.latents is None):
-        given = "neither" if request.seeds is None else "both"
-        raise InvalidRequestProblem(f"{given} of seeds and latents is given; give one of them")
-    field = "seeds" if request.seeds is not None else "latents"
-    num = len(request.seeds if request.seeds is not None else request.latents or ())
+    field, rows = either(request.seeds, request.latents)
+    num = len(rows)
     most = min(settings.max_frames, settings.max_seeds)
     if not 2 <= num <= most:
         raise InvalidRequestProblem(f"{field} has {num} waypoints, allowed are 2 .. {most}")

@@ -155,7 +155,7 @@ class Worker:
     async def _refresh(self, protocol: FrameProtocol, message: Refresh) -> None:
         await asyncio.to_thread(self._shelf.refresh, again=True)
         self._announce()
-        protocol.send(Refreshed(message.number, self._shelf.complaints))
+        protocol.send(Refreshed(message.number))
 
     def _announce(self) -> None:
         for protocol in self._connections:

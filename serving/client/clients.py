@@ -52,6 +52,17 @@ class Operations:
         rows = {"seeds": seeds, "latents": more.pop("latents", None)}
         return self._core.answer(rows, labels, more)
 
+    def _grid(self, seeds: Sequence[int], options: dict[str, Any]) -> Flow[bytes]:
+        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
+        return self._core.file("/v1/generate", body)
+
+    def _encoded(self, seed: int, format: str, options: dict[str, Any]) -> Flow[bytes]:
+        return self._core.file("/v1/generate", {"seeds": [seed], "format": format, **options})
+
+    def _walk(self, seeds: Sequence[int], format: str, options: dict[str, Any]) -> Flow[bytes]:
+        body = {"seeds": list(seeds), "format": format, **options}
+        return self._core.file("/v1/interpolate", body)
+
 
 class Client(Operations):
     """Waits for its answers. Use it as a context manager, or close it."""
@@ -111,21 +122,18 @@ class Client(Operations):
 
     def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
         """All images as tiles of one; options are fields of POST /v1/generate."""
-        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
-        return Image.open(io.BytesIO(self._run(self._core.file("/v1/generate", body))))
+        return Image.open(io.BytesIO(self._run(self._grid(seeds, options))))
 
     def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
         """One image as a file: png, jpeg or webp."""
-        body = {"seeds": [seed], "format": format, **options}
-        return self._run(self._core.file("/v1/generate", body))
+        return self._run(self._encoded(seed, format, options))
 
     def interpolate(self, seeds: Sequence[int], *, format: str = "webp", **options: Any) -> bytes:
         """The walk through the seeds as a file: webp, gif or strip.
 
         options are fields of POST /v1/interpolate: frames, loop, fps, label, truncation ...
         """
-        body = {"seeds": list(seeds), "format": format, **options}
-        return self._run(self._core.file("/v1/interpolate", body))
+        return self._run(self._walk(seeds, format, options))
 
     def models(self) -> list[Model]:
         """Every model that is served."""
@@ -208,20 +216,17 @@ class AsyncClient(Operations):
 
     async def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
         """See `Client.grid`."""
-        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
-        return Image.open(io.BytesIO(await self._run(self._core.file("/v1/generate", body))))
+        return Image.open(io.BytesIO(await self._run(self._grid(seeds, options))))
 
     async def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
         """See `Client.encoded`."""
-        body = {"seeds": [seed], "format": format, **options}
-        return await self._run(self._core.file("/v1/generate", body))
+        return await self._run(self._encoded(seed, format, options))
 
     async def interpolate(
         self, seeds: Sequence[int], *, format: str = "webp", **options: Any
     ) -> bytes:
         """See `Client.interpolate`."""
-        body = {"seeds": list(seeds), "format": format, **options}
-        return await self._run(self._core.file("/v1/interpolate", body))
+        return await self._run(self._walk(seeds, format, options))
 
     async def models(self) -> list[Model]:
         """See `Client.models`."""

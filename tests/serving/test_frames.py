@@ -46,6 +46,7 @@ messages = st.one_of(
         st.lists(st.builds(Loaded, st.text(), st.integers(1, 9), st.text())),
         st.just("cpu"),
         st.integers(1, 8),
+        st.dictionaries(st.text(), st.text(), max_size=2),
     ),
     st.builds(Failed, st.integers(0, 2**31), st.text()),
     st.builds(

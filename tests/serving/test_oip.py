@@ -270,6 +270,9 @@ def test_loading_says_why_it_fails(
     reply = server.post("/v2/repository/models/bad/load")
     assert reply.status_code == 503
     assert "model.onnx" in reply.json()["error"]
+    (bad,) = [e for e in server.post("/v2/repository/index").json() if e["name"] == "bad"]
+    assert bad["state"] == "UNAVAILABLE"
+    assert "model.onnx" in bad["reason"]
     assert server.post("/v2/repository/models/nix/load").status_code == 404
     load = "/v2/repository/models/good/load"
     told = server.post(load, json={"parameters": {"config": "{}"}})

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import SettingsError
-from serving.http import Exchange, Reply, Route, Router
+from serving.http import Exchange, Reply
 from serving.logs import JsonFormatter, TextFormatter, fields
+from serving.router import Route, Router
 from serving.settings import parse
 from serving.tallies import Tallies
 from serving.tracing import check_endpoint, trace_id_of
