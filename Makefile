@@ -84,7 +84,7 @@ $(BIN)/python:
 # The stamps: what is installed, as of which pyproject.toml. The development set includes the other.
 $(VENV)/.serve: pyproject.toml | $(BIN)/python
 	@echo "Installing Saddlepoint into $(VENV): a few minutes the first time, torch is large."
-	@$(PIP) install --no-compile -e '.[train,serve]'
+	@$(PIP) install --no-compile -e '.[train,serve,client]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python

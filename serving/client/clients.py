@@ -6,7 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "serving.client needs httpx: pip install 'saddlepoint[client]'", name=error.name
+    ) from error
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
