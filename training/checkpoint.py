@@ -18,10 +18,11 @@ import torch
 
 from models.bundle import sync_folder, write_synced
 from training.config import TrainingConfig, flatten, to_builtins
+from training.constraints import CONSTRAINTS
 from training.errors import CheckpointError
 from training.state import State
 
-FORMAT = 1
+FORMAT = 2
 NUM_KEPT = 2
 _NAME = re.compile(r"checkpoint-([0-9]{10})\.pt")
 _TEMPORARY = ".checkpoint.tmp"
@@ -120,11 +121,10 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     state.G.network.load_state_dict(content["G"])
     state.D.network.load_state_dict(content["D"])
     state.G_ema.load_state_dict(content["G_ema"])
-    for name, seat in (("optim_G", state.G), ("optim_D", state.D)):
-        rates = [dict(group) for group in seat.optimizer.param_groups]
-        seat.optimizer.load_state_dict(content[name])
-        for group, rate in zip(seat.optimizer.param_groups, rates, strict=True):
-            group.update({option: rate[option] for option in ("lr", "betas", "eps")})
+    state.G.load_state_dict(content["optim_G"])
+    state.D.load_state_dict(content["optim_D"])
+    if state.slow:
+        torch._foreach_copy_(state.slow, content["slow"])
     state.cur_nimg = checkpoint.cur_nimg
 
 
@@ -137,8 +137,9 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
         "G": state.G.network.state_dict(),
         "D": state.D.network.state_dict(),
         "G_ema": state.G_ema.state_dict(),
-        "optim_G": state.G.optimizer.state_dict(),
-        "optim_D": state.D.optimizer.state_dict(),
+        "optim_G": state.G.state_dict(),
+        "optim_D": state.D.state_dict(),
+        "slow": state.slow,
     }
 
 
@@ -154,6 +155,12 @@ def _check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str) -> 
                 f"{old.get(name)!r}; leave --{name.replace('_', '-')} out to resume, or start a "
                 "new run without --resume"
             )
+    was, now = _installed(checkpoint.content["config"]), _installed(to_builtins(config))
+    if was != now:
+        raise CheckpointError(
+            f"regularizers that are part of D's weights: {now or 'none'}, {checkpoint.path} was "
+            f"trained with {was or 'none'}; leave --regularizers out to resume"
+        )
     if checkpoint.content["fingerprint"] != fingerprint:
         raise CheckpointError(
             f"the images are not those of {checkpoint.path}: their fingerprint is "
@@ -162,4 +169,18 @@ def _check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str) -> 
         )
 
 
-_SHAPE = ("data.dataset", "data.resolution", "data.channels", "data.conditional")
+_SHAPE = (
+    "data.dataset",
+    "data.resolution",
+    "data.channels",
+    "data.conditional",
+    "frozen_D",
+    "optim_D.method",
+    "optim_G.method",
+)
+
+
+def _installed(config: dict[str, Any]) -> list[str]:
+    """Constraints that are part of D's weights."""
+    names = [term["name"] for term in config["regularizers"]]
+    return [name for name in names if name in CONSTRAINTS and CONSTRAINTS[name].install]

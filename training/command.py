@@ -20,8 +20,9 @@ import tyro
 from models.errors import RepositoryError
 from models.networks import FAMILIES
 from models.repository import check_name
-from training.config import TrainingConfig, from_builtins, require, to_builtins
-from training.errors import CheckpointError, ConfigError
+from training.config import TrainingConfig, from_builtins, to_builtins
+from training.distributed import World
+from training.errors import CheckpointError, ConfigError, require
 from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
@@ -71,19 +72,23 @@ class Command:
         }
         return json.dumps(record, indent=2) + "\n"
 
-    def device(self) -> torch.device:
-        """The device that --device names.
+    def device(self, world: World) -> torch.device:
+        """The device that --device names; of several processes, each takes a GPU of its own.
 
         Raises:
             ConfigError: there is no such device here.
         """
         value = self.options.device
         if value == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            value = "cuda" if torch.cuda.is_available() else "cpu"
         num_gpus = torch.cuda.device_count()
         allowed = ["auto", "cpu", *(["cuda"] if num_gpus else [])]
         allowed += [f"cuda:{index}" for index in range(num_gpus)]
         require(value in allowed, "device", value, ", ".join(allowed), "set --device")
+        if value == "cuda" and world.size > 1:
+            return torch.device("cuda", world.local_rank)
+        one = "each process needs a GPU of its own: set --device cuda"
+        require(world.size == 1 or value == "cpu" or not num_gpus, "device", value, "cuda", one)
         return torch.device(value)
 
 

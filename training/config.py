@@ -5,74 +5,25 @@ computes is not in here (`training.command`). Knows no recipe.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 import tyro
 
 from models.networks import FAMILIES, Family, ImageShape
+from training.compute import ComputeConfig
+from training.contradictions import check
 from training.data import DataConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, require, require_number
 from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
-from training.regularizers import PENALTIES
-
-
-def require(condition: bool, field: str, value: object, allowed: str, remedy: str) -> None:
-    """Raises ConfigError, naming all four, unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{field} is {value!r}, allowed: {allowed}; {remedy}")
-
-
-def require_number(field: str, value: float, *, above: float) -> None:
-    """Raises ConfigError unless the value is finite and greater than `above`."""
-    allowed = f"a finite number above {above:g}"
-    require(math.isfinite(value) and value > above, field, value, allowed, "choose another value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """One regulariser in a recipe, written NAME=WEIGHT or NAME=WEIGHT/EVERY."""
-
-    name: str
-    """Entry of `training.regularizers.PENALTIES`."""
-    weight: float
-    """Factor of the penalty; gamma for r1 and r2."""
-    interval: int = 1
-    """Steps from one application to the next; the weight is multiplied by it."""
-
-    def __post_init__(self) -> None:
-        """Refuses unknown names, negative weights and intervals below 1."""
-        field = f"regularizers: {self.name}"
-        known = ", ".join(PENALTIES)
-        require(self.name in PENALTIES, "regularizers", self.name, known, "see --list")
-        nonnegative = math.isfinite(self.weight) and self.weight >= 0
-        require(nonnegative, field, self.weight, "a weight of 0 or more", "write r1=0.5")
-        whole = self.interval >= 1
-        require(whole, field, self.interval, "an interval of 1 step or more", "write r1=0.5/16")
-
-    def __str__(self) -> str:
-        every = f"/{self.interval}" if self.interval != 1 else ""
-        return f"{self.name}={self.weight:g}{every}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Term":
-        """The inverse of str.
-
-        Raises:
-            ConfigError: the text is no term.
-        """
-        name, _, rest = text.partition("=")
-        weight, _, interval = rest.partition("/")
-        try:
-            numbers = float(weight), int(interval or 1)
-        except ValueError:
-            message = f"regularizers is {text!r}, allowed: NAME=WEIGHT or NAME=WEIGHT/EVERY"
-            raise ConfigError(f"{message}; for instance r1=0.5") from None
-        return cls(name=name, weight=numbers[0], interval=numbers[1])
-
+from training.optimizers import OptimizerConfig
+from training.schedules import Schedule
+from training.terms import Term
+from training.updates import UPDATES
 
 _TERM = tyro.constructors.PrimitiveConstructorSpec[Term](
     nargs=1,
@@ -81,26 +32,15 @@ _TERM = tyro.constructors.PrimitiveConstructorSpec[Term](
     is_instance=lambda value: isinstance(value, Term),
     str_from_instance=lambda term: [str(term)],
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdamConfig:
-    """Adam (Kingma and Ba 2015) for one player."""
-
-    lr: float = 2e-4
-    """Learning rate per step."""
-    betas: tuple[float, float] = (0.5, 0.999)
-    """Decay per step of the gradient's first and second moment, in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
-
-    def __post_init__(self) -> None:
-        """Refuses what Adam can't step with."""
-        remedy = "set --optim-G.lr, --optim-D.lr"
-        require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "above 0", remedy)
-        require_number("eps", self.eps, above=0)
-        in_range = all(0 <= beta < 1 for beta in self.betas)
-        require(in_range, "betas", self.betas, "two numbers in [0, 1)", "for instance 0.5 0.999")
+_SCHEDULE = tyro.constructors.PrimitiveConstructorSpec[Schedule](
+    nargs=1,
+    metavar="TARGET=END@KIMG[:SHAPE]",
+    instance_from_str=lambda words: Schedule.parse(words[0]),
+    is_instance=lambda value: isinstance(value, Schedule),
+    str_from_instance=lambda schedule: [str(schedule)],
+)
+_OPTIMIZER = OptimizerConfig()
+_COMPUTE = ComputeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,18 +55,42 @@ class TrainingConfig:
     """Both players."""
     init_D: str = "family"
     """Initial weights of the discriminator: an entry of training/initialization.py, see --list."""
+    frozen_D: int = 0
+    """Layers of D, counted from the image, whose weights don't move: for --init-from."""
     objective: str = "non-saturating"
     """What the players minimise: an entry of training/objectives.py, see --list."""
     regularizers: tuple[Annotated[Term, _TERM], ...] = ()
-    """Penalties added to the losses, each with its weight and, if lazy, its interval in steps."""
-    optim_G: AdamConfig = AdamConfig()
+    """Penalties, constraints and views, each with its weight and, if lazy, its interval."""
+    schedules: tuple[Annotated[Schedule, _SCHEDULE], ...] = ()
+    """What changes in the course of the training: optim_G.lr, .beta1, .beta2, optim_D likewise,
+    ema_kimg, or a regulariser's name; each goes from its value to END within KIMG, linear or
+    cosine."""
+    optim_G: OptimizerConfig = _OPTIMIZER
     """Steps of the generator."""
-    optim_D: AdamConfig = AdamConfig()
+    optim_D: OptimizerConfig = _OPTIMIZER
     """Steps of the discriminator."""
+    update: str = "alternating"
+    """Who moves when: an entry of training/updates.py, see --list."""
+    steps_D: int = 1
+    """Steps of D in a round, each with images of its own."""
+    steps_G: int = 1
+    """Steps of G in a round."""
+    unrolled_steps: int = 0
+    """Gradient steps of D that G looks ahead, and differentiates through (Metz et al. 2017)."""
+    unrolled_lr: float = 0.1
+    """Learning rate of these steps, which are plain gradient descent."""
+    lookahead_steps: int = 0
+    """Rounds after which both players go back towards where they were; 0 for never."""
+    lookahead_alpha: float = 0.5
+    """How far they get of the way that they had gone, in (0, 1]."""
     batch_size: int = 64
-    """Images per step of each player."""
+    """Images per step of each player, over all processes."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, to save memory."""
     total_kimg: float
     """Length of the training, in thousands of real images shown."""
+    average: Literal["ema", "uniform"] = "ema"
+    """What is exported: an exponential average of G's weights, or the mean of all of them."""
     ema_kimg: float = 10.0
     """Half-life of the averaged generator, in thousands of images; 0 exports the last iterate."""
     ema_rampup: float = 0.05
@@ -135,25 +99,39 @@ class TrainingConfig:
     """Thousands of images from one line of metrics, sample grid and checkpoint to the next."""
     seed: int = 0
     """Of every random draw of the training, 0 or more."""
+    compute: ComputeConfig = _COMPUTE
+    """How it is computed."""
 
     def __post_init__(self) -> None:
-        """Refuses options that make no training."""
-        registries = {"init_D": list(INITIALIZATIONS), "objective": list(OBJECTIVES)}
-        for field, known in registries.items():
+        """Refuses options that make no training, alone or together."""
+        registries: dict[str, Collection[str]] = {
+            "init_D": INITIALIZATIONS,
+            "objective": OBJECTIVES,
+            "update": UPDATES,
+        }
+        for field, registry in registries.items():
             name = getattr(self, field)
-            require(name in known, field, name, ", ".join(known), "see --list")
-        names = [term.name for term in self.regularizers]
-        once = len(set(names)) == len(names)
-        require(once, "regularizers", names, "each name once", "leave one out")
+            require(name in registry, field, name, ", ".join(registry), "see --list")
         more = "set --batch-size to 2 or more: batch norm needs two images"
         require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more", more)
-        require_number("total_kimg", self.total_kimg, above=0)
-        require_number("tick_kimg", self.tick_kimg, above=0)
+        for field in ("total_kimg", "tick_kimg", "unrolled_lr"):
+            require_number(field, getattr(self, field), above=0)
         for field in ("ema_kimg", "ema_rampup"):
             value = getattr(self, field)
             nonnegative = math.isfinite(value) and value >= 0
-            require(nonnegative, field, value, "0 or more", f"set --{field.replace('_', '-')}")
+            require(nonnegative, field, value, "0 or more", f"set {flag(field)}")
+        for field in ("steps_D", "steps_G", "accumulate"):
+            value = getattr(self, field)
+            require(value >= 1, field, value, "1 or more", f"set {flag(field)}")
+        for field in ("frozen_D", "unrolled_steps", "lookahead_steps"):
+            value = getattr(self, field)
+            require(value >= 0, field, value, "0 or more", f"set {flag(field)}")
+        alpha = self.lookahead_alpha
+        require(0 < alpha <= 1, "lookahead_alpha", alpha, "(0, 1]", "set --lookahead-alpha")
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 .. 2**63 - 1", "set --seed")
+        averages = ("ema", "uniform")
+        require(self.average in averages, "average", self.average, ", ".join(averages), "--average")
+        check(self)
 
     def check_shape(self, shape: ImageShape) -> None:
         """Raises ConfigError where the network can't make the data's shape."""
@@ -163,14 +141,24 @@ class TrainingConfig:
             raise ConfigError(str(error)) from error
 
     @property
+    def round_nimg(self) -> int:
+        """Images that D is shown in a round."""
+        return self.batch_size * self.steps_D
+
+    @property
     def total_nimg(self) -> int:
-        """Images shown in the whole training: whole batches that make up total_kimg."""
-        return math.ceil(round(self.total_kimg * 1000) / self.batch_size) * self.batch_size
+        """Images shown in the whole training: whole rounds that make up total_kimg."""
+        return math.ceil(round(self.total_kimg * 1000) / self.round_nimg) * self.round_nimg
 
     @property
     def tick_nimg(self) -> int:
-        """Images from tick to tick, at least one batch."""
-        return max(round(self.tick_kimg * 1000), self.batch_size)
+        """Images from tick to tick, at least one round."""
+        return max(round(self.tick_kimg * 1000), self.round_nimg)
+
+
+def flag(field: str) -> str:
+    """The field's option on the command line."""
+    return f"--{field.replace('_', '-')}"
 
 
 def to_builtins(config: TrainingConfig) -> dict[str, Any]:

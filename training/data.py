@@ -176,6 +176,11 @@ class Batches:
         self._seed = seed
         self._order = functools.lru_cache(maxsize=2)(self._shuffle)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self._images.device
+
     def at(self, cur_nimg: int) -> tuple[Tensor, Tensor | None]:
         """The batch that starts at image number cur_nimg of the training.
 

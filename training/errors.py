@@ -3,6 +3,7 @@
 A message names the offending field, the value given, what is allowed and the remedy.
 """
 
+import math
 from typing import ClassVar
 
 
@@ -46,3 +47,15 @@ class PublishError(TrainingError):
     """A bundle that can't be published into the repository."""
 
     exit_code: ClassVar[int] = 7
+
+
+def require(condition: bool, field: str, value: object, allowed: str, remedy: str) -> None:
+    """Raises ConfigError, naming all four, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field} is {value!r}, allowed: {allowed}; {remedy}")
+
+
+def require_number(field: str, value: float, *, above: float) -> None:
+    """Raises ConfigError unless the value is finite and greater than `above`."""
+    allowed = f"a finite number above {above:g}"
+    require(math.isfinite(value) and value > above, field, value, allowed, "choose another value")

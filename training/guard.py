@@ -18,19 +18,19 @@ class Trip:
     terms: tuple[str, ...]
     """Names of losses and gradients."""
     cur_nimg: int
-    """Images seen before the step that it happened in."""
+    """Images seen before the round that it happened in."""
 
 
 class Guard:
     """Looks at every step's scalars."""
 
-    def __init__(self, device: torch.device, *, cur_nimg: int, batch_size: int) -> None:
-        """cur_nimg: images seen before the first step that is looked at."""
+    def __init__(self, device: torch.device, *, cur_nimg: int, round_nimg: int) -> None:
+        """cur_nimg: images seen before the first round that is looked at. round_nimg: in each."""
         self.tripped = torch.zeros((), device=device)
         self._num_good = torch.zeros((), dtype=torch.int64, device=device)
         self._bad: dict[tuple[str, ...], Tensor] = {}
         self._cur_nimg = cur_nimg
-        self._batch_size = batch_size
+        self._round_nimg = round_nimg
 
     def inspect(self, names: tuple[str, ...], values: Tensor) -> None:
         """Raises the flag if a value is not finite, without waiting for the device.
@@ -45,8 +45,8 @@ class Guard:
             self._bad[names] = bad
         self.tripped = torch.maximum(self.tripped, bad.any().to(self.tripped.dtype))
 
-    def end_step(self) -> None:
-        """Counts the steps before the trip."""
+    def end_round(self) -> None:
+        """Counts the rounds before the trip."""
         self._num_good += self.tripped == 0
 
     def trip(self) -> Trip | None:
@@ -59,4 +59,4 @@ class Guard:
             for name, is_bad in zip(names, bad.tolist(), strict=True)
             if is_bad
         )
-        return Trip(terms=terms, cur_nimg=self._cur_nimg + int(self._num_good) * self._batch_size)
+        return Trip(terms=terms, cur_nimg=self._cur_nimg + int(self._num_good) * self._round_nimg)

@@ -89,6 +89,29 @@ class Journal:
             self._width = 0
 
 
+class Silence:
+    """The journal of a process that doesn't lead: says nothing, writes nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def log(self, text: str) -> None:
+        """Nothing."""
+
+    def refresh_is_due(self) -> bool:
+        """Never."""
+        return False
+
+    def refresh(self, cur_nimg: int, means: dict[str, float]) -> None:
+        """Nothing."""
+
+    def tick(self, tick: int, cur_nimg: int, means: dict[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def duration(seconds: float) -> str:
     """Seconds as people write them: 42s, 3m05s, 2h07m."""
     if not math.isfinite(seconds):

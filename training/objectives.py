@@ -1,15 +1,15 @@
 """Adversarial objectives: pairs of small pure functions on logits.
 
-Knows no network, no batch and no optimiser. A logit is log(p(real) / p(fake)) as D sees it; with
-softplus(x) = log(1 + e^x) every logarithm of a sigmoid is finite in float32 for logits of +-1e4.
-A new objective is one more entry.
+Knows no network, no batch and no optimiser. Where D is a classifier its logit is
+log(p(real) / p(fake)) as D sees it; with softplus(x) = log(1 + e^x) every logarithm of a sigmoid is
+finite in float32 for logits of +-1e4. A new objective is one more entry.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 DiscriminatorLoss = Callable[[Tensor, Tensor], Tensor]
 """(real_logits [N], fake_logits [N]) to a scalar; D minimises it."""
@@ -30,6 +30,8 @@ class Objective:
     """Where it is from."""
     paired: bool = False
     """True where G's loss compares fake with real logits, so that D must judge both for it."""
+    classifier: bool = False
+    """True where sigmoid(logit) is D's probability that one image is real."""
 
 
 def binary_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -56,13 +58,96 @@ def non_saturating_G(fake_logits: Tensor, real_logits: Tensor | None = None) -> 
     return softplus(-fake_logits).mean()
 
 
+def least_squares_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """1/2 E[(D(real) - 1)^2] + 1/2 E[D(fake)^2] (Mao et al. 2017, eq. 9).
+
+    real_logits, fake_logits: [N] float32. Returns a scalar; D minimises it.
+    """
+    return 0.5 * (real_logits - 1).square().mean() + 0.5 * fake_logits.square().mean()
+
+
+def least_squares_G(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """1/2 E[(D(fake) - 1)^2] (Mao et al. 2017, eq. 9): pulls also what D takes for real.
+
+    fake_logits: [N] float32. Returns a scalar; G minimises it.
+    """
+    return 0.5 * (fake_logits - 1).square().mean()
+
+
+def wasserstein_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E[D(fake)] - E[D(real)] (Arjovsky et al. 2017, eq. 2): -W1 times D's Lipschitz constant.
+
+    real_logits, fake_logits: [N] float32. Returns a scalar; D minimises it.
+    """
+    return fake_logits.mean() - real_logits.mean()
+
+
+def critic_G(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """-E[D(fake)], G's side of the Wasserstein and the hinge objective.
+
+    fake_logits: [N] float32. Returns a scalar; G minimises it.
+    """
+    return -fake_logits.mean()
+
+
+def hinge_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """E[max(0, 1 - D(real))] + E[max(0, 1 + D(fake))] (Miyato et al. 2018, eq. 16).
+
+    real_logits, fake_logits: [N] float32. Returns a scalar; D minimises it.
+    """
+    return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+
+def relativistic_D(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E[log sigmoid(D(real) - D(fake))] over pairs (Jolicoeur-Martineau 2019, eq. 3).
+
+    Row i of one is compared with row i of the other (Huang et al. 2024, eq. 2).
+    real_logits, fake_logits: [N] float32. Returns a scalar; D minimises it.
+    """
+    return softplus(fake_logits - real_logits).mean()
+
+
+def relativistic_G(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """-E[log sigmoid(D(fake) - D(real))] over pairs (Jolicoeur-Martineau 2019, eq. 4).
+
+    fake_logits, real_logits: [N] float32. Returns a scalar; G minimises it.
+    """
+    assert real_logits is not None
+    return softplus(real_logits - fake_logits).mean()
+
+
 OBJECTIVES: dict[str, Objective] = {
     "minimax": Objective(
-        loss_D=binary_D, loss_G=minimax_G, paper="Goodfellow et al. 2014, arXiv:1406.2661, eq. 1"
+        loss_D=binary_D,
+        loss_G=minimax_G,
+        classifier=True,
+        paper="Goodfellow et al. 2014, arXiv:1406.2661, eq. 1",
     ),
     "non-saturating": Objective(
         loss_D=binary_D,
         loss_G=non_saturating_G,
+        classifier=True,
         paper="Goodfellow et al. 2014, arXiv:1406.2661, sec. 3",
+    ),
+    "least-squares": Objective(
+        loss_D=least_squares_D,
+        loss_G=least_squares_G,
+        paper="Mao et al. 2017, arXiv:1611.04076, eq. 9",
+    ),
+    "wasserstein": Objective(
+        loss_D=wasserstein_D,
+        loss_G=critic_G,
+        paper="Arjovsky et al. 2017, arXiv:1701.07875, eq. 2",
+    ),
+    "hinge": Objective(
+        loss_D=hinge_D,
+        loss_G=critic_G,
+        paper="Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16",
+    ),
+    "relativistic": Objective(
+        loss_D=relativistic_D,
+        loss_G=relativistic_G,
+        paired=True,
+        paper="Jolicoeur-Martineau 2019, arXiv:1807.00734; Huang et al. 2024, arXiv:2501.05441",
     ),
 }

@@ -3,24 +3,54 @@
 Differentiable throughout and free of side effects on its inputs. Knows no loss and no optimiser.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-Side = Literal["real", "fake"]
+from training.sites import SITES, Site
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
-Player = Callable[[Tensor, Tensor | None], Tensor]
-"""A network as a function: the module itself, or `functional_call` with its parameters bound."""
+Player = Callable[..., Any]
+"""A network as a function: the module itself, or `Bound` to other parameters than its own."""
+
+
+class Bound:
+    """A network with other parameters than its own: a pure function of them and its inputs."""
+
+    def __init__(self, network: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+        """parameters: by name, as named_parameters has them; buffers stay the network's."""
+        self.network = network
+        self._named = dict(parameters)
+
+    def __call__(self, *args: Tensor | None, **kwargs: object) -> Any:
+        """The network's output."""
+        return functional_call(self.network, self._named, args, kwargs)
+
+    def parameters(self) -> list[Tensor]:
+        """What it is bound to."""
+        return list(self._named.values())
+
+    def moved(self, by: Sequence[Tensor]) -> "Bound":
+        """The same network elsewhere. by: one for each parameter."""
+        places = zip(self._named.items(), by, strict=True)
+        return Bound(self.network, {name: value + step for (name, value), step in places})
+
+
+def parameters_of(player: Player) -> list[Tensor]:
+    """The parameters that a player moves, or could move: those that require a gradient."""
+    parameters: list[Tensor] = list(player.parameters())  # type: ignore[attr-defined]
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """All that a step sees besides the parameters: data and randomness."""
+    """All that a step sees besides the parameters: data, randomness and the time."""
 
     real_img: Tensor
     """[N, C, H, W] float32 in [-1, 1]."""
@@ -32,6 +62,10 @@ class Batch:
     """Seed of any further randomness: dropout, interpolation, noise."""
     step: int
     """Number of steps before this one; terms with an interval look at it."""
+    cur_nimg: int = 0
+    """Images shown before this step; weights with a schedule look at it."""
+    augment_p: Tensor | float = 1.0
+    """Probability of each augmentation, in [0, 1]: adaptive augmentation moves it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +76,45 @@ class Play:
     """The discriminator."""
     batch: Batch
     """Data and randomness."""
-    fake_img: Tensor
-    """[N, C, H, W] float32 in [-1, 1]."""
-    fake_logits: Tensor
-    """[N] float32."""
-    real_logits: Tensor | None
-    """[N] float32; None in a step of G whose loss doesn't need it."""
-    gradients: dict[Side, Tensor]
-    """dD/dx for the sides that were asked for, [N, C, H, W], differentiable again."""
+    images: dict[Site, Tensor]
+    """What D was shown: fake, real but in a step of G that doesn't need it, and sites."""
+    logits: dict[Site, Tensor]
+    """What it said, [N] float32."""
+    gradients: dict[Site, Tensor]
+    """dD/dx for the sites that were asked for, [N, C, H, W], differentiable again."""
+    features: dict[Site, Tensor] = field(default_factory=dict)
+    """D's last features [N, F], where they were asked for."""
+    G: Player | None = None
+    """The generator."""
+    field: tuple[Tensor, ...] = ()
+    """Where it was asked for: each player's objective by that player's own parameters."""
 
-    def gradient(self, side: Side) -> Tensor:
+    @property
+    def fake_img(self) -> Tensor:
+        """What D saw of G's images, [N, C, H, W] float32."""
+        return self.images["fake"]
+
+    @property
+    def fake_logits(self) -> Tensor:
+        """[N] float32."""
+        return self.logits["fake"]
+
+    @property
+    def real_logits(self) -> Tensor | None:
+        """[N] float32; None in a step of G whose loss doesn't need it."""
+        return self.logits.get("real")
+
+    def gradient(self, site: Site) -> Tensor:
         """The gradient of each logit by its own image, [N, C, H, W] float32."""
-        return self.gradients[side]
+        return self.gradients[site]
+
+    @cached_property
+    def reconstruction(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The real images through G's encoder and back: (img, mu [N, z_dim], logvar [N, z_dim])."""
+        assert self.G is not None
+        batch = self.batch
+        img, mu, logvar = self.G(batch.z, batch.label, img=batch.real_img)
+        return img.float(), mu.float(), logvar.float()
 
 
 def play(
@@ -61,7 +122,9 @@ def play(
     batch: Batch,
     fake_img: Tensor,
     *,
-    gradients: frozenset[Side] = frozenset(),
+    real_img: Tensor | None = None,
+    gradients: Collection[Site] = (),
+    features: bool = False,
     judge_real: bool = True,
     joint: bool = True,
 ) -> Play:
@@ -71,40 +134,91 @@ def play(
         D: images [N, C, H, W] and labels [N] to logits [N].
         batch: data and randomness.
         fake_img: G's images for the batch, [N, C, H, W] float32.
-        gradients: sides by whose images the logits are differentiated.
+        real_img: what D sees of the batch's real images, if not those themselves.
+        gradients: sites by whose images the logits are differentiated.
+        features: keep D's last features too.
         judge_real: False where only the fake logits matter.
-        joint: one pass of D over real and fake images together, which is faster. The result is the
+        joint: one pass of D over several sites' images together, which is faster. The result is the
             same only if D treats each image by itself (`rows_are_independent`).
     """
-    images: dict[Side, Tensor] = {"real": batch.real_img} if judge_real else {}
-    images["fake"] = fake_img
-    images = {side: _leaf(img) if side in gradients else img for side, img in images.items()}
-    logits = _judge(D, images, batch.label, joint=joint and len(gradients) != 1)
-    sides = [side for side in images if side in gradients]
-    found = _input_gradients([logits[side] for side in sides], [images[side] for side in sides])
+    real_img = batch.real_img if real_img is None else real_img
+    images = {"real": real_img, "fake": fake_img} if judge_real else {"fake": fake_img}
+    images |= _site_images(gradients, batch, real_img, fake_img)
+    images = {site: _leaf(img) if site in gradients else img for site, img in images.items()}
+    logits: dict[Site, Tensor] = {}
+    seen: dict[Site, Tensor] = {}
+    # Only what is differentiated by its images pays for that.
+    for wanted in (True, False):
+        group = {site: img for site, img in images.items() if (site in gradients) == wanted}
+        _judge(
+            D, group, batch.label, joint=joint, logits=logits, features=seen if features else None
+        )
+    sites = [site for site in images if site in gradients]
+    found = _input_gradients([logits[site] for site in sites], [images[site] for site in sites])
     return Play(
         D=D,
         batch=batch,
-        fake_img=images["fake"],
-        fake_logits=logits["fake"],
-        real_logits=logits.get("real"),
-        gradients=dict(zip(sides, found, strict=True)),
+        images=images,
+        logits=logits,
+        gradients=dict(zip(sites, found, strict=True)),
+        features=seen,
     )
 
 
 def rows_are_independent(D: nn.Module) -> bool:
-    """False where D normalises over the batch: real and fake images then go through it apart."""
-    return not any(isinstance(module, _BATCH_NORMS) for module in D.modules())
+    """False where D mixes the images of a batch: real and fake images then go through it apart."""
+    return not any(
+        isinstance(module, _BATCH_NORMS) or getattr(module, "mixes_rows", False)
+        for module in D.modules()
+    )
 
 
 def _judge(
-    D: Player, images: dict[Side, Tensor], label: Tensor | None, *, joint: bool
-) -> dict[Side, Tensor]:
-    if not joint or len(images) == 1:
-        return {side: D(img, label) for side, img in images.items()}
-    labels = None if label is None else label.repeat(len(images))
-    logits = D(torch.cat(list(images.values())), labels)
-    return dict(zip(images, logits.chunk(len(images)), strict=True))
+    D: Player,
+    images: dict[Site, Tensor],
+    label: Tensor | None,
+    *,
+    joint: bool,
+    logits: dict[Site, Tensor],
+    features: dict[Site, Tensor] | None,
+) -> None:
+    """Fills in logits, and features if they are wanted."""
+    num = len(images)
+    if joint and num > 1:
+        labels = None if label is None else label.repeat(num)
+        said, seen = _ask(D, torch.cat(list(images.values())), labels, features is not None)
+        logits.update(zip(images, said.chunk(num), strict=True))
+        if features is not None and seen is not None:
+            features.update(zip(images, seen.chunk(num), strict=True))
+        return
+    for site, img in images.items():
+        logits[site], seen = _ask(D, img, label, features is not None)
+        if features is not None and seen is not None:
+            features[site] = seen
+
+
+def _ask(
+    D: Player, img: Tensor, label: Tensor | None, with_features: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Losses are computed in float32, whatever the network computes in."""
+    if with_features:
+        logits, features = D(img, label, with_features=True)
+        return _full(logits), _full(features)
+    return _full(D(img, label)), None
+
+
+def _full(values: Tensor) -> Tensor:
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
+def _site_images(
+    gradients: Collection[Site], batch: Batch, real_img: Tensor, fake_img: Tensor
+) -> dict[Site, Tensor]:
+    sites = [site for site in SITES if site in gradients]
+    if not sites:
+        return {}
+    generator = torch.Generator(real_img.device).manual_seed((batch.key + 3) % 2**63)
+    return {site: SITES[site](real_img, fake_img, generator) for site in sites}
 
 
 def _leaf(img: Tensor) -> Tensor:

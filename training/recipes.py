@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import tyro
 
 from models.networks import DCGAN, MLP
-from training.config import AdamConfig, Term, TrainingConfig
+from training.config import TrainingConfig
 from training.data import DataConfig
+from training.optimizers import OptimizerConfig
+from training.terms import Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ def _regularized(gamma: float) -> tuple[Term, ...]:
 
 
 _MESCHEDER = "Mescheder et al. 2018, arXiv:1801.04406 (R1, R2), on DCGAN (Radford et al. 2016)"
-_ADAM = AdamConfig(lr=1e-3, betas=(0.0, 0.99))
+_ADAM = OptimizerConfig(lr=1e-3, betas=(0.0, 0.99))
 
 
 def _dcgan(recipe: str, data: DataConfig, *, total_kimg: float, gamma: float) -> TrainingConfig:
@@ -37,8 +39,8 @@ def _dcgan(recipe: str, data: DataConfig, *, total_kimg: float, gamma: float) ->
         network=DCGAN(),
         init_D="kaiming",
         regularizers=_regularized(gamma),
-        optim_G=AdamConfig(lr=2e-4, betas=(0.0, 0.99)),
-        optim_D=AdamConfig(lr=2e-4, betas=(0.0, 0.99)),
+        optim_G=OptimizerConfig(lr=2e-4, betas=(0.0, 0.99)),
+        optim_D=OptimizerConfig(lr=2e-4, betas=(0.0, 0.99)),
         total_kimg=total_kimg,
         tick_kimg=20,
     )

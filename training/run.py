@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from training.command import catalogue, parse
+from training.distributed import joined
 from training.errors import TrainingError
 from training.interruption import InterruptedRun, Interruption
 from training.session import Session
@@ -22,8 +23,8 @@ def main(argv: Sequence[str]) -> int:
         elif command.options.dry_run:
             print(command.to_json(), end="")
         else:
-            with Interruption().handled() as interruption:
-                Session.open(command, interruption, sys.stdout).run()
+            with Interruption().handled() as interruption, joined() as world:
+                Session.open(command, interruption, sys.stdout, world).run()
     except InterruptedRun:
         return 0
     except TrainingError as error:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from models.bundle import Bundle
 from models.errors import ModelError
 from models.generator import CpuGenerator
@@ -22,15 +20,17 @@ from models.repository import Repository
 from training.checkpoint import Checkpoints, restore
 from training.command import CONFIG, Command
 from training.config import to_builtins
-from training.data import ImageSet, load
+from training.data import Batches, ImageSet, load
+from training.distributed import World, span
 from training.errors import PublishError, TrainingError
 from training.evaluation import evaluate
 from training.export import export
 from training.interruption import InterruptedRun, Interruption
-from training.journal import Journal, duration
-from training.loop import Hooks, Stepper, fit
+from training.journal import Journal, Silence, duration
+from training.loop import Hooks, fit
 from training.samples import TorchGenerator, save_grid
 from training.state import State
+from training.stepper import Stepper
 
 _RUN = re.compile(r"([0-9]{5,})-.*")
 
@@ -57,31 +57,44 @@ class Session:
     image_set: ImageSet
     state: State
     checkpoints: Checkpoints
-    journal: Journal
+    journal: Journal | Silence
     interruption: Interruption
+    world: World
 
     @classmethod
-    def open(cls, command: Command, interruption: Interruption, stream: TextIO) -> "Session":
+    def open(
+        cls,
+        command: Command,
+        interruption: Interruption,
+        stream: TextIO,
+        world: World | None = None,
+    ) -> "Session":
         """Loads the data, makes or restores the state, and only then a run folder.
 
         Raises:
             TrainingError: the data, the network or the checkpoint can't be used.
         """
         config, resume = command.config, command.options.resume
-        device = command.device()
-        if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
+        world = world or World()
+        world.check(config)
+        device = command.device(world)
+        config.compute.set_up(device)
         image_set = load(config.data).to(device)
         config.check_shape(image_set.shape)
         state = State.fresh(config, image_set.shape, device)
-        if resume is None:
-            folder = new_run_folder(command.options.runs, config.recipe)
-        else:
-            folder = resume
-            latest = Checkpoints(folder / "checkpoints").latest()
+        span(state.G.network, world)
+        span(state.D.network, world)
+        folder = resume
+        if resume is not None:
+            latest = Checkpoints(resume / "checkpoints").latest()
             restore(latest, state, config, image_set.fingerprint)
-        (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
-        journal = Journal(folder, stream, cur_nimg=state.cur_nimg, total_nimg=config.total_nimg)
+        elif world.leads:
+            folder = new_run_folder(command.options.runs, config.recipe)
+        folder = Path(world.share(str(folder)))
+        journal: Journal | Silence = Silence()
+        if world.leads:
+            (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
+            journal = Journal(folder, stream, cur_nimg=state.cur_nimg, total_nimg=config.total_nimg)
         return cls(
             command=command,
             folder=folder,
@@ -90,6 +103,7 @@ class Session:
             checkpoints=Checkpoints(folder / "checkpoints"),
             journal=journal,
             interruption=interruption,
+            world=world,
         )
 
     def run(self) -> None:
@@ -102,8 +116,9 @@ class Session:
         try:
             self._introduce()
             self._fit()
-            bundle = self._export()
-            self._publish(bundle)
+            if self.world.leads:
+                bundle = self._export()
+                self._publish(bundle)
         except InterruptedRun:
             self.journal.say(f"Interrupted; continue with --resume {self.folder}")
             raise
@@ -122,15 +137,21 @@ class Session:
         self.journal.say(
             f"{config.recipe}: {len(image_set)} images {list(image_set.images.shape[1:])} of "
             f"{image_set.name}, G {num_G:,} and D {num_D:,} parameters, on "
-            f"{image_set.images.device}, in {self.folder}"
+            f"{self._place()}, in {self.folder}"
         )
         for skipped in image_set.skipped:
             self.journal.say(f"skipped {skipped}")
         if self.state.cur_nimg:
             self.journal.say(f"resumed at {self.state.cur_nimg / 1000:.3f} kimg")
 
+    def _place(self) -> str:
+        device = str(self.image_set.images.device)
+        return device if self.world.size == 1 else f"{self.world.size} processes ({device})"
+
     def _fit(self) -> None:
-        stepper = Stepper(self.command.config, self.state, self.image_set)
+        config = self.command.config
+        batches = Batches(self.image_set, batch_size=config.batch_size, seed=config.seed)
+        stepper = Stepper(config, self.state, batches, self.world)
         hooks = Hooks(
             should_stop=lambda: self.interruption.signal is not None,
             should_report=self.journal.refresh_is_due,
@@ -141,7 +162,7 @@ class Session:
         start, start_nimg = time.monotonic(), self.state.cur_nimg
         with self.interruption.deferred():
             ended = fit(stepper, hooks)
-            if not ended:
+            if not ended and self.world.leads:
                 self._save_checkpoint()
         if not ended or self.interruption.signal is not None:
             raise InterruptedRun
@@ -150,6 +171,8 @@ class Session:
         self.journal.say(f"Trained {shown:.1f} kimg in {duration(taken_s)} ({taken_s:.1f} s)")
 
     def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
+        if not self.world.leads:
+            return
         self.journal.tick(tick, state.cur_nimg, means)
         name = f"samples-{state.cur_nimg // 1000:06d}.png"
         try:

@@ -5,41 +5,77 @@ from the seed and `cur_nimg`.
 """
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from models.networks import ImageShape
-from training.config import AdamConfig, TrainingConfig
+from training.config import TrainingConfig
+from training.constraints import CONSTRAINTS
+from training.errors import ConfigError
 from training.initialization import INITIALIZATIONS
+from training.optimizers import METHODS, Optimism, OptimizerConfig, build, set_rates
+from training.play import parameters_of
 from training.randomness import key, reseed
 
 
 class Seat:
     """A player's place at the board: a network and the optimiser that moves it."""
 
-    def __init__(self, network: nn.Module, optim: AdamConfig) -> None:
-        """network: already on its device."""
+    def __init__(self, network: nn.Module, optim: OptimizerConfig) -> None:
+        """network: already on its device; parameters without requires_grad never move."""
         self.network = network
-        self.parameters = list(network.parameters())
-        self.optimizer = Adam(
-            self.parameters, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
-        )
+        self.parameters = parameters_of(network)
+        self.optim = optim
+        self.optimizer = build(self.parameters, optim)
+        self.optimism = Optimism(self.parameters) if METHODS[optim.method].optimistic else None
+        self._takes_flag = getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
     def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """The loss by this player's parameters alone."""
-        return torch.autograd.grad(loss, self.parameters)
+        """The loss by this player's parameters alone; 0 for those that it doesn't depend on."""
+        return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
     def move(self, gradients: tuple[Tensor, ...], tripped: Tensor) -> None:
         """One step of the optimiser; none at all where `tripped` (a scalar) is 1."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        # Fused Adam reads it on the device: weights, moments and step count stay as they are.
-        self.optimizer.found_inf = tripped  # type: ignore[attr-defined]
-        self.optimizer.step()
+        if self._takes_flag:
+            # Fused, it reads the flag on the device: weights, moments and step count stay.
+            self.optimizer.found_inf = tripped  # type: ignore[attr-defined]
+            self._step(tripped)
+        elif not tripped:  # waits for the device
+            self._step(tripped)
         self.optimizer.zero_grad(set_to_none=True)
+
+    def set_rates(self, lr: float, betas: tuple[float, float]) -> None:
+        """Rates of the next step."""
+        set_rates(self.optimizer, lr, betas)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimiser remembers."""
+        optimism = None if self.optimism is None else self.optimism.last
+        return {"optimizer": self.optimizer.state_dict(), "optimism": optimism}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """The inverse; rates and other options stay those of this seat's configuration."""
+        configured = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(content["optimizer"])
+        for group, options in zip(self.optimizer.param_groups, configured, strict=True):
+            group.update(options)
+        if self.optimism is not None:
+            torch._foreach_copy_(self.optimism.last, content["optimism"])
+
+    def _step(self, tripped: Tensor) -> None:
+        if self.optimism is None:
+            self.optimizer.step()
+        else:
+            self.optimism.step(self.optimizer, tripped)
 
 
 @dataclass
@@ -54,47 +90,65 @@ class State:
     """The average of G over its path; what is exported."""
     cur_nimg: int
     """Real images shown to D so far."""
+    slow: list[Tensor] = field(default_factory=list)
+    """Where lookahead draws the players back to, one for each parameter of G, then D."""
 
     @classmethod
     def fresh(cls, config: TrainingConfig, shape: ImageShape, device: torch.device) -> "State":
-        """Newly initialised players; the same on every device, as the CPU draws the weights."""
+        """Newly initialised players; the same on every device, as the CPU draws the weights.
+
+        Raises:
+            ConfigError: the networks have nothing that a constraint or frozen_D could act on.
+        """
         reseed(key(config.seed, "init", 0), torch.device("cpu"))
-        G = config.network.generator(shape).to(device)
+        G = config.compute.prepare(config.network.generator(shape), device)
         D = config.network.discriminator(shape)
         INITIALIZATIONS[config.init_D].apply(D)
-        D = D.to(device)
+        return cls.of(config, G, D, device)
+
+    @classmethod
+    def of(
+        cls, config: TrainingConfig, G: nn.Module, D: nn.Module, device: torch.device
+    ) -> "State":
+        """Players whose weights are there already. G: on the device."""
+        _freeze(D, config.frozen_D)
+        for term in config.regularizers:
+            constraint = CONSTRAINTS.get(term.name)
+            if constraint is not None and constraint.install is not None:
+                try:
+                    constraint.install(D, term.weight)
+                except ValueError as error:
+                    raise ConfigError(str(error)) from error
+        D = config.compute.prepare(D, device)
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-        return cls(Seat(G, config.optim_G), Seat(D, config.optim_D), G_ema, cur_nimg=0)
+        state = cls(Seat(G, config.optim_G), Seat(D, config.optim_D), G_ema, cur_nimg=0)
+        if config.lookahead_steps:
+            state.slow = [each.detach().clone() for each in state.parameters()]
+        return state
+
+    def parameters(self) -> list[Tensor]:
+        """Of both players, those that move."""
+        return [*self.G.parameters, *self.D.parameters]
+
+    def seat(self, player: str) -> Seat:
+        """G's or D's."""
+        return self.G if player == "G" else self.D
 
 
-class Average:
-    """Keeps G_ema (Karras et al. 2018, sec. 4.4: an exponential average of G's weights)."""
-
-    def __init__(self, G: nn.Module, G_ema: nn.Module, config: TrainingConfig) -> None:
-        """G, G_ema: twins; G_ema's tensors are written in place."""
-        self._from = _floats(G)
-        self._to = _floats(G_ema)
-        self._ema_nimg = config.ema_kimg * 1000
-        self._rampup = config.ema_rampup
-        self._batch_size = config.batch_size
-
-    @torch.no_grad()
-    def update(self, cur_nimg: int) -> None:
-        """Moves G_ema towards G. cur_nimg: images seen, this step's among them."""
-        torch._foreach_lerp_(self._to, self._from, 1.0 - self.decay(cur_nimg))
-
-    def decay(self, cur_nimg: int) -> float:
-        """What a step leaves of the old average: half after min(ema_kimg, rampup * seen)."""
-        half_life = self._ema_nimg
-        if self._rampup > 0:
-            half_life = min(half_life, cur_nimg * self._rampup)
-        return 0.5 ** (self._batch_size / half_life) if half_life > 0 else 0.0
+def _freeze(D: nn.Module, num: int) -> None:
+    """The layers next to the image keep their weights (Mo et al. 2020, arXiv:2002.10964)."""
+    layers = list(_layers(D))
+    if num >= len(layers):
+        raise ConfigError(
+            f"frozen_D is {num}, allowed: 0 .. {len(layers) - 1}, as D has {len(layers)} layers "
+            "with weights; set --frozen-D"
+        )
+    for layer in layers[:num]:
+        layer.requires_grad_(False)
 
 
-def _floats(network: nn.Module) -> list[Tensor]:
-    """Parameters, and buffers such as batch norm's statistics, which are averaged likewise."""
-    return [
-        tensor.detach()
-        for tensor in (*network.parameters(), *network.buffers())
-        if tensor.is_floating_point()
-    ]
+def _layers(network: nn.Module) -> Iterator[nn.Module]:
+    """Modules that hold parameters of their own, in the order in which they were defined."""
+    for module in network.modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            yield module

@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from training.config import TrainingConfig
-from training.data import load
-from training.loop import Hooks, Stepper, fit
+from training.data import Batches, load
+from training.loop import Hooks, fit
 from training.recipes import RECIPES
 from training.state import State
+from training.stepper import Stepper
 
 BATCH_SIZE = 64
 NUM_IMAGES = 60_000
@@ -97,7 +98,8 @@ class Ours:
         )
         image_set = load(self.config.data)
         state = State.fresh(self.config, image_set.shape, torch.device("cpu"))
-        self.stepper = Stepper(self.config, state, image_set)
+        batches = Batches(image_set, batch_size=BATCH_SIZE, seed=self.config.seed)
+        self.stepper = Stepper(self.config, state, batches)
         self.hooks = Hooks(
             should_stop=lambda: False,
             should_report=lambda: False,

@@ -6,7 +6,7 @@ generator maps (z [N, z_dim] float32, label [N] int64 or None) to images [N, C, 
 """
 
 from models.networks.dcgan import DCGAN
-from models.networks.family import FAMILIES, Family, ImageShape, family
+from models.networks.family import FAMILIES, Family, Growing, ImageShape, family
 from models.networks.mlp import MLP
 
-__all__ = ["DCGAN", "FAMILIES", "MLP", "Family", "ImageShape", "family"]
+__all__ = ["DCGAN", "FAMILIES", "MLP", "Family", "Growing", "ImageShape", "family"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -52,6 +52,18 @@ class Family:
     def discriminator(self, shape: ImageShape) -> nn.Module:
         """A freshly initialised D."""
         raise NotImplementedError
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A network that changes with the training's progress; 1 is its final form.
+
+    Nothing about it is stored: it follows from how many images were shown.
+    """
+
+    def set_progress(self, progress: float) -> None:
+        """progress: share of the training that is done, in [0, 1]."""
+        ...
 
 
 FAMILIES: dict[str, type[Family]] = {}

@@ -14,11 +14,12 @@ import training.checkpoint
 from training.checkpoint import Checkpoints, read, restore
 from training.command import parse
 from training.config import TrainingConfig
-from training.data import ImageSet, load
+from training.data import Batches, ImageSet, load
 from training.errors import CheckpointError, ExportError
-from training.loop import Hooks, Stepper, fit
+from training.loop import Hooks, fit
 from training.run import main
 from training.state import State
+from training.stepper import Stepper
 
 TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
 CPU = torch.device("cpu")
@@ -34,9 +35,13 @@ def digits() -> ImageSet:
     return load(tiny().data)
 
 
+def deal(config: TrainingConfig, images: ImageSet) -> Batches:
+    return Batches(images, batch_size=config.batch_size, seed=config.seed)
+
+
 def trained(config: TrainingConfig, digits: ImageSet, num_steps: int) -> State:
     state = State.fresh(config, digits.shape, CPU)
-    stepper = Stepper(config, state, digits)
+    stepper = Stepper(config, state, deal(config, digits))
     for _ in range(num_steps):
         stepper.step()
     return state
@@ -125,7 +130,7 @@ def test_dropout_resumes_bit_for_bit(tmp_path: Path) -> None:
     torch.rand(17)
     state = State.fresh(config, images.shape, CPU)
     restore(checkpoints.latest(), state, config, images.fingerprint)
-    stepper = Stepper(config, state, images)
+    stepper = Stepper(config, state, deal(config, images))
     for _ in range(3):
         stepper.step()
     for a, b in zip(whole.D.parameters, state.D.parameters, strict=True):
@@ -241,5 +246,5 @@ def test_ticks_do_not_depend_on_where_it_was_resumed(digits: ImageSet) -> None:
         tick=lambda tick, state, means: ticks.append((tick, state.cur_nimg)),
         last_good=lambda: "",
     )
-    fit(Stepper(config, state, digits), hooks)
+    fit(Stepper(config, state, deal(config, digits)), hooks)
     assert ticks == [(1, 32), (2, 64)]

@@ -6,6 +6,7 @@ import pytest
 from models.networks import DCGAN, MLP
 from training.command import CONFIG, catalogue, parse
 from training.config import Term, from_builtins
+from training.distributed import World
 from training.errors import CheckpointError, ConfigError
 from training.objectives import OBJECTIVES
 from training.recipes import RECIPES
@@ -59,8 +60,8 @@ def test_mistakes_are_named(words: list[str], says: str) -> None:
 
 def test_an_unknown_device_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"device is 'abacus', allowed: auto, cpu"):
-        parse(["--device", "abacus"]).device()
-    assert parse(["--device", "cpu"]).device().type == "cpu"
+        parse(["--device", "abacus"]).device(World())
+    assert parse(["--device", "cpu"]).device(World()).type == "cpu"
 
 
 def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:

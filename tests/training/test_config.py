@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from models.networks import DCGAN, MLP, ImageShape
-from training.config import AdamConfig, Term, TrainingConfig, flatten, from_builtins, to_builtins
+from training.config import TrainingConfig, flatten, from_builtins, to_builtins
 from training.data import DataConfig
 from training.errors import ConfigError
+from training.optimizers import OptimizerConfig
+from training.terms import Term
 
 
 def make(**options: Any) -> TrainingConfig:
@@ -38,7 +40,7 @@ def test_options_that_make_no_training_are_refused_by_name(option: str, value: o
 @pytest.mark.parametrize("option", [{"lr": 0.0}, {"betas": (0.5, 1.0)}, {"eps": 0.0}])
 def test_adam_refuses_what_it_cannot_step_with(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
-        AdamConfig(**option)
+        OptimizerConfig(**option)
 
 
 def test_a_regularizer_counts_once() -> None:
@@ -75,7 +77,7 @@ def test_json_and_back() -> None:
         network=MLP(hidden=7),
         data=DataConfig(conditional=False),
         regularizers=(Term(name="r1", weight=0.5, interval=4),),
-        optim_D=AdamConfig(lr=1e-3, betas=(0.0, 0.9)),
+        optim_D=OptimizerConfig(lr=1e-3, betas=(0.0, 0.9)),
     )
     values = json.loads(json.dumps(to_builtins(config)))
     assert values["network"] == {"family": "mlp", "z_dim": 100, "hidden": 7, "dropout": 0.3}

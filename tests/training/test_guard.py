@@ -8,10 +8,10 @@ NAMES = ("loss", "gradient")
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_the_first_bad_value_is_named_with_its_step(bad: float) -> None:
-    guard = Guard(torch.device("cpu"), cur_nimg=100, batch_size=10)
+    guard = Guard(torch.device("cpu"), cur_nimg=100, round_nimg=10)
     for step in range(6):
         guard.inspect(NAMES, torch.tensor([1.0, bad if step == 3 else 2.0]))
-        guard.end_step()
+        guard.end_round()
     trip = guard.trip()
     assert trip is not None
     assert (trip.terms, trip.cur_nimg) == (("gradient",), 130)
@@ -19,7 +19,7 @@ def test_the_first_bad_value_is_named_with_its_step(bad: float) -> None:
 
 
 def test_what_follows_the_first_trip_is_no_news() -> None:
-    guard = Guard(torch.device("cpu"), cur_nimg=0, batch_size=1)
+    guard = Guard(torch.device("cpu"), cur_nimg=0, round_nimg=1)
     guard.inspect(("first",), torch.tensor([torch.nan]))
     guard.inspect(NAMES, torch.tensor([torch.nan, torch.nan]))
     trip = guard.trip()
@@ -28,7 +28,7 @@ def test_what_follows_the_first_trip_is_no_news() -> None:
 
 
 def test_finite_values_trip_nothing() -> None:
-    guard = Guard(torch.device("cpu"), cur_nimg=0, batch_size=1)
+    guard = Guard(torch.device("cpu"), cur_nimg=0, round_nimg=1)
     guard.inspect(NAMES, torch.tensor([3e38, -3e38]))
     assert guard.trip() is None
     assert guard.tripped == 0

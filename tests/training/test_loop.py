@@ -2,17 +2,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from training.command import parse
 from training.config import TrainingConfig
-from training.data import ImageSet, load
+from training.data import Batches, ImageSet, load
 from training.errors import NonFiniteError
 from training.game import Game
-from training.loop import Hooks, Stepper, fit
-from training.play import Batch
+from training.loop import Hooks, fit
+from training.play import Batch, Bound, Player
 from training.state import State
+from training.stepper import Stepper
 
 TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
 CPU = torch.device("cpu")
@@ -28,7 +28,11 @@ def tiny(*words: str) -> TrainingConfig:
 
 
 def make(config: TrainingConfig, digits: ImageSet) -> Stepper:
-    return Stepper(config, State.fresh(config, digits.shape, CPU), digits)
+    return Stepper(config, State.fresh(config, digits.shape, CPU), deal(config, digits))
+
+
+def deal(config: TrainingConfig, images: ImageSet) -> Batches:
+    return Batches(images, batch_size=config.batch_size, seed=config.seed)
 
 
 def hooks(**given: Any) -> Hooks:
@@ -123,8 +127,8 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_named(
     judge = f"judge_{player}"
     real = getattr(Game, judge)
 
-    def poisoned(self: Game, D: nn.Module, batch: Batch, fake_img: Tensor) -> object:
-        losses = real(self, D, batch, fake_img)
+    def poisoned(self: Game, G: Player, D: Player, batch: Batch, fake_img: Tensor) -> object:
+        losses = real(self, G, D, batch, fake_img)
         if batch.step == 2:
             losses.terms["adversarial"] = losses.terms["adversarial"] * torch.tensor(torch.inf)
         return losses
@@ -183,14 +187,7 @@ def test_each_loss_is_a_function_of_both_players_parameters(digits: ImageSet) ->
     )
     params_G, params_D = dict(G.named_parameters()), dict(D.named_parameters())
 
-    def bound_G(z: Tensor, label: Tensor | None) -> Tensor:
-        found: Tensor = functional_call(G, params_G, (z, label))
-        return found
-
-    def bound_D(img: Tensor, label: Tensor | None) -> Tensor:
-        found: Tensor = functional_call(D, params_D, (img, label))
-        return found
-
+    bound_G, bound_D = Bound(G, params_G), Bound(D, params_D)
     losses = game.loss_D(bound_G, bound_D, batch)
     again = game.loss_D(G, D, batch)
     assert torch.equal(losses.total, again.total)

@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 from models.networks import DCGAN, ImageShape
-from training.play import Batch, Side, play, rows_are_independent
+from training.play import Batch, play, rows_are_independent
+from training.sites import Site
 
 SHAPE = ImageShape(resolution=16, channels=1, num_classes=3)
-BOTH: frozenset[Side] = frozenset({"real", "fake"})
+BOTH: frozenset[Site] = frozenset({"real", "fake"})
 
 
 def make_D(norm: str = "none") -> nn.Module:
@@ -39,7 +40,7 @@ def test_one_joint_pass_gives_what_two_passes_give() -> None:
 def test_gradients_are_those_of_each_logit_by_its_own_image() -> None:
     D = make_D()
     batch, fake_img = make_batch()
-    seen = play(D, batch, fake_img, gradients=frozenset[Side]({"fake"}))
+    seen = play(D, batch, fake_img, gradients=frozenset[Site]({"fake"}))
     img = fake_img[2:3].clone().requires_grad_()
     assert batch.label is not None
     (expected,) = torch.autograd.grad(D(img, batch.label[2:3]).sum(), img)

@@ -1,9 +1,16 @@
+import math
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import softplus
 
-from training.play import Batch, Side, play
-from training.regularizers import PENALTIES, half_squared_norm
+from training.game import Game
+from training.objectives import OBJECTIVES
+from training.play import Batch, play
+from training.regularizers import PENALTIES, half_squared_norm, one_centred
+from training.sites import SITES
+from training.terms import Term
 
 REAL = torch.tensor([[1.0, 2.0], [0.0, -1.0]])[:, None, None]
 FAKE = torch.tensor([[3.0, 0.5], [1.0, 1.0]])[:, None, None]
@@ -14,15 +21,26 @@ def cubic(img: Tensor, label: Tensor | None) -> Tensor:
     return (img**3 / 3).flatten(1).sum(1)
 
 
+def make_batch(real_img: Tensor = REAL) -> Batch:
+    return Batch(real_img=real_img, label=None, z=torch.zeros(len(real_img), 1), key=5, step=0)
+
+
 def value(name: str) -> float:
     penalty = PENALTIES[name]
-    batch = Batch(real_img=REAL, label=None, z=torch.zeros(2, 1), key=0, step=0)
-    return penalty.value(play(cubic, batch, FAKE, gradients=penalty.gradients)).item()
+    return penalty.value(play(cubic, make_batch(), FAKE, gradients=penalty.gradients)).item()
 
 
 def test_half_squared_norm_is_a_mean_over_images() -> None:
     gradient = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     assert half_squared_norm(gradient).item() == pytest.approx((25 + 1) / 4)
+
+
+def test_one_centred_is_a_mean_over_images_and_finite_at_no_gradient() -> None:
+    gradient = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    loss = one_centred(gradient)
+    assert loss.item() == pytest.approx((4**2 + 1) / 2, rel=1e-5)
+    (second,) = torch.autograd.grad(loss, gradient)
+    assert second.isfinite().all()
 
 
 def test_r1_is_half_the_squared_gradient_on_real_images() -> None:
@@ -33,26 +51,96 @@ def test_r2_is_half_the_squared_gradient_on_fake_images() -> None:
     assert value("r2") == pytest.approx(((81 + 0.0625) + (1 + 1)) / 4)
 
 
-@pytest.mark.parametrize("name", sorted(PENALTIES))
-def test_gamma_damps_the_dirac_gan_as_the_paper_says(name: str) -> None:
-    """D(x) = psi x, data at 0: gamma/2 |psi|^2, whose gradient by psi is gamma psi."""
-    psi = torch.tensor(0.8, requires_grad=True)
-    penalty = PENALTIES[name]
-    batch = Batch(real_img=torch.zeros(1, 1, 1, 1), label=None, z=torch.zeros(1, 1), key=0, step=0)
-    seen = play(
-        lambda img, _: psi * img.flatten(1).sum(1),
-        batch,
-        torch.full((1, 1, 1, 1), 0.3),
-        gradients=penalty.gradients,
+@pytest.mark.parametrize(("name", "site"), [("wgan-gp", "interpolated"), ("dragan", "perturbed")])
+def test_one_centred_penalties_look_at_their_site(name: str, site: str) -> None:
+    generator = torch.Generator().manual_seed(5 + 3)
+    norms = SITES[site](REAL, FAKE, generator).square().flatten(1).norm(dim=1)
+    assert value(name) == pytest.approx((norms - 1).square().mean().item(), rel=1e-5)
+
+
+def test_interpolated_images_lie_between_those_of_a_pair() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real_img, fake_img = torch.zeros(500, 1, 2, 2), torch.ones(500, 1, 2, 2)
+    shares = SITES["interpolated"](real_img, fake_img, generator)
+    assert torch.equal(shares.amin((1, 2, 3)), shares.amax((1, 2, 3)))
+    assert 0.45 < shares.mean() < 0.55
+    assert shares.min() < 0.02
+    assert shares.max() > 0.98
+
+
+def test_perturbed_images_lie_within_half_a_standard_deviation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real_img = torch.randn(200, 1, 2, 2, generator=generator) * 3
+    moved = SITES["perturbed"](real_img, real_img, generator) - real_img
+    assert 0 <= moved.min() < 0.05
+    assert moved.max() == pytest.approx(0.5 * real_img.std().item(), rel=0.02)
+
+
+def test_zero_gp_has_no_half() -> None:
+    generator = torch.Generator().manual_seed(5 + 3)
+    gradient = SITES["interpolated"](REAL, FAKE, generator).square()
+    assert value("zero-gp") == pytest.approx(2 * half_squared_norm(gradient).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["minimax", "non-saturating"])
+def test_label_smoothing_smooths_the_targets_of_real_images_alone(name: str) -> None:
+    s = 0.1
+    seen = play(cubic, make_batch(), FAKE)
+    assert seen.real_logits is not None
+    found = OBJECTIVES[name].loss_D(seen.real_logits, seen.fake_logits)
+    found = found + s * PENALTIES["label-smoothing"].value(seen)
+    expected = (1 - s) * softplus(-seen.real_logits) + s * softplus(seen.real_logits)
+    torch.testing.assert_close(found, expected.mean() + softplus(seen.fake_logits).mean())
+
+
+class Featured(nn.Module):
+    """D with x^2 as features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+
+    def forward(self, img: Tensor, label: Tensor | None = None, *, with_features: bool = False):  # type: ignore[no-untyped-def]
+        features = img.flatten(1).square()
+        logits = features @ self.weight
+        return (logits, features) if with_features else logits
+
+
+def test_feature_matching_compares_the_means_of_a_batch() -> None:
+    game = Game("non-saturating", (Term(name="feature-matching", weight=2.0),), joint=True)
+    fake_img = FAKE.clone().requires_grad_()
+    losses = game.judge_G(nn.Identity(), Featured(), make_batch(), fake_img)
+    difference = torch.tensor([0.5 - 5.0, 2.5 - 0.625])
+    assert losses.terms["feature-matching"].item() == pytest.approx(
+        2 * difference.square().sum().item()
     )
-    gamma = 0.3
-    (damping,) = torch.autograd.grad(gamma * penalty.value(seen), psi)
-    assert damping.item() == pytest.approx(gamma * 0.8)
+    (gradient,) = torch.autograd.grad(losses.terms["feature-matching"], fake_img)
+    assert (gradient != 0).all()
+
+
+def test_orthogonal_looks_at_what_rows_have_in_common() -> None:
+    D = nn.Linear(2, 2)
+    with torch.no_grad():
+        D.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 1.0]]))
+    seen = play(lambda img, _: img.flatten(1).sum(1), make_batch(), FAKE)
+    seen = type(seen)(**{**vars(seen), "D": D, "G": D})
+    assert PENALTIES["orthogonal"].value(seen).item() == pytest.approx(2 * 5.0**2)
+    assert PENALTIES["orthogonal-G"].value(seen).item() == pytest.approx(2 * 5.0**2)
+    with torch.no_grad():
+        D.weight.copy_(torch.tensor([[0.6, 0.8], [-0.8, 0.6]]))
+    assert PENALTIES["orthogonal"].value(seen).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_priors_divergence_is_kingmas() -> None:
+    mu, logvar = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, math.log(4.0)]])
+    seen = play(cubic, make_batch(), FAKE)
+    seen.__dict__["reconstruction"] = (REAL, mu, logvar)
+    expected = 0.5 * 1 + 0.5 * (4 - 1 - math.log(4))
+    assert PENALTIES["prior"].value(seen).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", sorted(PENALTIES))
-def test_each_names_its_paper_and_asks_for_what_it_uses(name: str) -> None:
+def test_each_names_its_paper_and_asks_for_what_exists(name: str) -> None:
     penalty = PENALTIES[name]
-    sides: set[Side] = {"real", "fake"}
     assert "arXiv:" in penalty.paper
-    assert penalty.gradients <= sides
+    assert penalty.gradients <= {"real", "fake", *SITES}

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from models.networks import ImageShape
+from training.averages import Average
 from training.command import parse
-from training.config import AdamConfig
-from training.state import Average, Seat, State
+from training.optimizers import OptimizerConfig
+from training.state import Seat, State
 
 CPU = torch.device("cpu")
 SHAPE = ImageShape(resolution=16, channels=1, num_classes=2)
@@ -14,7 +15,7 @@ SHAPE = ImageShape(resolution=16, channels=1, num_classes=2)
 def test_adam_moves_as_the_paper_says() -> None:
     network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, 2.0)
-    seat = Seat(network, AdamConfig(lr=0.1, betas=(0.5, 0.9), eps=1e-8))
+    seat = Seat(network, OptimizerConfig(lr=0.1, betas=(0.5, 0.9), eps=1e-8))
     for expected in (1.9, 1.8):  # a constant gradient moves by lr, whatever its size
         seat.move((torch.full((1, 1), 30.0),), torch.zeros(()))
         assert network.weight.item() == pytest.approx(expected, rel=1e-5)
@@ -22,7 +23,7 @@ def test_adam_moves_as_the_paper_says() -> None:
 
 def test_a_raised_flag_keeps_weights_and_moments() -> None:
     network = nn.Linear(1, 1, bias=False)
-    seat = Seat(network, AdamConfig())
+    seat = Seat(network, OptimizerConfig())
     seat.move((torch.ones(1, 1),), torch.zeros(()))
     before = network.weight.item()
     moments = {name: value.clone() for name, value in seat.optimizer.state[network.weight].items()}

@@ -1,0 +1,226 @@
+"""The board: plays the game a round at a time.
+
+Knows no variant by name: losses come from the game, networks from the state, who moves when from
+the update. Never asks the device for a value.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.networks import Growing
+from training.averages import Average, Lookahead
+from training.config import TrainingConfig
+from training.constraints import CONSTRAINTS
+from training.distributed import World
+from training.game import Game, Losses
+from training.guard import Guard, Trip
+from training.meters import Meters
+from training.play import Batch, Bound, rows_are_independent
+from training.randomness import key, normal
+from training.schedules import Timetable
+from training.state import State
+from training.updates import UPDATES, Gradients, Hand, Part, Place
+
+
+class Deal(Protocol):
+    """Where batches come from: `training.data.Batches`, for one."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    def at(self, cur_nimg: int) -> tuple[Tensor, Tensor | None]:
+        """Images [batch_size, ...] float32 and labels [batch_size] from image number cur_nimg."""
+        ...
+
+
+class Stepper:
+    """Plays the game, a round at a time: the board of `training.updates`."""
+
+    def __init__(
+        self, config: TrainingConfig, state: State, deal: Deal, world: World | None = None
+    ) -> None:
+        """state, deal: on one device. world: the processes that play together."""
+        self.config = config
+        self.state = state
+        self.meters = Meters()
+        self.world = world or World()
+        self._deal = deal
+        self._timetable = Timetable(config.schedules)
+        self._game = Game(
+            config.objective,
+            config.regularizers,
+            joint=rows_are_independent(state.D.network),
+            timetable=self._timetable,
+        )
+        twice = self._game.differentiates_twice
+        self._G = config.compute.player(state.G.network, twice=self._game.has_field)
+        self._D = config.compute.player(state.D.network, twice=twice)
+        self._average = Average(state.G.network, state.G_ema, config)
+        self._lookahead = Lookahead(state.parameters(), state.slow, config)
+        self._noise = torch.Generator(deal.device)
+        self._guard = Guard(deal.device, cur_nimg=state.cur_nimg, round_nimg=config.round_nimg)
+        self._play = UPDATES[config.update].play
+        self._constraints = [
+            (CONSTRAINTS[term.name], term.weight)
+            for term in config.regularizers
+            if term.name in CONSTRAINTS
+        ]
+        self._grow()
+
+    def step(self) -> None:
+        """One round; then the average follows."""
+        state = self.state
+        if self._timetable:
+            self._set_rates()
+        self._play(self)
+        state.cur_nimg += self.config.round_nimg
+        self._lookahead.update(state.cur_nimg)
+        self._average.update(state.cur_nimg)
+        self._grow()
+        self._guard.end_round()
+
+    def trip(self) -> Trip | None:
+        """What was not finite since the start, None if all was. Waits for the device."""
+        return self._guard.trip()
+
+    def hands_D(self) -> Iterator[Hand]:
+        """See `training.updates.Board`."""
+        num = self.config.steps_D
+        for index in range(num):
+            batch = self._batch(self.state.cur_nimg + index * self.config.batch_size)
+            # G's images are made once for both players: G stands still while D moves.
+            yield self._hand(batch, for_G=index == num - 1 or self._game.has_field)
+
+    def hands_G(self, last: Hand) -> Iterator[Hand]:
+        """See `training.updates.Board`."""
+        yield last
+        start = self.state.cur_nimg + (self.config.steps_D - 1) * self.config.batch_size
+        for index in range(1, self.config.steps_G):
+            yield self._hand(self._batch(start, purpose=f"/{index}"))
+
+    def again(self, hand: Hand) -> Hand:
+        """See `training.updates.Board`."""
+        return Hand([Part(part.batch) for part in hand.parts])
+
+    def gradients(self, player: str, hand: Hand) -> Gradients:
+        """See `training.updates.Board`. Averaged over parts and processes, and metered."""
+        seat = self.state.seat(player)
+        num = len(hand.parts)
+        total: list[Tensor] = []
+        names: tuple[str, ...] = ()
+        for part in hand.parts:
+            losses = self._judge(player, part, keep=num == 1, for_G=hand.for_G)
+            gradients = seat.gradients(losses.total)
+            names, values = _scalars(player, losses)
+            each = [values, *gradients]
+            total = list(torch._foreach_add(total, each)) if total else each
+        if num > 1:
+            torch._foreach_div_(total, float(num))
+        values, *mean = self.world.mean(total)
+        norm = torch.nn.utils.get_total_norm(mean)
+        names, values = (*names, f"gradient_{player}"), torch.cat([values, norm[None]])
+        self._guard.inspect(names, values)
+        self.meters.add(names, values)
+        return tuple(mean)
+
+    def move(self, player: str, gradients: Gradients) -> None:
+        """See `training.updates.Board`."""
+        self.state.seat(player).move(gradients, self._guard.tripped)
+        if player == "D":
+            for constraint, weight in self._constraints:
+                constraint.apply(self.state.D.network, weight)
+
+    def place(self) -> Place:
+        """See `training.updates.Board`."""
+        return [each.detach().clone() for each in self.state.parameters()]
+
+    @torch.no_grad()
+    def go_back(self, place: Place) -> None:
+        """See `training.updates.Board`."""
+        torch._foreach_copy_(self.state.parameters(), place)
+
+    def _judge(self, player: str, part: Part, *, keep: bool, for_G: bool) -> Losses:
+        """A player's loss on a part. keep: G's images stay for the other player."""
+        game, batch = self._game, part.batch
+        fake_img = part.fake_img
+        if fake_img is None:
+            with torch.set_grad_enabled((keep and for_G) or player == "G" or game.has_field):
+                fake_img = game.generate(self._G, batch)
+            part.fake_img = fake_img if keep else None
+        if player == "D":
+            fake_img = fake_img if game.has_field else fake_img.detach()
+            return game.judge_D(self._G, self._D, batch, fake_img)
+        D = self._D
+        if self.config.unrolled_steps:
+            network = self.state.D.network
+            bound = Bound(network, dict(network.named_parameters()))
+            steps, lr = self.config.unrolled_steps, self.config.unrolled_lr
+            D = game.unrolled(self._G, bound, batch, fake_img, steps=steps, lr=lr)
+        return game.judge_G(self._G, D, batch, fake_img)
+
+    def _batch(self, cur_nimg: int, purpose: str = "") -> Batch:
+        config = self.config
+        real_img, label = self._deal.at(cur_nimg)
+        shape = (config.batch_size, config.network.z_dim)
+        return Batch(
+            real_img=real_img,
+            label=label,
+            z=normal(shape, self._noise, key(config.seed, f"z{purpose}", cur_nimg)),
+            key=key(config.seed, f"layers{purpose}", cur_nimg),
+            step=cur_nimg // config.batch_size,
+            cur_nimg=cur_nimg,
+        )
+
+    def _hand(self, batch: Batch, *, for_G: bool = True) -> Hand:
+        """This process's rows of a batch, in as many parts as are accumulated."""
+        num_parts = self.config.accumulate
+        if num_parts * self.world.size == 1:
+            return Hand([Part(batch)], for_G)
+        rows = self.world.rows(self.config.batch_size)
+        size = (rows.stop - rows.start) // num_parts
+        starts = range(rows.start, rows.stop, size)
+        return Hand([Part(_rows(batch, start, size)) for start in starts], for_G)
+
+    def _set_rates(self) -> None:
+        for name, seat in (("optim_G", self.state.G), ("optim_D", self.state.D)):
+            optim, cur_nimg = seat.optim, self.state.cur_nimg
+            lr = self._timetable.at(f"{name}.lr", optim.lr, cur_nimg)
+            beta1 = self._timetable.at(f"{name}.beta1", optim.betas[0], cur_nimg)
+            beta2 = self._timetable.at(f"{name}.beta2", optim.betas[1], cur_nimg)
+            seat.set_rates(lr, (beta1, beta2))
+
+    def _grow(self) -> None:
+        """Lets networks that grow know where the training is."""
+        state = self.state
+        for network in (state.G.network, state.D.network, state.G_ema):
+            if isinstance(network, Growing):
+                network.set_progress(min(state.cur_nimg / self.config.total_nimg, 1.0))
+
+
+def _rows(batch: Batch, start: int, size: int) -> Batch:
+    """Some rows of a batch, with randomness of their own."""
+    rows = slice(start, start + size)
+    return replace(
+        batch,
+        real_img=batch.real_img[rows],
+        label=None if batch.label is None else batch.label[rows],
+        z=batch.z[rows],
+        key=batch.key ^ start << 8,
+    )
+
+
+def _scalars(player: str, losses: Losses) -> tuple[tuple[str, ...], Tensor]:
+    """What the guard looks at and the journal writes of one player's loss."""
+    scalars = {f"loss_{player}.{name}": term.detach() for name, term in losses.terms.items()}
+    if player == "D":
+        play = losses.play
+        assert play.real_logits is not None
+        scalars["D_real"] = play.real_logits.detach().sigmoid().mean()
+        scalars["D_fake"] = play.fake_logits.detach().sigmoid().mean()
+    return tuple(scalars), torch.stack(list(scalars.values()))
