@@ -41,7 +41,7 @@ class Seat:
     def move(self, gradients: tuple[Tensor, ...], tripped: Tensor) -> None:
         """One step of the optimiser; none at all where `tripped` (a scalar) is 1."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = _laid_out(gradient, parameter)
         if self._takes_flag:
             # Fused, it reads the flag on the device: weights, moments and step count stay.
             self.optimizer.found_inf = tripped  # type: ignore[attr-defined]
@@ -133,6 +133,17 @@ class State:
     def seat(self, player: str) -> Seat:
         """G's or D's."""
         return self.G if player == "G" else self.D
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in the parameter's layout.
+
+    autograd.grad gives some in another (channels last, from a double backward), and the fused
+    optimisers step through memory without a look at strides: they would mix the elements up.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _freeze(D: nn.Module, num: int) -> None:

@@ -33,6 +33,21 @@ def test_a_raised_flag_keeps_weights_and_moments() -> None:
         assert torch.equal(value, moments[name]), name
 
 
+def test_a_gradient_in_another_layout_moves_the_same_weights() -> None:
+    """A double backward through convolutions gives channels-last gradients now and then."""
+    gradient = torch.randn(4, 3, 2, 2)
+    strange = gradient.to(memory_format=torch.channels_last)
+    assert strange.stride() != gradient.stride()
+    ends = []
+    for given in (gradient, strange):
+        torch.manual_seed(0)
+        network = nn.Conv2d(3, 4, 2, bias=False)
+        seat = Seat(network, OptimizerConfig(lr=0.1))
+        seat.move((given,), torch.zeros(()))
+        ends.append(network.weight.detach().clone())
+    assert torch.equal(*ends)
+
+
 def test_the_average_loses_half_in_its_half_life() -> None:
     config = parse(["--ema-kimg", "0.64", "--ema-rampup", "0", "--batch-size", "64"]).config
     G, G_ema = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
