@@ -45,7 +45,7 @@ def _check_penalties(config: "TrainingConfig") -> None:
         allowed = f"with the objectives {classifiers}"
         why = f"D is no classifier with --objective {config.objective}: leave one out"
         require(fits, field, name, allowed, why)
-        encoder = getattr(config.network, "encodes", False) or not penalty.encodes
+        encoder = config.network.encodes or not penalty.encodes
         why = f"the family {config.network.name!r} has no encoder: set --network vaegan"
         require(encoder, field, name, "with a family that has an encoder", why)
         whole = config.accumulate == 1 or not penalty.field

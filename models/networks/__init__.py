@@ -2,11 +2,42 @@
 
 A family is a frozen dataclass of options that builds both players for an image shape. Every
 generator maps (z [N, z_dim] float32, label [N] int64 or None) to images [N, C, H, W] float32 in
-[-1, 1]; every discriminator maps (images, label) to logits [N] float32.
+[-1, 1], or about it where the paper has no bound (bytes are clamped); every discriminator maps
+(images, label) to logits [N] float32 and, if asked, the features before them.
 """
 
 from models.networks.dcgan import DCGAN
-from models.networks.family import FAMILIES, Family, Growing, ImageShape, family
+from models.networks.family import (
+    FAMILIES,
+    Discriminator,
+    Encoding,
+    Family,
+    Growing,
+    ImageShape,
+    Mapped,
+    family,
+)
 from models.networks.mlp import MLP
+from models.networks.progressive import Progressive
+from models.networks.r3gan import R3GAN
+from models.networks.resnet import ResNet
+from models.networks.style import Style
+from models.networks.vaegan import VAEGAN
 
-__all__ = ["DCGAN", "FAMILIES", "MLP", "Family", "Growing", "ImageShape", "family"]
+__all__ = [
+    "DCGAN",
+    "FAMILIES",
+    "MLP",
+    "R3GAN",
+    "VAEGAN",
+    "Discriminator",
+    "Encoding",
+    "Family",
+    "Growing",
+    "ImageShape",
+    "Mapped",
+    "Progressive",
+    "ResNet",
+    "Style",
+    "family",
+]

@@ -1,10 +1,11 @@
-"""DCGAN (Radford et al. 2016) at 16 to 256 pixels, unconditional and class-conditional.
+"""DCGAN (Radford et al. 2016) at 8 to 256 pixels, unconditional and class-conditional.
 
 G grows a 4x4 map by 4x4/2 transposed convolutions, D shrinks the image by 4x4/2 convolutions, with
 the paper's N(0, 0.02) initialisation. Labels enter G as an embedding beside z (Mirza and Osindero
 2014) and D by projection (Miyato and Koyama 2018). Normalisation is batch norm, as in the paper, or
 none for D: a gradient penalty acts on single images, and batch norm mixes them (Gulrajani et al.
-2017, sec. 4). The paper ends at 64 pixels and eight times the channels; beyond, that is the most.
+2017, sec. 4). D may see a batch's variety (Salimans et al. 2016, in the simpler form of Karras et
+al. 2018). The paper ends at 64 pixels and eight times the channels; beyond, that is the most.
 """
 
 import itertools
@@ -14,10 +15,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.networks.family import Family, ImageShape, family
+from models.networks.family import (
+    POWERS_OF_TWO,
+    Discriminator,
+    Family,
+    ImageShape,
+    ProjectionDiscriminator,
+    family,
+    widen,
+)
+from models.networks.layers import MinibatchStd
 
-RESOLUTIONS = (16, 32, 64, 128, 256)
 _MAX_MULTIPLE = 8
+_MBSTD_GROUP = 4  # images, as in Karras et al. 2018
 
 
 class DCGANGenerator(nn.Module):
@@ -44,50 +54,58 @@ class DCGANGenerator(nn.Module):
             )
         )
         self.to_img = nn.ConvTranspose2d(widths[-1], shape.channels, 4, stride=2, padding=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """See `models.networks`."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
         x = self.stem(z[:, :, None, None])
-        img: Tensor = torch.tanh(self.to_img(self.blocks(x)))
-        return img
+        return widen(torch.tanh(self.to_img(self.blocks(x))))
 
 
-class DCGANDiscriminator(nn.Module):
+def shrinking(channels: int, widths: list[int], *, batch_norm: bool) -> list[nn.Module]:
+    """The convolutions of D: images to a 4x4 map of widths[-1] channels.
+
+    widths: channels of the maps at half the resolution, ... 4.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+    ]
+    for narrow, wide in itertools.pairwise(widths):
+        layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(wide))
+        layers.append(nn.LeakyReLU(0.2))
+    return layers
+
+
+class DCGANDiscriminator(ProjectionDiscriminator):
     """[N, C, H, W] (+ labels [N]) to logits [N]."""
 
-    def __init__(self, shape: ImageShape, widths: list[int], *, batch_norm: bool) -> None:
+    def __init__(
+        self, shape: ImageShape, widths: list[int], *, batch_norm: bool, mbstd: bool = False
+    ) -> None:
         """widths: channels of the maps at half the resolution, ... 4."""
         super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(shape.channels, widths[0], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-        ]
-        for narrow, wide in itertools.pairwise(widths):
-            layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=not batch_norm))
-            if batch_norm:
-                layers.append(nn.BatchNorm2d(wide))
-            layers.append(nn.LeakyReLU(0.2))
+        layers = shrinking(shape.channels, widths, batch_norm=batch_norm)
+        if mbstd:
+            layers.append(MinibatchStd(_MBSTD_GROUP))
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * 16, 1)
-        self.embed = nn.Embedding(shape.num_classes, widths[-1] * 16) if shape.num_classes else None
-        self.apply(_initialise)
+        self.close(nn.Linear((widths[-1] + mbstd) * 16, 1), shape.num_classes)
+        self.apply(initialise)
 
-    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`."""
-        features = self.layers(img).flatten(1)
-        logits: Tensor = self.head(features).squeeze(1)
-        if self.embed is not None:
-            logits = logits + (self.embed(label) * features).sum(1)
-        return logits
+    def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `Discriminator`."""
+        features: Tensor = self.layers(img)
+        return features.flatten(1)
 
 
 @family("dcgan")
 @dataclass(frozen=True, kw_only=True)
 class DCGAN(Family):
-    """Convolutional pair for 16 to 256 pixels."""
+    """Convolutional pair for 8 to 256 pixels."""
 
     z_dim: int = 128
     """Width of the latent."""
@@ -99,43 +117,44 @@ class DCGAN(Family):
     """Width of G's label embedding; unused without labels."""
     d_norm: Literal["none", "batch"] = "none"
     """Normalisation in D. The paper has batch; gradient penalties need none."""
+    d_mbstd: bool = False
+    """Shows D how much the images of a batch differ, four at a time, so that it sees a collapse."""
 
     def __post_init__(self) -> None:
         """Refuses options that make no network."""
         super().__post_init__()
-        if self.d_norm not in ("none", "batch"):
-            raise ValueError(f"d_norm is {self.d_norm!r}, allowed are 'none' and 'batch'")
-        for option in ("ngf", "ndf", "embed_dim"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"{option} is {getattr(self, option)}, must be at least 1")
+        self.require_at_least(1, "ngf", "ndf", "embed_dim")
+        self.require_one_of("d_norm", "none", "batch")
 
     def check(self, shape: ImageShape) -> None:
-        """Raises ValueError where the resolution is not in RESOLUTIONS."""
-        if shape.resolution not in RESOLUTIONS:
-            raise ValueError(
-                f"resolution is {shape.resolution}, the family 'dcgan' makes "
-                f"{', '.join(map(str, RESOLUTIONS))}; set --data.resolution to one of them"
-            )
+        """Raises ValueError where the resolution is not in POWERS_OF_TWO."""
+        self.require_resolution(shape, POWERS_OF_TWO)
 
     def generator(self, shape: ImageShape) -> nn.Module:
         """A freshly initialised G."""
         self.check(shape)
-        return DCGANGenerator(shape, self.z_dim, self.embed_dim, _widths(shape, self.ngf)[::-1])
+        widths = channel_widths(shape, self.ngf)[::-1]
+        return DCGANGenerator(shape, self.z_dim, self.embed_dim, widths)
 
-    def discriminator(self, shape: ImageShape) -> nn.Module:
+    def discriminator(self, shape: ImageShape) -> Discriminator:
         """A freshly initialised D."""
         self.check(shape)
-        batch_norm = self.d_norm == "batch"
-        return DCGANDiscriminator(shape, _widths(shape, self.ndf), batch_norm=batch_norm)
+        return DCGANDiscriminator(
+            shape,
+            channel_widths(shape, self.ndf),
+            batch_norm=self.d_norm == "batch",
+            mbstd=self.d_mbstd,
+        )
 
 
-def _widths(shape: ImageShape, base: int) -> list[int]:
+def channel_widths(shape: ImageShape, base: int) -> list[int]:
     """Channels at half the resolution, a quarter, ... 4 pixels."""
     num_maps = shape.resolution.bit_length() - 3
     return [base * min(2**i, _MAX_MULTIPLE) for i in range(num_maps)]
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """Draws one module's weights as the paper does; for `nn.Module.apply`."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

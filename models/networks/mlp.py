@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.networks.family import Family, ImageShape, family
+from models.networks.family import Discriminator, Family, ImageShape, family, widen
 
 
 class MLPGenerator(nn.Module):
@@ -26,10 +26,10 @@ class MLPGenerator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """See `models.networks`; takes no label."""
         img: Tensor = self.layers(z)
-        return img.view(-1, *self.image_size)
+        return widen(img).view(-1, *self.image_size)
 
 
-class MLPDiscriminator(nn.Module):
+class MLPDiscriminator(Discriminator):
     """[N, C, H, W] to logits [N]."""
 
     def __init__(self, shape: ImageShape, hidden: int, dropout: float) -> None:
@@ -42,9 +42,14 @@ class MLPDiscriminator(nn.Module):
             nn.Linear(hidden, 1),
         )
 
-    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`; takes no label."""
-        logits: Tensor = self.layers(img.flatten(1))
+    def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `Discriminator`; takes no label."""
+        features: Tensor = self.layers[:-1](img.flatten(1))
+        return features
+
+    def logits(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """See `Discriminator`; takes no label."""
+        logits: Tensor = self.layers[-1](features)
         return logits.squeeze(1)
 
 
@@ -63,8 +68,7 @@ class MLP(Family):
     def __post_init__(self) -> None:
         """Refuses options that make no network."""
         super().__post_init__()
-        if self.hidden < 1:
-            raise ValueError(f"hidden is {self.hidden}, must be at least 1")
+        self.require_at_least(1, "hidden")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, must lie in [0, 1)")
 
@@ -81,7 +85,7 @@ class MLP(Family):
         self.check(shape)
         return MLPGenerator(shape, self.z_dim, self.hidden)
 
-    def discriminator(self, shape: ImageShape) -> nn.Module:
+    def discriminator(self, shape: ImageShape) -> Discriminator:
         """A freshly initialised D."""
         self.check(shape)
         return MLPDiscriminator(shape, self.hidden, self.dropout)
