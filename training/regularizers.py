@@ -103,6 +103,12 @@ def label_smoothing(play: Play) -> Tensor:
     return play.real_logits.mean()
 
 
+def drift(play: Play) -> Tensor:
+    """E[D(real)^2]: keeps a critic's values near 0 (Karras et al. 2018, app. A.1)."""
+    assert play.real_logits is not None
+    return play.real_logits.square().mean()
+
+
 def orthogonal_D(play: Play) -> Tensor:
     """Off-diagonal part of W W^T over D's weights (Brock et al. 2019, eq. 3)."""
     return _off_diagonal(parameters_of(play.D))
@@ -187,6 +193,9 @@ PENALTIES: dict[str, Penalty] = {
         value=label_smoothing,
         classifier=True,
         paper="Salimans et al. 2016, arXiv:1606.03498, sec. 3.4 (one-sided)",
+    ),
+    "drift": Penalty(
+        player="D", value=drift, paper="Karras et al. 2018, arXiv:1710.10196, app. A.1"
     ),
     "orthogonal": Penalty(
         player="D", value=orthogonal_D, paper="Brock et al. 2019, arXiv:1809.11096, eq. 3"

@@ -1,8 +1,14 @@
+import dataclasses
+
 import pytest
+import torch
 
 from models.networks import MLP
 from training.command import parse
+from training.data import Batches, DataConfig, load
 from training.recipes import DEFAULT, RECIPES
+from training.state import State
+from training.stepper import Stepper
 
 
 def test_the_default_is_embedded() -> None:
@@ -31,3 +37,32 @@ def test_article_is_the_articles_gan_as_it_stands() -> None:
 def test_folder_needs_a_folder(tmp_path: object) -> None:
     config = parse(["folder", "--data.path", str(tmp_path)]).config
     assert str(config.data.path) == str(tmp_path)
+
+
+def test_every_method_of_the_article_has_its_recipe() -> None:
+    """The names that docs and other tools call them by."""
+    named = "article dcgan wgan wgan-gp sngan dragan lsgan hinge-resnet progressive rpgan-r1r2"
+    assert {*named.split(), "style", "vaegan", "digits", "folder"} <= RECIPES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_each_plays_a_round_on_two_images(name: str) -> None:
+    """Every recipe's game on tiny networks: it moves both players and stays finite."""
+    config = RECIPES[name].config
+    few = {"ngf": 1, "ndf": 2, "nef": 2, "channel_base": 32, "channel_max": 16, "hidden": 8}
+    few |= {"group_width": 4, "mapping_layers": 1, "w_dim": 8, "embed_dim": 4}
+    options = {field.name for field in dataclasses.fields(config.network)}
+    network = dataclasses.replace(
+        config.network, **{key: value for key, value in few.items() if key in options}
+    )
+    data = DataConfig(conditional=config.data.conditional, resolution=16)
+    config = dataclasses.replace(config, network=network, data=data, batch_size=8)
+    images = load(data)
+    state = State.fresh(config, images.shape, torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in state.parameters()]
+    stepper = Stepper(config, state, Batches(images, batch_size=8, seed=0))
+    stepper.step()
+    stepper.step()
+    assert stepper.trip() is None
+    moved = [not torch.equal(a, b) for a, b in zip(before, state.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 3  # growing networks start with their first stage
