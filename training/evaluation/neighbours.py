@@ -1,0 +1,59 @@
+"""Distances between rows of features, in blocks: memory stays bounded whatever their number."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_BLOCK_VALUES = 2**22  # 32 MiB of float64
+
+
+def blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
+    """Slices of rows, each of which makes a block of bounded size with num_columns columns."""
+    step = max(1, _BLOCK_VALUES // max(num_columns, 1))
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+def squared_distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
+    """|a_i - b_j|^2 a block of rows of `a` at a time: (rows, [len(rows), len(b)]).
+
+    Exactly 0 on the diagonal where `b` is `a`; elsewhere |a|^2 + |b|^2 - 2 a b, cut off at 0.
+    """
+    norms_a = np.einsum("ij,ij->i", a, a)
+    norms_b = np.einsum("ij,ij->i", b, b)
+    for rows in blocks(len(a), len(b)):
+        block = a[rows] @ b.T
+        block *= -2
+        block += norms_a[rows, None]
+        block += norms_b
+        np.maximum(block, 0, out=block)
+        if a is b:
+            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = 0
+        yield rows, block
+
+
+def squared_radii(features: Floats, nearest_k: int) -> Floats:
+    """Squared distance of each row to its nearest_k-th nearest other row, [N]."""
+    radii = np.empty(len(features))
+    for rows, block in squared_distances(features, features):
+        radii[rows] = np.partition(block, nearest_k, axis=1)[:, nearest_k]
+    return radii
+
+
+def nearest(queries: Floats, references: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Index of each query's nearest reference, and the squared distance, exactly 0 for a copy.
+
+    Where `references` is `queries`, the nearest other row.
+    """
+    index = np.empty(len(queries), dtype=np.int64)
+    for rows, block in squared_distances(queries, references):
+        if queries is references:
+            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = np.inf
+        index[rows] = block.argmin(axis=1)
+    squared = np.empty(len(queries))
+    for rows in blocks(len(queries), queries.shape[1]):
+        squared[rows] = ((queries[rows] - references[index[rows]]) ** 2).sum(axis=1)
+    return index, squared
