@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from training.errors import ConfigError
 from training.evaluation.interval import Estimate, Resampling, two_sample
+from training.evaluation.neighbours import shifted
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,12 +29,10 @@ def frechet_distance(
         ConfigError: there are no more samples than features, so a covariance has not full rank.
     """
     check_rank("frechet_distance", min(len(real), len(fake)), real.shape[1])
-    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
-    shift = real.mean(axis=0)  # nearer to zero, the sums lose less
-    real, fake = real - shift, fake - shift
+    near_real, near_fake = shifted(real, fake)
 
     def distance(real_weights: Floats, fake_weights: Floats) -> float:
-        return of_gaussians(*moments(real, real_weights), *moments(fake, fake_weights))
+        return of_gaussians(*moments(near_real, real_weights), *moments(near_fake, fake_weights))
 
     return two_sample(distance, len(real), len(fake), resampling or Resampling())
 

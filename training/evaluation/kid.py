@@ -28,15 +28,12 @@ def kernel_distance(
         fake: features [M, d], M >= 2.
         resampling: for the interval; none by default.
     """
-    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
+    r, f = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
     resampling = resampling or Resampling()
     # Rows of weights, the first all ones: every pair's kernel is computed once for all resamples.
-    real_weights = _stack(resampling, len(real), 1)
-    fake_weights = _stack(resampling, len(fake), 2)
+    r_weights, f_weights = _stack(resampling, len(r), 1), _stack(resampling, len(f), 2)
     values = (
-        _within(real, real_weights)
-        + _within(fake, fake_weights)
-        - 2 * _between(real, real_weights, fake, fake_weights)
+        _within(r, r_weights) + _within(f, f_weights) - 2 * _between(r, r_weights, f, f_weights)
     )
     return centred(float(values[0]), values[1:])
 
@@ -65,11 +62,13 @@ def _within(rows: Floats, weights: Floats) -> Floats:
         block[np.arange(len(block)), np.arange(part.start, part.stop)] = 0
         total += ((weights[:, part] @ block) * weights).sum(axis=1)
     pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
-    return total / pairs
+    mean: Floats = total / pairs
+    return mean
 
 
 def _between(a: Floats, a_weights: Floats, b: Floats, b_weights: Floats) -> Floats:
     total = np.zeros(len(a_weights))
     for part in blocks(len(a), len(b)):
         total += ((a_weights[:, part] @ _kernel(a[part], b)) * b_weights).sum(axis=1)
-    return total / (a_weights.sum(axis=1) * b_weights.sum(axis=1))
+    mean: Floats = total / (a_weights.sum(axis=1) * b_weights.sum(axis=1))
+    return mean

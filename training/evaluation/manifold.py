@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from training.errors import ConfigError
 from training.evaluation.interval import Estimate, Resampling, mean
-from training.evaluation.neighbours import squared_distances, squared_radii
+from training.evaluation.neighbours import shifted, squared_distances, squared_radii
 
 NEAREST_K = 5
 
@@ -51,14 +51,13 @@ def manifold(
             f"num_images is {num_least}, allowed for precision, recall, density and coverage: more "
             f"than their {nearest_k} neighbours; take more images"
         )
-    real, fake = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
-    shift = real.mean(axis=0)  # nearer to zero, distances lose less
-    real, fake = real - shift, fake - shift
-    real_radii, fake_radii = squared_radii(real, nearest_k), squared_radii(fake, nearest_k)
+    near_real, near_fake = shifted(real, fake)
+    real_radii = squared_radii(near_real, nearest_k)
+    fake_radii = squared_radii(near_fake, nearest_k)
     num_balls = np.zeros(len(fake), dtype=np.int64)
     recalled = np.empty(len(real), dtype=bool)
     covered = np.empty(len(real), dtype=bool)
-    for rows, block in squared_distances(real, fake):
+    for rows, block in squared_distances(near_real, near_fake):
         inside = block < real_radii[rows, None]
         num_balls += inside.sum(axis=0)
         covered[rows] = inside.any(axis=1)
