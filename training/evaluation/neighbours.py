@@ -1,6 +1,7 @@
 """Distances between rows of features, in blocks: memory stays bounded whatever their number."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ def blocks(num_rows: int, num_columns: int) -> Iterator[slice]:
         yield slice(start, min(start + step, num_rows))
 
 
-def squared_distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
+def squared_distances(
+    a: npt.NDArray[Any], b: npt.NDArray[Any]
+) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """|a_i - b_j|^2 a block of rows of `a` at a time: (rows, [len(rows), len(b)]).
 
     Exactly 0 on the diagonal where `b` is `a`; elsewhere |a|^2 + |b|^2 - 2 a b, cut off at 0.
@@ -43,7 +46,7 @@ def squared_distances(a: Floats, b: Floats) -> Iterator[tuple[slice, Floats]]:
         yield rows, block
 
 
-def squared_radii(features: Floats, nearest_k: int) -> Floats:
+def squared_radii(features: npt.NDArray[Any], nearest_k: int) -> Floats:
     """Squared distance of each row to its nearest_k-th nearest other row, [N]."""
     radii = np.empty(len(features))
     for rows, block in squared_distances(features, features):
@@ -51,7 +54,9 @@ def squared_radii(features: Floats, nearest_k: int) -> Floats:
     return radii
 
 
-def nearest(queries: Floats, references: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
+def nearest(
+    queries: npt.NDArray[Any], references: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], Floats]:
     """Index of each query's nearest reference, and the squared distance, exactly 0 for a copy.
 
     Where `references` is `queries`, the nearest other row.
