@@ -4,6 +4,7 @@ Knows no measure and no other features (`classifier`, `pretrained`).
 """
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,13 @@ def on_device(network: nn.Module, device: str) -> Callable[[Tensor], Rows]:
         return rows
 
     return run
+
+
+def reason(error: object) -> str:
+    """Why a file can't be used, on one line of bounded length."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's text advises to run the file's code
+        return "it is not a file of tensors"
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def digest_of(network: nn.Module) -> str:

@@ -34,7 +34,7 @@ def frechet_distance(
     def distance(real_weights: Floats, fake_weights: Floats) -> float:
         return of_gaussians(*moments(near_real, real_weights), *moments(near_fake, fake_weights))
 
-    return two_sample(distance, len(real), len(fake), resampling or Resampling())
+    return two_sample(distance, len(real), len(fake), resampling or Resampling(), least=0.0)
 
 
 def check_rank(measure: str, num_samples: int, num_features: int) -> None:

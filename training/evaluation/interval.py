@@ -3,6 +3,7 @@
 Knows no measure: a figure comes with what it gives on resampled rows.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ def two_sample(
     num_real: int,
     num_fake: int,
     resampling: Resampling,
+    *,
+    least: float = -math.inf,
 ) -> Estimate:
     """A figure of two weighted samples; both are resampled.
 
@@ -60,13 +63,14 @@ def two_sample(
         num_real: rows of the reference.
         num_fake: rows of the sample.
         resampling: how often.
+        least: what the figure can't be below.
     """
     value = figure(np.ones(num_real), np.ones(num_fake))
     pairs = zip(resampling.weights(num_real, 1), resampling.weights(num_fake, 2), strict=True)
-    return centred(value, np.array([figure(real, fake) for real, fake in pairs]))
+    return centred(value, np.array([figure(real, fake) for real, fake in pairs]), least=least)
 
 
-def centred(value: float, draws: Floats) -> Estimate:
+def centred(value: float, draws: Floats, *, least: float = -math.inf) -> Estimate:
     """A figure with the percentile interval of its resamples [R], laid around it.
 
     A resample holds some rows twice, so that figures with a bias of order 1/n come out shifted.
@@ -74,7 +78,8 @@ def centred(value: float, draws: Floats) -> Estimate:
     """
     if not len(draws):
         return Estimate(value=value)
-    return Estimate(value=value, interval=_percentiles(draws - draws.mean() + value))
+    around = np.maximum(draws - draws.mean() + value, least)
+    return Estimate(value=value, interval=_percentiles(around))
 
 
 def _percentiles(draws: Floats) -> tuple[float, float] | None:

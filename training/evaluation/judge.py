@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from models.errors import ModelError
 from models.generator import CpuGenerator, Sampler
 from models.manifest import Metric
@@ -103,12 +105,15 @@ def _judged(
 ) -> list[Metric]:
     """One measure on all three subjects."""
     setting.say(f"{key}: {entry.about}")
+    # Small matrices lose by a second thread of BLAS, more than twice on a busy machine.
+    num_threads = 1 if _num_features(setting.extractor) <= _MANY_FEATURES else None
     resampling = Resampling(
         num=_num_resamples(key, setting, schedule.plan), seed=schedule.plan.seed
     )
-    found = entry.compute(stage, stage.generated, resampling)
-    floor = entry.compute(stage, stage.floor, Resampling())
-    ceiling = entry.compute(stage, stage.ceiling, Resampling())
+    with threadpool_limits(num_threads, user_api="blas"):
+        found = entry.compute(stage, stage.generated, resampling)
+        floor = entry.compute(stage, stage.floor, Resampling())
+        ceiling = entry.compute(stage, stage.ceiling, Resampling())
     metrics = []
     for name, estimate in found.items():
         shown = entry.inception.get(name, name) if schedule.features == "inception" else name

@@ -106,10 +106,15 @@ def _manifold(stage: Stage, subject: Subject, resampling: Resampling) -> dict[st
     return {name: getattr(found, name) for name in MEASURES["manifold"].figures}
 
 
-@measure("vendi", needs="features", protocol={"kernel": "cosine"}, vendi="higher")
-def _vendi(_stage: Stage, subject: Subject, resampling: Resampling) -> dict[str, Estimate]:
+@measure(
+    "vendi",
+    needs="features",
+    protocol={"kernel": "cosine of features less the real mean"},
+    vendi="higher",
+)
+def _vendi(stage: Stage, subject: Subject, resampling: Resampling) -> dict[str, Estimate]:
     """How many different images there effectively are (Friedman and Dieng 2023)."""
-    return {"vendi": vendi(subject.features, resampling)}
+    return {"vendi": vendi(subject.features - stage.real.mean(axis=0), resampling)}
 
 
 @measure(
@@ -143,7 +148,7 @@ def _modes(stage: Stage, subject: Subject, resampling: Resampling) -> dict[str, 
 
     return {
         "modes": Estimate(value=float((one_hot.sum(axis=0) > 0).sum())),
-        "mode_reverse_kl": two_sample(kl, 1, len(one_hot), resampling),
+        "mode_reverse_kl": two_sample(kl, 1, len(one_hot), resampling, least=0.0),
     }
 
 

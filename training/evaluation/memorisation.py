@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from training.evaluation.interval import Estimate, Resampling, mean
-from training.evaluation.neighbours import nearest
+from training.evaluation.neighbours import nearest, nearest_other
 
 Rows = npt.NDArray[np.float32]
 
@@ -44,11 +44,12 @@ def memorisation(
     """
     index, squared = nearest(fake, train)
     _, held_out_squared = nearest(held_out, against)
-    _, own_squared = nearest(train, train)
+    found, position = np.unique(index, return_inverse=True)
+    own_squared = nearest_other(train, found)[position]
     near = np.quantile(held_out_squared, NEAR_QUANTILE, method="lower")
     return Memorisation(
         memorised=mean(squared <= near, resampling),
-        authenticity=mean(squared > own_squared[index], resampling),
+        authenticity=mean(squared > own_squared, resampling),
     )
 
 

@@ -57,16 +57,25 @@ def squared_radii(features: npt.NDArray[Any], nearest_k: int) -> Floats:
 def nearest(
     queries: npt.NDArray[Any], references: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Index of each query's nearest reference, and the squared distance, exactly 0 for a copy.
-
-    Where `references` is `queries`, the nearest other row.
-    """
+    """Index of each query's nearest reference, and the squared distance, exactly 0 for a copy."""
     index = np.empty(len(queries), dtype=np.int64)
     for rows, block in squared_distances(queries, references):
-        if queries is references:
-            block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = np.inf
         index[rows] = block.argmin(axis=1)
-    squared = np.empty(len(queries))
-    for rows in blocks(len(queries), queries.shape[1]):
-        squared[rows] = ((queries[rows] - references[index[rows]]) ** 2).sum(axis=1)
-    return index, squared
+    return index, _paired(queries, references[index])
+
+
+def nearest_other(rows: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> Floats:
+    """Squared distance of the chosen rows, by index, to the nearest row that is another."""
+    index = np.empty(len(chosen), dtype=np.int64)
+    for part, block in squared_distances(rows[chosen], rows):
+        block[np.arange(len(block)), chosen[part]] = np.inf
+        index[part] = block.argmin(axis=1)
+    return _paired(rows[chosen], rows[index])
+
+
+def _paired(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Floats:
+    """|a_i - b_i|^2, [N], not through a difference of large sums."""
+    squared = np.empty(len(a))
+    for rows in blocks(len(a), a.shape[1]):
+        squared[rows] = ((a[rows] - b[rows]) ** 2).sum(axis=1)
+    return squared

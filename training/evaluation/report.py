@@ -42,9 +42,22 @@ def _row(metric: Metric) -> tuple[str, ...]:
 
 
 def _protocols(metrics: tuple[Metric, ...]) -> list[str]:
-    """Each protocol once, with the figures that share it."""
-    sharing: dict[str, list[str]] = {}
-    for metric in metrics:
-        parts = [f"{k} {v}" for k, v in metric.protocol.items() if k not in _IN_COLUMNS]
-        sharing.setdefault("; ".join(parts), []).append(metric.name)
-    return [f"{', '.join(names)}: {protocol}" for protocol, names in sharing.items()]
+    """What all protocols share, then each of the others with the figures it belongs to."""
+    parts = [
+        {key: value for key, value in metric.protocol.items() if key not in _IN_COLUMNS}
+        for metric in metrics
+    ]
+    shared = {
+        key: value
+        for key, value in (parts[0] if parts else {}).items()
+        if all(part.get(key) == value for part in parts)
+    }
+    lines: dict[str, list[str]] = {}
+    for metric, part in zip(metrics, parts, strict=True):
+        own = {key: value for key, value in part.items() if key not in shared}
+        lines.setdefault(_line(own), []).append(metric.name)
+    return [f"all: {_line(shared)}", *(f"{', '.join(lines[own])}: {own}" for own in lines)]
+
+
+def _line(protocol: dict[str, Any]) -> str:
+    return "; ".join(f"{key} {value}" for key, value in protocol.items())

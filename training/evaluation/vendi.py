@@ -15,7 +15,8 @@ def vendi(features: npt.NDArray[np.floating], resampling: Resampling | None = No
     """Exp of the entropy of the eigenvalues of K / n, K the cosines between features [N, d].
 
     1 where all are alike, at most min(N, d). The N x N kernel is never made: with rows of length 1,
-    X X^T / n and the d x d matrix X^T X / n have the same eigenvalues but for zeros.
+    X X^T / n and the d x d matrix X^T X / n have the same eigenvalues but for zeros. Features that
+    share a large mean all look alike to a cosine: take it off first.
     """
     rows = np.asarray(features, dtype=np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -27,4 +28,4 @@ def vendi(features: npt.NDArray[np.floating], resampling: Resampling | None = No
         values = values / values.sum()
         return float(np.exp(-(values * np.log(values)).sum()))
 
-    return two_sample(score, len(rows), 1, resampling or Resampling())
+    return two_sample(score, len(rows), 1, resampling or Resampling(), least=1.0)
