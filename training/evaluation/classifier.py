@@ -6,7 +6,6 @@ stands in the protocol, so that figures of two networks aren't taken for compara
 
 import hashlib
 import io
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from models.bundle import write_synced
 from training.data import ImageSet
 from training.errors import EvaluationError
-from training.evaluation.features import Extractor, Source, Trunk, digest_of, on_device
+from training.evaluation.features import Extractor, Source, Trunk, digest_of, on_device, reason
 
 NUM_FEATURES = 64
 MAX_IMAGES = 20_000
@@ -131,15 +130,10 @@ def _cached(source: Source) -> tuple[Classifier, float] | None:
         record = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(record["network"])
         accuracy = float(record["held_out_accuracy"])
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
-        raise EvaluationError(f"{file}: {error}; delete it, and it is trained again") from error
+    except Exception as error:  # bytes that are no archive make torch raise almost anything
+        raise EvaluationError(
+            f"{file}: {reason(error)}; delete it, and it is trained again"
+        ) from error
     source.say(f"classifier from {file}")
     return network.eval().requires_grad_(False), accuracy
 

@@ -124,7 +124,7 @@ def test_onnx_of_float32_gets_what_dinov2_takes(digits, tmp_path, side, tokens) 
     assert f"at {side if side == 32 else 224}x" in extractor.description
     white = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    assert np.allclose(extractor.run(white), [expected], atol=1e-4)
+    assert np.allclose(extractor.run(white), [expected], atol=1e-3)
 
 
 def test_what_is_no_such_network_is_refused(digits, tmp_path) -> None:
