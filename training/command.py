@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -23,6 +23,7 @@ from models.repository import check_name
 from training.config import TrainingConfig, from_builtins, to_builtins
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError, require
+from training.gate import Gate, parse_gates
 from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
@@ -43,6 +44,12 @@ class Options:
     """Name to publish under; the recipe's name if not given."""
     resume: Path | None = None
     """Folder of a run to continue from its last checkpoint; its config.json gives the defaults."""
+    evaluation: Literal["quick", "full", "none"] = "quick"
+    """How the exported model is judged: quick (seconds: 1,000 images at most, features of a random
+    network), full (10,000, features of a classifier where the data has classes) or none."""
+    gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Publish only a model for which it holds, or exit with 8: 'coverage>=0.8', not-worse or
+    not-worse:FIGURE (than CURRENT). Can be given several times; a resumed run keeps its own."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N."""
     dry_run: bool = False
@@ -63,12 +70,23 @@ class Command:
         """The model's name in the repository."""
         return self.options.name or self.config.recipe
 
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """What the model must reach to be published.
+
+        Raises:
+            ConfigError: an option is no gate, or on a figure that does not exist.
+        """
+        return parse_gates(self.options.gate)
+
     def to_json(self) -> str:
         """What config.json holds: enough to run it again."""
         record = {
             "training": to_builtins(self.config),
             "name": self.name,
             "repository": str(self.options.repository),
+            "evaluation": self.options.evaluation,
+            "gate": self.options.gate,
         }
         return json.dumps(record, indent=2) + "\n"
 
@@ -112,6 +130,7 @@ def parse(argv: Sequence[str]) -> Command:
         words = _without(words, "--network")
     command = _tyro(words, default)
     _check_name(command.name)
+    parse_gates(command.options.gate)
     return command
 
 
@@ -158,7 +177,11 @@ def _resumed(run: Path, recipe: str | None) -> Command:
             f"RECIPE is {recipe!r}, the run {run} is of {config.recipe!r}; leave the recipe out "
             "to resume, or start a new run without --resume"
         )
-    options = Options(name=name, repository=Path(repository), resume=run)
+    # A run of before there were gates has none; its other options stand.
+    evaluation, gate = record.get("evaluation", "quick"), tuple(record.get("gate", ()))
+    options = Options(
+        name=name, repository=Path(repository), resume=run, evaluation=evaluation, gate=gate
+    )
     return Command(config=config, options=options)
 
 

@@ -49,6 +49,18 @@ class PublishError(TrainingError):
     exit_code: ClassVar[int] = 7
 
 
+class GateError(TrainingError):
+    """A model that a gate keeps out: good enough to look at, not to be published."""
+
+    exit_code: ClassVar[int] = 8
+
+
+class EvaluationError(TrainingError):
+    """A model, or features, that can't be used to judge with."""
+
+    exit_code: ClassVar[int] = 9
+
+
 def require(condition: bool, field: str, value: object, allowed: str, remedy: str) -> None:
     """Raises ConfigError, naming all four, unless the condition holds."""
     if not condition:

@@ -16,15 +16,17 @@ from typing import Any, TextIO
 from models.bundle import Bundle
 from models.errors import ModelError
 from models.generator import CpuGenerator
+from models.manifest import Metric
 from models.repository import Repository
 from training.checkpoint import Checkpoints, restore
 from training.command import CONFIG, Command
 from training.config import to_builtins
 from training.data import Batches, ImageSet, load
 from training.distributed import World, span
-from training.errors import PublishError, TrainingError
-from training.evaluation import evaluate
+from training.errors import GateError, PublishError, TrainingError
+from training.evaluation import PLANS, evaluate, resolve
 from training.export import export
+from training.gate import check_measured, current_of, judge
 from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence, duration
 from training.loop import Hooks, fit
@@ -81,6 +83,7 @@ class Session:
         config.compute.set_up(device)
         image_set = load(config.data).to(device)
         config.check_shape(image_set.shape)
+        _check_gates(command, image_set)
         state = State.fresh(config, image_set.shape, device)
         span(state.G.network, world)
         span(state.D.network, world)
@@ -194,7 +197,7 @@ class Session:
             image_set=self.image_set,
             recipe=config.recipe,
             options=_public(to_builtins(config)),
-            metrics=lambda path: evaluate(path, config.network.z_dim, self.image_set),
+            metrics=self._measure,
             name=self.command.name,
             destination=destination,
         )
@@ -208,10 +211,23 @@ class Session:
             self.journal.say(f"{metric.name} {metric.value:.4g}")
         return bundle
 
+    def _measure(self, model_path: Path) -> tuple[Metric, ...]:
+        plan = PLANS[self.command.options.evaluation]
+        if plan is None:
+            return ()
+        z_dim = self.command.config.network.z_dim
+        return evaluate(model_path, z_dim, self.image_set, plan, say=self.journal.log)
+
     def _publish(self, bundle: Bundle) -> None:
-        root = self.command.options.repository
+        root, name, gates = self.command.options.repository, self.command.name, self.command.gates
+        repository = Repository(root)
         try:
-            published = Repository(root).publish(self.command.name, bundle)
+            current = current_of(repository, name) if gates else None
+            for passed in judge(gates, bundle.manifest.metrics, current):
+                self.journal.say(passed)
+            published = repository.publish(name, bundle)
+        except GateError as error:
+            raise GateError(f"{error}; not published, the bundle stands in {bundle.path}") from None
         except ModelError as error:
             message = f"{error}; the bundle stands in {bundle.path}"
             raise PublishError(message) from error
@@ -232,6 +248,14 @@ class Session:
     def _last_good(self) -> str:
         paths = self.checkpoints.paths()
         return str(paths[-1]) if paths else "none yet"
+
+
+def _check_gates(command: Command, image_set: ImageSet) -> None:
+    """Raises ConfigError where a gate's figure is not going to be measured."""
+    plan = PLANS[command.options.evaluation]
+    num_classes = image_set.shape.num_classes
+    figures = () if plan is None else resolve(plan, image_set, num_classes=num_classes).figures
+    check_measured(command.gates, figures, "choose another --evaluation, or leave the gate out")
 
 
 def _public(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.bundle import Bundle
 from models.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
 from training.checkpoint import Checkpoints
-from training.errors import ExportError, PublishError
+from training.errors import ExportError, GateError, PublishError
 from training.interruption import InterruptedRun, Interruption
 from training.run import main
 from training.session import _public, new_run_folder
@@ -33,7 +34,8 @@ def test_from_nothing_to_a_published_bundle(
     bundle = Repository(tmp_path / "models").bundle("mine")
     assert bundle.manifest.recipe == "digits"
     assert bundle.manifest.options["seed"] == 3
-    assert [metric.name for metric in bundle.manifest.metrics] == ["label_agreement"]
+    figures = {metric.name for metric in bundle.manifest.metrics}
+    assert figures >= {"frechet_distance", "coverage", "memorised", "label_agreement"}
     assert json.loads((run / "config.json").read_text())["training"]["seed"] == 3
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     assert list((run / "events").iterdir())
@@ -134,3 +136,51 @@ def test_a_bundle_does_not_tell_where_its_images_lay() -> None:
     public = _public(options)
     assert public == {"data": {"dataset": "folder", "path": "photos"}, "seed": 0}
     assert options["data"] == {"dataset": "folder", "path": "/home/somebody/photos"}
+
+
+def test_a_gate_keeps_a_model_out_of_the_repository(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--name", "mine", "--gate", "label_agreement>=0", "--gate", "not-worse"]
+    assert main(arguments(tmp_path, *words)) == 0
+    assert "there is no CURRENT to be worse than" in capsys.readouterr().out
+    repository = Repository(tmp_path / "models")
+    run = tmp_path / "runs" / "00000-digits"
+
+    # The very same model again is not worse; the gates come from the run's own record.
+    assert main(["--resume", str(run)]) == 0
+    assert "of CURRENT (mine version 1)" in capsys.readouterr().out
+    assert repository.current("mine").version == 2
+
+    words = ["--resume", str(run), "--gate", "coverage>=0.999"]
+    assert main(words) == GateError.exit_code == 8
+    message = capsys.readouterr().err
+    assert "coverage is 0" in message
+    assert "must be >= 0.999" in message
+    assert str(run / "bundle") in message
+    assert repository.versions("mine") == [1, 2]
+    assert Bundle.open(run / "bundle").manifest.metrics
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--gate", "beauty>=1"], "there is no figure 'beauty'"),
+        (["--gate", "coverage"], "gate is 'coverage', allowed: FIGURE>=NUMBER"),
+        (["--gate", "fid<=5"], "fid is not going to be measured, only frechet_distance"),
+        (["--gate", "coverage>=0", "--evaluation", "none"], "only nothing"),
+        (["--gate", "modes>=9", "--network", "mlp", "--data.no-conditional"], "modes is not going"),
+    ],
+)
+def test_a_gate_on_what_is_not_measured_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    assert main(["digits", *places, *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_an_evaluation_there_are_no_figures(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path, "--evaluation", "none")) == 0
+    assert Repository(tmp_path / "models").bundle("digits").manifest.metrics == ()

@@ -1,0 +1,47 @@
+"""A generator that repeats its training images is caught; one that does not, is not."""
+
+import numpy as np
+import torch
+
+from training.evaluation.interval import Resampling
+from training.evaluation.memorisation import memorisation, pixels
+
+
+def judged(fake, train):
+    half = len(train) // 2
+    found = memorisation(
+        train=train,
+        held_out=train[half:],
+        against=train[:half],
+        fake=fake,
+        resampling=Resampling(num=20),
+    )
+    return found.memorised, found.authenticity
+
+
+def test_copies_are_caught_and_fresh_draws_are_not() -> None:
+    rng = np.random.default_rng(0)
+    train = rng.random((400, 12))
+    memorised, authenticity = judged(train[rng.integers(400, size=300)], train)
+    assert (memorised.value, authenticity.value) == (1, 0)
+    memorised, authenticity = judged(rng.random((300, 12)), train)
+    assert memorised.value < 0.06
+    assert 0.3 < authenticity.value < 0.7
+    assert authenticity.interval[0] < authenticity.value < authenticity.interval[1]
+
+
+def test_half_copies_are_half() -> None:
+    rng = np.random.default_rng(0)
+    train = rng.random((400, 12))
+    fake = np.concatenate([train[:150] + 1e-4, rng.random((150, 12))])
+    memorised, _ = judged(fake, train)
+    assert 0.5 <= memorised.value < 0.56
+
+
+def test_pixels_are_means_of_blocks() -> None:
+    images = torch.zeros(3, 1, 32, 32, dtype=torch.uint8)
+    images[1, 0, :2, :2] = torch.tensor([[0, 255], [255, 255]], dtype=torch.uint8)
+    found = pixels(images)
+    assert found.shape == (3, 256)
+    assert found[1, 0] == 0.75
+    assert found.sum() == 0.75

@@ -1,0 +1,174 @@
+"""The evaluation itself: a schedule carried out on an ONNX file, as metrics with their protocol."""
+
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from models.errors import ModelError
+from models.generator import CpuGenerator, Sampler
+from models.manifest import Metric
+from training.data import ImageSet
+from training.errors import EvaluationError
+from training.evaluation.features import Extractor, Say, Source, silent
+from training.evaluation.frechet import check_rank
+from training.evaluation.interval import LEVEL, Estimate, Resampling
+from training.evaluation.measures import Measure
+from training.evaluation.memorisation import SIDE
+from training.evaluation.plan import FEATURES, QUICK, Plan, Schedule, resolve
+from training.evaluation.recogniser import Recogniser
+from training.evaluation.stage import Setting, Stage
+
+# Parts of a protocol that are results themselves: two figures with the rest alike are comparable.
+RESULTS = ("interval", "resamples", "floor", "ceiling", "held_out_accuracy", "held_out_n")
+_FEW_RESAMPLES = 20  # where a resample takes a second
+_MANY_FEATURES = 512
+
+
+def evaluate(
+    model_path: Path,
+    z_dim: int,
+    image_set: ImageSet,
+    plan: Plan = QUICK,
+    *,
+    num_classes: int | None = None,
+    say: Say = silent,
+) -> tuple[Metric, ...]:
+    """Every figure that was asked for, or that fits.
+
+    Args:
+        model_path: model.onnx, run on the CPU as the golden images are.
+        z_dim: width of its latent.
+        image_set: real images of its size.
+        plan: what to measure, and on how many images.
+        num_classes: of the model; the data's where not given, 0 where it takes no label.
+        say: told how far it is.
+
+    Returns:
+        The metrics, each with its interval, floor and ceiling; the same for the same arguments.
+
+    Raises:
+        ConfigError: the plan asks for what can't be measured.
+        EvaluationError: the model or the features' weights can't be used.
+    """
+    if num_classes is None:
+        num_classes = image_set.shape.num_classes
+    try:
+        generate = CpuGenerator(model_path)
+    except ModelError as error:
+        raise EvaluationError(str(error)) from error
+    sampler = Sampler(generate, z_dim=z_dim, num_classes=num_classes)
+    return assess(sampler, image_set, plan, num_classes=num_classes, say=say)
+
+
+def assess(
+    sampler: Sampler, image_set: ImageSet, plan: Plan, *, num_classes: int, say: Say = silent
+) -> tuple[Metric, ...]:
+    """The same for images from anywhere."""
+    schedule = resolve(plan, image_set, num_classes=num_classes)
+    if not schedule.measures:
+        return ()
+    extractor = _extractor(schedule, image_set, say) if "features" in schedule.needs else None
+    recogniser = Recogniser.fit(image_set) if schedule.needs & {"classes", "labels"} else None
+    setting = Setting(
+        sampler=sampler,
+        num_classes=num_classes,
+        image_set=image_set,
+        num_images=schedule.num_images,
+        seed=plan.seed,
+        extractor=extractor,
+        recogniser=recogniser,
+        wants_pixels="pixels" in schedule.needs,
+        say=say,
+    )
+    stage = setting.build()
+    return tuple(
+        metric
+        for key, entry in schedule.measures.items()
+        for metric in _judged(key, entry, stage, setting, schedule)
+    )
+
+
+def _extractor(schedule: Schedule, image_set: ImageSet, say: Say) -> Extractor:
+    plan = schedule.plan
+    source = Source(
+        image_set=image_set, weights=plan.weights, cache=plan.cache, device=plan.device, say=say
+    )
+    extractor = FEATURES[schedule.features].make(source)
+    if "frechet" in schedule.measures:  # again: only now a file's number of features is known
+        check_rank(schedule.figures[0], schedule.num_images, extractor.num_features)
+    return extractor
+
+
+def _judged(
+    key: str, entry: Measure, stage: Stage, setting: Setting, schedule: Schedule
+) -> list[Metric]:
+    """One measure on all three subjects."""
+    setting.say(f"{key}: {entry.about}")
+    # Small matrices lose by a second thread of BLAS, more than twice on a busy machine.
+    num_threads = 1 if _num_features(setting.extractor) <= _MANY_FEATURES else None
+    resampling = Resampling(
+        num=_num_resamples(key, setting, schedule.plan), seed=schedule.plan.seed
+    )
+    with threadpool_limits(num_threads, user_api="blas"):
+        found = entry.compute(stage, stage.generated, resampling)
+        floor = entry.compute(stage, stage.floor, Resampling())
+        ceiling = entry.compute(stage, stage.ceiling, Resampling())
+    metrics = []
+    for name, estimate in found.items():
+        shown = entry.inception.get(name, name) if schedule.features == "inception" else name
+        if shown not in schedule.figures:
+            continue
+        protocol = _protocol(entry, stage, setting)
+        protocol |= _results(estimate, resampling, floor[name], ceiling[name])
+        metrics.append(Metric(name=shown, value=_round(estimate.value), protocol=protocol))
+    return metrics
+
+
+def _num_resamples(key: str, setting: Setting, plan: Plan) -> int:
+    slow = key in ("frechet", "vendi") and _num_features(setting.extractor) > _MANY_FEATURES
+    return min(plan.num_resamples, _FEW_RESAMPLES) if slow else plan.num_resamples
+
+
+def _num_features(extractor: Extractor | None) -> int:
+    return 0 if extractor is None else extractor.num_features
+
+
+def _protocol(entry: Measure, stage: Stage, setting: Setting) -> dict[str, Any]:
+    """All that the figure depends on, and that a comparable one must share."""
+    data, recogniser = setting.image_set, setting.recogniser
+    of_classes = entry.needs in ("classes", "labels")
+    num = len(stage.generated.recognised) if of_classes else setting.num_images
+    first = int(setting.seeds[0])
+    seeds = f"{first}..{first + num - 1}"
+    if setting.num_classes:
+        seeds += f", label seed % {setting.num_classes}"
+    protocol: dict[str, Any] = {"n": num, "seeds": seeds}
+    if of_classes and recogniser is not None:
+        protocol["features"] = recogniser.description
+        accuracy = (recogniser.recognised == recogniser.held_out).mean()
+        protocol["held_out_accuracy"] = _round(float(accuracy))
+        protocol["held_out_n"] = len(recogniser.held_out)
+    elif entry.needs == "pixels":
+        protocol["features"] = f"pixels averaged to {SIDE}x{SIDE}"
+        protocol["reference_n"] = len(data)
+    elif setting.extractor is not None:
+        protocol["features"] = setting.extractor.description
+        protocol["reference_n"] = setting.num_images
+    protocol["data"] = f"{data.name}, sha256 {data.fingerprint[:16]}, split {setting.seed}"
+    return protocol | entry.protocol
+
+
+def _results(
+    estimate: Estimate, resampling: Resampling, floor: Estimate, ceiling: Estimate
+) -> dict[str, Any]:
+    results: dict[str, Any] = {"floor": _round(floor.value), "ceiling": _round(ceiling.value)}
+    if estimate.interval is not None:
+        results["interval"] = [_round(bound) for bound in estimate.interval]
+        results["resamples"] = f"{resampling.num}, {LEVEL:.0%}"
+    return results
+
+
+def _round(value: float) -> float:
+    """To six digits: what lies beyond differs between processors."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,74 @@
+"""Kernel distance (Binkowski et al. 2018): the unbiased squared MMD under a cubic kernel.
+
+Published KIDs average it over subsets of 1,000 to save time. This takes all pairs, in blocks: the
+same expectation, less variance, no subset size to choose. Called KID where the features are
+Inception's, kernel_distance elsewhere. Knows arrays, not where they are from.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from training.evaluation.interval import Estimate, Resampling, centred
+from training.evaluation.neighbours import blocks
+
+Floats = npt.NDArray[np.float64]
+
+
+def kernel_distance(
+    real: npt.NDArray[np.floating],
+    fake: npt.NDArray[np.floating],
+    resampling: Resampling | None = None,
+) -> Estimate:
+    """E k(r, r') + E k(f, f') - 2 E k(r, f) with k(x, y) = (x y / d + 1)^3, pairs r != r', f != f'.
+
+    Unbiased: about 0 for samples of one distribution, and negative about half of the time then.
+
+    Args:
+        real: features [N, d], N >= 2.
+        fake: features [M, d], M >= 2.
+        resampling: for the interval; none by default.
+    """
+    r, f = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
+    resampling = resampling or Resampling()
+    # Rows of weights, the first all ones: every pair's kernel is computed once for all resamples.
+    r_weights, f_weights = _stack(resampling, len(r), 1), _stack(resampling, len(f), 2)
+    values = (
+        _within(r, r_weights) + _within(f, f_weights) - 2 * _between(r, r_weights, f, f_weights)
+    )
+    return centred(float(values[0]), values[1:])
+
+
+def _stack(resampling: Resampling, num_rows: int, stream: int) -> Floats:
+    return np.stack([np.ones(num_rows), *resampling.weights(num_rows, stream)])
+
+
+def _kernel(a: Floats, b: Floats) -> Floats:
+    block = a @ b.T
+    block /= a.shape[1]
+    block += 1
+    cubed: Floats = block * block
+    cubed *= block
+    return cubed
+
+
+def _within(rows: Floats, weights: Floats) -> Floats:
+    """Mean kernel of pairs of different rows, for each line of weights [R, N]: [R].
+
+    A row drawn twice makes no pair with itself, so that resampling keeps the mean unbiased.
+    """
+    total = np.zeros(len(weights))
+    for part in blocks(len(rows), len(rows)):
+        block = _kernel(rows[part], rows)
+        block[np.arange(len(block)), np.arange(part.start, part.stop)] = 0
+        total += ((weights[:, part] @ block) * weights).sum(axis=1)
+    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
+    mean: Floats = total / pairs
+    return mean
+
+
+def _between(a: Floats, a_weights: Floats, b: Floats, b_weights: Floats) -> Floats:
+    total = np.zeros(len(a_weights))
+    for part in blocks(len(a), len(b)):
+        total += ((a_weights[:, part] @ _kernel(a[part], b)) * b_weights).sum(axis=1)
+    mean: Floats = total / (a_weights.sum(axis=1) * b_weights.sum(axis=1))
+    return mean

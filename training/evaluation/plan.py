@@ -1,0 +1,223 @@
+"""What to measure, with which features, on how many images: asked for, and then resolved.
+
+Everything that can be refused is refused here, before a network is trained or an image is made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data import ImageSet
+from training.errors import ConfigError
+from training.evaluation.classifier import NUM_FEATURES, classifier_features
+from training.evaluation.features import NUM_RANDOM_FEATURES, Extractor, Source, random_features
+from training.evaluation.frechet import check_rank
+from training.evaluation.manifold import NEAREST_K
+from training.evaluation.measures import ALL_FIGURES, MEASURES, Measure, directions
+from training.evaluation.pretrained import INCEPTION_FEATURES, inception_features, onnx_features
+from training.evaluation.recogniser import Recogniser
+
+AUTO = "auto"
+_LEAST = 10  # images of each kind, for any figure of features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """An entry of FEATURES."""
+
+    make: Callable[[Source], Extractor]
+    needs_weights: bool = False
+    needs_labels: bool = False
+    num_features: int | None = None
+    """None where the weights' file tells."""
+
+
+FEATURES: dict[str, Kind] = {
+    "classifier": Kind(make=classifier_features, needs_labels=True, num_features=NUM_FEATURES),
+    "random": Kind(make=random_features, num_features=NUM_RANDOM_FEATURES),
+    "inception": Kind(make=inception_features, needs_weights=True, num_features=INCEPTION_FEATURES),
+    "onnx": Kind(make=onnx_features, needs_weights=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is asked for."""
+
+    features: str = AUTO
+    """Entry of FEATURES; auto: classifier where the data has classes, else random."""
+    weights: Path | None = None
+    """File of the features inception and onnx."""
+    cache: Path | None = None
+    """Folder that keeps trained classifiers."""
+    num_images: int | None = None
+    """Images to compare; by default all there are, max_images at most."""
+    max_images: int = 10_000
+    figures: tuple[str, ...] = ()
+    """Figures to measure; none named: every one that fits the model and the data."""
+    seed: int = 0
+    """Of the images made and of the choice of real ones."""
+    num_resamples: int = 200
+    device: str = "cpu"
+    """Where features are computed."""
+    lenient: bool = False
+    """Leave out what there are too few images for, rather than to refuse."""
+
+
+QUICK = Plan(features="random", max_images=1000, num_resamples=100, lenient=True)
+FULL = Plan(lenient=True)
+PLANS: dict[str, Plan | None] = {"quick": QUICK, "full": FULL, "none": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What will be measured."""
+
+    plan: Plan
+    features: str
+    num_images: int
+    measures: dict[str, Measure]
+    figures: tuple[str, ...]
+    """By the names that they have with these features."""
+
+    @property
+    def needs(self) -> set[str]:
+        """What of the stage the measures look at."""
+        return {entry.needs for entry in self.measures.values()}
+
+
+def resolve(plan: Plan, image_set: ImageSet, *, num_classes: int) -> Schedule:
+    """Decides, or refuses.
+
+    Args:
+        plan: what is asked for.
+        image_set: the real images.
+        num_classes: of the model; 0 where it takes no label.
+
+    Raises:
+        ConfigError: it asks for what is unknown, contradicts itself, or the data can't give it.
+    """
+    if not 0 <= plan.seed < 2**31:
+        raise ConfigError(f"seed is {plan.seed}, allowed: 0 .. 2**31 - 1; set --seed")
+    features = _features(plan, image_set)
+    num_images = _num_images(plan, image_set)
+    names = directions(inception=features == "inception")
+    for figure in plan.figures:
+        _check_known(figure, features, list(names))
+    measures, figures = {}, []
+    for key, entry in MEASURES.items():
+        own = [
+            entry.inception.get(name, name) if features == "inception" else name
+            for name in entry.figures
+        ]
+        wanted = [name for name in own if name in plan.figures or not plan.figures]
+        if not wanted:
+            continue
+        reason = _unfit(key, entry, image_set, num_classes)
+        if reason and plan.figures:
+            raise ConfigError(f"measures names {', '.join(wanted)}: {reason}; leave it out")
+        if reason or not _enough(key, entry, features, num_images, lenient=plan.lenient):
+            continue
+        measures[key] = entry
+        figures += wanted
+    return Schedule(
+        plan=plan,
+        features=features,
+        num_images=num_images,
+        measures=measures,
+        figures=tuple(figures),
+    )
+
+
+def _features(plan: Plan, image_set: ImageSet) -> str:
+    name = plan.features
+    has_classes = Recogniser.possible(image_set)
+    if name == AUTO:
+        name = "classifier" if has_classes else "random"
+    if name not in FEATURES:
+        known = ", ".join([AUTO, *FEATURES])
+        raise ConfigError(f"features is {name!r}, allowed: {known}; set --features")
+    kind = FEATURES[name]
+    if kind.needs_labels and not has_classes:
+        raise ConfigError(
+            f"features is {name!r}, but the data {image_set.name!r} ({len(image_set)} images) has "
+            "no labels of two classes or more to train it on; take --features random"
+        )
+    _check_weights(name, plan.weights, needed=kind.needs_weights)
+    return name
+
+
+def _check_weights(name: str, weights: Path | None, *, needed: bool) -> None:
+    if needed and weights is None:
+        raise ConfigError(
+            f"weights is not given, the features {name!r} need a file; set --weights PATH, or take "
+            "--features classifier or random"
+        )
+    if needed and weights is not None and not weights.is_file():
+        raise ConfigError(
+            f"weights is {str(weights)!r}, allowed: a file that exists; nothing is downloaded: put "
+            "it there, or take --features classifier or random"
+        )
+    if not needed and weights is not None:
+        raise ConfigError(
+            f"weights is {str(weights)!r}, but the features {name!r} read none; leave --weights "
+            "out, or take --features inception or onnx"
+        )
+
+
+def _num_images(plan: Plan, image_set: ImageSet) -> int:
+    half = len(image_set) // 2
+    if plan.num_images is None:
+        return min(plan.max_images, half)
+    if not 2 <= plan.num_images <= half:
+        raise ConfigError(
+            f"num_images is {plan.num_images}, allowed: 2 .. {half}, half of the "
+            f"{len(image_set)} real images: the other half gives the floor; set --num-images"
+        )
+    return plan.num_images
+
+
+def _check_known(figure: str, features: str, known: list[str]) -> None:
+    if figure in known:
+        return
+    reason = ""
+    if figure in ALL_FIGURES:
+        reason = " (the names fid and kid are for the features 'inception' alone, and theirs)"
+    raise ConfigError(
+        f"measures names {figure!r}, allowed with the features {features!r}: "
+        f"{', '.join(known)}{reason}; set --measures"
+    )
+
+
+def _unfit(key: str, entry: Measure, image_set: ImageSet, num_classes: int) -> str:
+    """Why the data or the model can't give it; empty where they can."""
+    if entry.needs not in ("classes", "labels"):
+        return ""
+    if not Recogniser.possible(image_set):
+        return f"the data {image_set.name!r} has no labels of two classes or more"
+    if entry.needs == "labels" and num_classes != image_set.shape.num_classes:
+        takes = f"{num_classes} classes" if num_classes else "no labels"
+        return f"the model takes {takes}, the data has {image_set.shape.num_classes} classes"
+    return ""
+
+
+def _enough(key: str, entry: Measure, features: str, num_images: int, *, lenient: bool) -> bool:
+    """True where there are images enough.
+
+    Raises:
+        ConfigError: there are not, unless lenient.
+    """
+    if entry.needs in ("classes", "labels"):
+        return True
+    num_features = FEATURES[features].num_features or 0
+    least = {"frechet": num_features + 1, "manifold": NEAREST_K + 1}.get(key, _LEAST)
+    if num_images >= least:
+        return True
+    if lenient:
+        return False
+    if key == "frechet":
+        check_rank(", ".join(entry.figures), num_images, num_features)
+    raise ConfigError(
+        f"num_images is {num_images}, allowed for {', '.join(entry.figures)}: {least} or more; "
+        "take more images, or leave it out with --measures"
+    )

@@ -1,0 +1,63 @@
+"""An evaluation as a table for people and as JSON for programs."""
+
+from typing import Any
+
+import msgspec
+
+from models.manifest import Metric
+from training.evaluation.measures import ALL_FIGURES
+
+_HEADER = ("figure", "", "value", "95% interval", "floor (real)", "ceiling (noise)")
+_IN_COLUMNS = ("interval", "floor", "ceiling", "resamples")
+
+
+def table(metrics: tuple[Metric, ...]) -> str:
+    """A line a figure, and below how each was measured."""
+    rows = [_HEADER, *(_row(metric) for metric in metrics)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = []
+    for row in rows:
+        left = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(left + right).rstrip())
+    return "\n".join([*lines, "", *_protocols(metrics)])
+
+
+def record(subject: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """All of it, as JSON takes it. subject: what was judged, and on what."""
+    return {**subject, "metrics": msgspec.to_builtins(metrics)}
+
+
+def _row(metric: Metric) -> tuple[str, ...]:
+    protocol = metric.protocol
+    interval = protocol.get("interval")
+    return (
+        metric.name,
+        "^" if ALL_FIGURES[metric.name] == "higher" else "v",
+        f"{metric.value:.4g}",
+        "" if interval is None else f"{interval[0]:.4g} .. {interval[1]:.4g}",
+        f"{protocol['floor']:.4g}",
+        f"{protocol['ceiling']:.4g}",
+    )
+
+
+def _protocols(metrics: tuple[Metric, ...]) -> list[str]:
+    """What all protocols share, then each of the others with the figures it belongs to."""
+    parts = [
+        {key: value for key, value in metric.protocol.items() if key not in _IN_COLUMNS}
+        for metric in metrics
+    ]
+    shared = {
+        key: value
+        for key, value in (parts[0] if parts else {}).items()
+        if all(part.get(key) == value for part in parts)
+    }
+    lines: dict[str, list[str]] = {}
+    for metric, part in zip(metrics, parts, strict=True):
+        own = {key: value for key, value in part.items() if key not in shared}
+        lines.setdefault(_line(own), []).append(metric.name)
+    return [f"all: {_line(shared)}", *(f"{', '.join(lines[own])}: {own}" for own in lines)]
+
+
+def _line(protocol: dict[str, Any]) -> str:
+    return "; ".join(f"{key} {value}" for key, value in protocol.items())
