@@ -4,6 +4,7 @@
     manifest.json   `models.manifest`: the contract, the origin, the figures, a digest of every file
     golden.npz      seeds (+ labels) and the images that this model must give
     samples.png  card.md    for people
+    encoder.onnx    where the model has one: image uint8 NHWC (+ label) -> z; see `ENCODER`
 
 Knows how to write, open and verify such a folder; no torch, no repository, no server.
 """
@@ -29,6 +30,9 @@ from models.manifest import FileEntry, Manifest, decode, encode
 GOLDEN_TOLERANCE = 2  # in 8-bit steps: other processors round other sums
 REQUIRED_FILES = ("model.onnx", "golden.npz", "samples.png", "card.md")
 MANIFEST = "manifest.json"
+ENCODER = "encoder.onnx"
+"""Optional: images [N, H, W, C] uint8 (+ label int64 [N]) to the z [N, z_dim] float32 that
+model.onnx makes them of. A server doesn't load it."""
 
 
 @dataclass(frozen=True, kw_only=True)

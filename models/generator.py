@@ -86,5 +86,6 @@ class Sampler:
         return (seeds % np.uint64(self._num_classes)).astype(np.int64)
 
     def __call__(self, seeds: npt.NDArray[np.uint64]) -> Images:
-        """Seeds [N] to images [N, H, W, C] uint8."""
-        return self._generate(latents(seeds, self._z_dim), self.labels(seeds))
+        """Seeds [N] to images [N, H, W, C] uint8, as they are without truncation: psi is 1."""
+        psi = np.ones(len(seeds), dtype=np.float32)
+        return self._generate(latents(seeds, self._z_dim), self.labels(seeds), psi)

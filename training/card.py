@@ -5,7 +5,7 @@ import json
 from models.manifest import Manifest, Metric
 
 
-def card(manifest: Manifest) -> str:
+def card(manifest: Manifest, *, has_encoder: bool = False) -> str:
     """card.md: what the model makes, from which data, how good it is and how to call it."""
     image = manifest.image
     kind = "grey" if image.channels == 1 else "RGB"
@@ -19,6 +19,7 @@ def card(manifest: Manifest) -> str:
         "## How to call it",
         _call(manifest),
         *_classes(manifest),
+        *(_encoder(manifest) if has_encoder else []),
         "## Figures",
         _figures(manifest),
         "## Where it comes from",
@@ -46,6 +47,16 @@ def _classes(manifest: Manifest) -> list[str]:
         return []
     lines = [f"| {label} | {_cell(name)} |" for label, name in enumerate(manifest.labels)]
     return ["\n".join(["| label | class |", "|---|---|", *lines])]
+
+
+def _encoder(manifest: Manifest) -> list[str]:
+    label = ", label: int64 [N]" if manifest.labels else ""
+    return [
+        "## From images to latents",
+        f"`encoder.onnx` takes image: uint8 [N, {manifest.image.height}, {manifest.image.width}, "
+        f"{manifest.image.channels}]{label} and gives z: float32 [N, {manifest.z_dim}], of which "
+        'this model makes such images again: send it as `"latents"` instead of `"seeds"`.',
+    ]
 
 
 def _figures(manifest: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 The graph ends in uint8 NHWC images, so no Python touches a pixel when it is served. Nothing is
 written unless the file does what torch does. Knows the generator's call and the bundle; not how
-the generator was trained.
+the generator was trained, nor how a network becomes a graph (`training.graphs`).
 """
 
 import copy
@@ -11,16 +11,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnxruntime as ort
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from models.bundle import Bundle, Golden, write_bundle
+from models.bundle import ENCODER, Bundle, Golden, write_bundle
 from models.errors import ModelError
 from models.generator import CpuGenerator, Images, Sampler
 from models.grid import grid, png
@@ -36,28 +37,24 @@ from models.manifest import (
 from training.card import card
 from training.data import ImageSet
 from training.errors import ExportError
+from training.graphs import (
+    TruncatedGenerator,
+    UInt8Encoder,
+    byte_encoder,
+    byte_generator,
+    encoder_to_onnx,
+    to_onnx,
+)
 
-OPSET = 20
 PARITY_SEEDS = 256
 PARITY_TOLERANCE = 1  # in 8-bit steps: torch and ONNX Runtime sum in another order
 GOLDEN_SEEDS = 16
 SAMPLE_SEEDS = 100
 BATCH_SIZES = (1, 2, 3, 64)
+ENCODER_TOLERANCE = 1e-3  # of the largest |z|, at least of 1
+ENCODER_IMAGES = 256
 
 Metrics = Callable[[Path], tuple[Metric, ...]]
-
-
-class UInt8Generator(nn.Module):
-    """G with the conversion to bytes: [-1, 1] NCHW to uint8 NHWC, rounded half to even."""
-
-    def __init__(self, G: nn.Module) -> None:
-        super().__init__()
-        self.G = G
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Z [N, z_dim] (+ label [N]) to [N, H, W, C] uint8."""
-        img: Tensor = self.G(z, label)
-        return ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def export(
@@ -85,13 +82,17 @@ def export(
 
     Raises:
         ExportError: torch can't export it, the file gives other images than torch, its images
-            depend on the batch, or the folder exists or can't be written.
+            depend on the batch, or the folder exists or can't be written; the same of an
+            encoder.
     """
     if destination.exists():
         raise ExportError(f"{destination}: exists already; export into a new folder")
-    G = UInt8Generator(copy.deepcopy(G_ema).to("cpu", torch.float32)).eval().requires_grad_(False)
     num_classes = image_set.shape.num_classes
-    data = to_onnx(G, z_dim, conditional=num_classes > 0)
+    conditional = num_classes > 0
+    plain = copy.deepcopy(G_ema).to("cpu", torch.float32).eval().requires_grad_(False)
+    G = byte_generator(plain, z_dim=z_dim, num_classes=num_classes)
+    data = to_onnx(G, z_dim, conditional=conditional)
+    encoder = _encoder(byte_encoder(plain), image_set)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(data)
@@ -101,11 +102,14 @@ def export(
         )
         check_batch_independence(onnx_model)
         figures = metrics(path) if metrics else ()
+    if encoder:
+        figures += (encoder.parity,)
     shape = image_set.shape
     image = ImageSpec(
         height=shape.resolution, width=shape.resolution, channels=1 if shape.channels == 1 else 3
     )
-    inputs, outputs = tensor_specs(z_dim, image, conditional=num_classes > 0)
+    has_mapping = isinstance(G, TruncatedGenerator)
+    inputs, outputs = tensor_specs(z_dim, image, conditional=conditional, has_mapping=has_mapping)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -130,50 +134,11 @@ def export(
         "model.onnx": data,
         "golden.npz": _golden(onnx_model).to_bytes(),
         "samples.png": png(grid(onnx_model(np.arange(SAMPLE_SEEDS, dtype=np.uint64)), 10)),
-        "card.md": card(manifest).encode(),
+        "card.md": card(manifest, has_encoder=encoder is not None).encode(),
     }
+    if encoder:
+        files[ENCODER] = encoder.content
     return _write(destination, manifest, files)
-
-
-def to_onnx(G: nn.Module, z_dim: int, *, conditional: bool) -> bytes:
-    """The ONNX file of a UInt8Generator on the CPU: one file, standard operators, any batch.
-
-    Raises:
-        ExportError: torch or onnx refuses; it says why.
-    """
-    args: tuple[Tensor, ...] = (torch.zeros(2, z_dim),)
-    names, shapes = ["z"], [{0: torch.export.Dim("batch")}]
-    if conditional:
-        args += (torch.zeros(2, dtype=torch.int64),)
-        names, shapes = ["z", "label"], [shapes[0], {0: torch.export.Dim.DYNAMIC}]
-    try:
-        program = torch.onnx.export(
-            G,
-            args,
-            dynamo=True,
-            input_names=names,
-            output_names=["image"],
-            dynamic_shapes=tuple(shapes),
-            opset_version=OPSET,
-            verbose=False,
-        )
-        if program is None:
-            raise ExportError("torch.onnx.export gave no program")
-        model = program.model_proto
-        _strip(model)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the exporter's own errors share no base but this
-        raise ExportError(
-            f"the generator can't be exported to ONNX: {error}; use only operations that "
-            "torch.onnx.export supports"
-        ) from error
-    foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
-    if foreign or model.functions:
-        raise ExportError(
-            f"the exported graph uses operators outside the ONNX standard ({sorted(foreign)}); "
-            "replace the operations in the generator that need them"
-        )
-    return bytes(model.SerializeToString())
 
 
 def check_parity(expected: Sampler, found: Sampler) -> Parity:
@@ -212,6 +177,41 @@ def check_batch_independence(sampler: Sampler) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Encoder:
+    """encoder.onnx, and how well it agrees with torch."""
+
+    content: bytes
+    parity: Metric
+
+
+def _encoder(encoder: UInt8Encoder | None, image_set: ImageSet) -> _Encoder | None:
+    if encoder is None:
+        return None
+    images = image_set.images[:ENCODER_IMAGES].cpu().permute(0, 2, 3, 1).contiguous()
+    labels = None if image_set.labels is None else image_set.labels[:ENCODER_IMAGES].cpu()
+    blank = torch.zeros(2, *images.shape[1:], dtype=torch.uint8)
+    data = encoder_to_onnx(encoder, blank, conditional=labels is not None)
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = encoder(images, labels).numpy()
+    feed = {"image": images.numpy()} | ({} if labels is None else {"label": labels.numpy()})
+    # In two batches, so that an encoder that mixes rows can't agree.
+    parts = [
+        session.run(["z"], {name: rows[part] for name, rows in feed.items()})[0]
+        for part in (slice(0, 1), slice(1, None))
+    ]
+    difference = float(np.abs(np.concatenate(parts) - expected).max())
+    if not difference <= ENCODER_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ExportError(
+            f"{ENCODER} differs from torch by up to {difference:.2g} in z on {len(images)} images, "
+            f"allowed is {ENCODER_TOLERANCE:g} of the largest |z|; the encoder mixes the rows of a "
+            "batch, or holds something that torch.onnx.export translates wrongly"
+        )
+    name = "encoder parity with torch (max difference of z)"
+    return _Encoder(data, Metric(name=name, value=difference, protocol={"images": len(images)}))
+
+
 def source_commit() -> str | None:
     """The commit of this code, "-dirty" where it was changed since; None outside a git checkout."""
     here = Path(__file__)
@@ -242,18 +242,10 @@ class _TorchGenerator:
         psi: npt.NDArray[np.float32] | None = None,
     ) -> Images:
         with torch.no_grad():
-            img = self._G(torch.from_numpy(z), None if label is None else torch.from_numpy(label))
+            given = (None if array is None else torch.from_numpy(array) for array in (label, psi))
+            img = self._G(torch.from_numpy(z), *given)
         images: Images = img.numpy()
         return images
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Takes the exporter's notes out: stack traces that name the folders of this machine."""
-    graph = model.graph
-    records = [model, graph, *graph.node, *graph.initializer, *graph.value_info]
-    for record in [*records, *graph.input, *graph.output]:
-        record.ClearField("metadata_props")
-        record.ClearField("doc_string")
 
 
 def _difference(expected: Images, found: Images) -> int:

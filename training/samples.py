@@ -13,6 +13,7 @@ from torch import nn
 
 from models.generator import Generate, Images, Sampler
 from models.grid import grid, png
+from training.graphs import to_bytes
 
 NUM_COLUMNS = 10
 NUM_TILES = 100
@@ -41,9 +42,8 @@ class TorchGenerator:
         label: npt.NDArray[np.int64] | None = None,
         psi: npt.NDArray[np.float32] | None = None,
     ) -> Images:
-        """Implements `models.generator.Generate`."""
+        """Implements `models.generator.Generate`, without truncation: psi is not looked at."""
         labels = None if label is None else torch.from_numpy(label).to(self._device)
         img = self._G(torch.from_numpy(z).to(self._device), labels)
-        pixels = ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        images: Images = pixels.permute(0, 2, 3, 1).cpu().numpy()
+        images: Images = to_bytes(img).cpu().numpy()
         return images

@@ -120,7 +120,7 @@ class ProgressiveGenerator(nn.Module):
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
         x = self.stem(self.norm(z))
-        x = self.norm(leaky_relu(x.view(len(x), -1, 4, 4)))
+        x = self.norm(leaky_relu(x.unflatten(1, (-1, 4, 4))))
         x = before = self.norm(leaky_relu(self.first(x)))
         stage = self.growth.stage
         for i in range(stage):

@@ -100,8 +100,7 @@ class ResNetGenerator(nn.Module):
         """See `models.networks`."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
-        x = self.stem(z)
-        x = x.view(len(x), -1, 4, 4)
+        x = self.stem(z).unflatten(1, (-1, 4, 4))
         for block in self.blocks:
             x = block(x, label)
         return widen(torch.tanh(self.to_img(self.norm(x).relu())))

@@ -133,7 +133,7 @@ class Synthesis(nn.Module):
     def forward(self, w: Tensor) -> Tensor:
         """W [N, w_dim], or one for each style, [N, num_styles, w_dim]."""
         styles = w[:, None].expand(-1, self.num_styles, -1) if w.ndim == 2 else w
-        x = self.start.expand(len(styles), -1, -1, -1)
+        x = self.start.expand(styles.shape[0], -1, -1, -1)
         x = self.first(x, styles[:, 0])
         img = self.to_img[0](x, styles[:, 1])
         for i in range(1, len(self.to_img)):

@@ -114,7 +114,7 @@ def test_an_image_in_eval_mode_does_not_depend_on_the_batch():
     assert torch.allclose(G(z)[:1], G(z[:1]), atol=1e-6)
 
 
-@pytest.mark.parametrize("resolution", [4, 8, 28, 31, 512])
+@pytest.mark.parametrize("resolution", [4, 28, 31, 512])
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
 def test_dcgan_refuses_other_resolutions(resolution, player):
     shape = ImageShape(resolution=resolution, channels=1)

@@ -18,7 +18,8 @@ from models.networks import DCGAN, MLP, ImageShape
 from training import export as module
 from training.data import ImageSet
 from training.errors import ExportError
-from training.export import export, source_commit, to_onnx
+from training.export import export, source_commit
+from training.graphs import UInt8Generator, to_onnx
 
 
 def image_set(resolution=16, channels=1, names=None):
@@ -201,7 +202,7 @@ class WrongSize(Affine):
 def affine():
     """A generator and its ONNX file."""
     G = Affine()
-    return G, to_onnx(module.UInt8Generator(G).eval(), 6, conditional=False)
+    return G, to_onnx(UInt8Generator(G).eval(), 6, conditional=False)
 
 
 @pytest.fixture
@@ -337,9 +338,7 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
 
 
 def test_shapes_are_those_of_the_contract():
-    G = module.UInt8Generator(
-        DCGAN(ngf=2, z_dim=3).generator(ImageShape(resolution=16, channels=3))
-    )
+    G = UInt8Generator(DCGAN(ngf=2, z_dim=3).generator(ImageShape(resolution=16, channels=3)))
     images = G.eval()(torch.zeros(2, 3))
     assert images.shape == (2, 16, 16, 3)
     assert images.dtype == torch.uint8
