@@ -50,6 +50,9 @@ class Options:
     gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Publish only a model for which it holds, or exit with 8: 'coverage>=0.8', not-worse or
     not-worse:FIGURE (than CURRENT). Can be given several times; a resumed run keeps its own."""
+    init_from: Path | None = None
+    """Run or bundle whose weights a new training starts from (fine-tuning); what has another
+    shape there starts anew."""
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N."""
     dry_run: bool = False

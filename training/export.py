@@ -45,6 +45,7 @@ from training.graphs import (
     encoder_to_onnx,
     to_onnx,
 )
+from training.transfer import WEIGHTS, pack
 
 PARITY_SEEDS = 256
 PARITY_TOLERANCE = 1  # in 8-bit steps: torch and ONNX Runtime sum in another order
@@ -136,6 +137,7 @@ def export(
         "samples.png": png(grid(onnx_model(np.arange(SAMPLE_SEEDS, dtype=np.uint64)), 10)),
         "card.md": card(manifest, has_encoder=encoder is not None).encode(),
     }
+    files[WEIGHTS] = pack(plain)
     if encoder:
         files[ENCODER] = encoder.content
     return _write(destination, manifest, files)

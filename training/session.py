@@ -19,11 +19,11 @@ from models.generator import CpuGenerator
 from models.manifest import Metric
 from models.repository import Repository
 from training.checkpoint import Checkpoints, restore
-from training.command import CONFIG, Command
+from training.command import CONFIG, Command, Options
 from training.config import to_builtins
 from training.data import Batches, ImageSet, load
 from training.distributed import World, span
-from training.errors import GateError, PublishError, TrainingError
+from training.errors import GateError, PublishError, TrainingError, require
 from training.evaluation import PLANS, evaluate, resolve
 from training.export import export
 from training.gate import check_measured, current_of, judge
@@ -33,6 +33,7 @@ from training.loop import Hooks, fit
 from training.samples import TorchGenerator, save_grid
 from training.state import State
 from training.stepper import Stepper
+from training.transfer import open_source, start_from
 
 _RUN = re.compile(r"([0-9]{5,})-.*")
 
@@ -85,6 +86,7 @@ class Session:
         config.check_shape(image_set.shape)
         _check_gates(command, image_set)
         state = State.fresh(config, image_set.shape, device)
+        taken = _start(command.options, state)
         span(state.G.network, world)
         span(state.D.network, world)
         folder = resume
@@ -98,6 +100,8 @@ class Session:
         if world.leads:
             (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
             journal = Journal(folder, stream, cur_nimg=state.cur_nimg, total_nimg=config.total_nimg)
+        for line in taken:
+            journal.say(line)
         return cls(
             command=command,
             folder=folder,
@@ -256,6 +260,16 @@ def _check_gates(command: Command, image_set: ImageSet) -> None:
     num_classes = image_set.shape.num_classes
     figures = () if plan is None else resolve(plan, image_set, num_classes=num_classes).figures
     check_measured(command.gates, figures, "choose another --evaluation, or leave the gate out")
+
+
+def _start(options: Options, state: State) -> list[str]:
+    """Puts the weights of --init-from into a fresh state, and says what it took."""
+    if options.init_from is None:
+        return []
+    resumed = options.resume is None
+    remedy = f"resume={options.resume} goes on with its own weights: leave one out"
+    require(resumed, "init_from", str(options.init_from), "only for a new training", remedy)
+    return start_from(open_source(options.init_from), state)
 
 
 def _public(options: dict[str, Any]) -> dict[str, Any]:

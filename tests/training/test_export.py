@@ -111,7 +111,7 @@ def test_the_bundle_verifies(exported):
     assert manifest.options == {"total_kimg": 1, "nested": {"lr": 1e-3}}
     assert manifest.dataset.num_images == 5
     assert sorted(entry.name for entry in again.path.iterdir()) == [
-        *("card.md", "golden.npz", "manifest.json", "model.onnx", "samples.png")
+        *("card.md", "golden.npz", "manifest.json", "model.onnx", "samples.png", "weights.npz")
     ]
     assert len(again.golden.seeds) == 16
 
