@@ -137,6 +137,66 @@ def test_dropout_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+_NARROW = ["--network.channel-base", "64"]
+GAMES = {
+    "spectral": ["--regularizers", "spectral=1", "--init-D", "family"],
+    "views": ["--regularizers", "instance-noise=0.2", "wgan-gp=1", "--objective", "wasserstein"],
+    "optimistic": ["--optim-G.method", "optimistic-adam", "--optim-D.method", "optimistic-adam"],
+    "rmsprop": ["--optim-D.method", "rmsprop", "--regularizers", "clip=0.1"],
+    "extragradient": ["--update", "extragradient", "--lookahead-steps", "2"],
+    "rounds": ["--steps-D", "2", "--steps-G", "2", "--unrolled-steps", "2", "--regularizers"],
+    "schedules": ["--schedules", "r1=0@0.1:cosine", "optim_G.lr=0@0.1", "ema_kimg=1@0.1"],
+    "uniform": ["--average", "uniform", "--accumulate", "2", "--compute.precision", "bf16"],
+    "frozen": ["--frozen-D", "1", "--compute.channels-last"],
+    "progressive": [
+        "--network",
+        "progressive",
+        "--network.channel-base",
+        "64",
+        "--init-D",
+        "family",
+    ],
+    "style": ["--network", "style", "--network.w-dim", "8", *_NARROW],
+}
+
+
+@pytest.mark.parametrize("game", sorted(GAMES))
+def test_every_game_resumes_bit_for_bit(tmp_path: Path, digits: ImageSet, game: str) -> None:
+    """Whatever a remedy remembers is in the checkpoint or follows from cur_nimg."""
+    words = TINY[:2] + TINY[6:] if "--network" in GAMES[game] else TINY
+    config = parse(["digits", *words, "--total-kimg", "0.192", *GAMES[game]]).config
+    whole = trained(config, digits, 5)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(config, digits, 3), config, digits.fingerprint)
+    torch.rand(17)
+    state = State.fresh(config, digits.shape, CPU)
+    restore(checkpoints.latest(), state, config, digits.fingerprint)
+    stepper = Stepper(config, state, deal(config, digits))
+    for _ in range(2):
+        stepper.step()
+    Checkpoints(tmp_path / "whole").save(whole, config, digits.fingerprint)
+    Checkpoints(tmp_path / "parts").save(state, config, digits.fingerprint)
+    ends = [Checkpoints(tmp_path / name).latest().content for name in ("whole", "parts")]
+    assert flat(ends[0]) == flat(ends[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--regularizers", "spectral=1", "--init-D", "family"], "part of D's weights"),
+        (["--optim-D.method", "rmsprop"], r"optim_D\.method is 'rmsprop'.*'adam'"),
+        (["--frozen-D", "1"], r"frozen_D is 1.*was trained with 0"),
+    ],
+)
+def test_what_changes_the_weights_is_refused_naming_both(
+    tmp_path: Path, digits: ImageSet, words: list[str], says: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(tiny(), digits, 0), tiny(), digits.fingerprint)
+    with pytest.raises(CheckpointError, match=says):
+        restore(checkpoints.latest(), trained(tiny(), digits, 0), tiny(*words), digits.fingerprint)
+
+
 def test_the_newest_two_are_kept(tmp_path: Path, digits: ImageSet) -> None:
     checkpoints = Checkpoints(tmp_path)
     state = trained(tiny(), digits, 0)
