@@ -167,7 +167,7 @@ def order(
         Problem: of the kind that fits.
     """
     field, rows = either(request.seeds, request.latents)
-    served = catalogue.resolve(request.model, request.version)
+    served = catalogue.resolve(request.model, request.version, request.seeds)
     if not 1 <= len(rows) <= settings.max_seeds:
         raise InvalidRequestProblem(
             f"{field} has {len(rows)} entries, allowed are 1 .. {settings.max_seeds}; "

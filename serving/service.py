@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from models.repository import Repository
 from serving import exposition, metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.cache import ImageCache
-from serving.catalogue import Catalogue, Served
+from serving.catalogue import Catalogue, Shares
 from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
 from serving.flights import Flights
@@ -263,10 +263,14 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
 
-    def _on_change(self, before: Iterable[Served], after: Iterable[Served]) -> None:
-        for served, value in [*((old, 0) for old in before), *((new, 1) for new in after)]:
-            name, version = served.key
-            metrics.MODEL_INFO.labels(name, version, served.bundle.digest).set(value)
+    def _on_change(self, before: Shares, after: Shares) -> None:
+        for (name, version), (served, _) in before.items():
+            metrics.MODEL_INFO.labels(name, version, served.bundle.digest).set(0)
+            metrics.MODEL_SHARE.labels(name, version).set(0)
+        for (name, version), (_, share) in after.items():
+            metrics.MODEL_SHARE.labels(name, version).set(share)
+        for served in self.catalogue.current:
+            metrics.MODEL_INFO.labels(*served.key, served.bundle.digest).set(1)
         if after and not self._was_ready:
             self._was_ready = True
             self._on_ready(self)

@@ -122,6 +122,7 @@ class V1:
             "version": version,
             "digest": served.bundle.digest,
             "versions": self._catalogue.versions(name),
+            "candidate": self._candidate(name),
             "z_dim": manifest.z_dim,
             "image": manifest.image,
             "labels": manifest.labels,
@@ -136,6 +137,18 @@ class V1:
                 "max_body_bytes": self._settings.max_body_bytes,
                 "request_timeout_ms": self._settings.request_timeout_ms,
             },
+        }
+
+    def _candidate(self, name: str) -> dict[str, Any] | None:
+        """The version on trial; `refused` says why it takes no part, if it doesn't."""
+        found = self._catalogue.candidacies.get(name)
+        if found is None:
+            return None
+        return {
+            "version": found.version,
+            "share_percent": found.share_percent,
+            "digest": found.digest or None,
+            "refused": found.refused or None,
         }
 
 

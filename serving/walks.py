@@ -89,7 +89,7 @@ def walk_order(
             f"frames is {request.frames}, allowed are {num} (the waypoints) .. "
             f"{settings.max_frames}; split the walk"
         )
-    served = catalogue.resolve(request.model, request.version)
+    served = catalogue.resolve(request.model, request.version, request.seeds)
     check_pixels(request.frames, served, settings)
     z_dim = served.manifest.z_dim
     if request.seeds is not None:
