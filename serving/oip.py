@@ -198,7 +198,7 @@ class OIP:
     async def load(self, exchange: Exchange) -> Reply:
         """POST /v2/repository/models/{model}/load."""
         name = await self._controlled(exchange)
-        self._service.check_ready()
+        self._service.check_workers()
         complaint = await self._service.put_into_service(name)
         if complaint:
             raise UnavailableProblem(f"model {name!r} is refused: {complaint}")

@@ -97,15 +97,19 @@ class Service:
 
     def check_ready(self) -> None:
         """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
-        if self.draining:
-            raise UnavailableProblem("the server is shutting down; ask another one")
-        if not self.batcher.carriers:
-            raise UnavailableProblem("no inference worker is ready yet; its log says why")
+        self.check_workers()
         if not self.catalogue.current:
             raise UnavailableProblem(
                 f"the repository {self.settings.repository} holds no model that can be served; "
                 "publish one: python -m training.run"
             )
+
+    def check_workers(self) -> None:
+        """Raises UnavailableProblem where there is nobody who could load a model."""
+        if self.draining:
+            raise UnavailableProblem("the server is shutting down; ask another one")
+        if not self.batcher.carriers:
+            raise UnavailableProblem("no inference worker is ready yet; its log says why")
 
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
