@@ -12,6 +12,7 @@ from models.errors import ModelError
 from models.repository import Repository, check_name
 from serving import tensors
 from serving.catalogue import Served
+from serving.decoding import decode
 from serving.errors import (
     InvalidRequestProblem,
     ModelControlProblem,
@@ -24,7 +25,6 @@ from serving.http import Exchange, Reply
 from serving.inference import InferAnswer, first_seed, metadata, read_order
 from serving.openapi import VERSION
 from serving.router import Handler, Route
-from serving.schemas import decode
 from serving.service import Service
 from serving.statistics import statistics
 
@@ -135,10 +135,12 @@ class OIP:
         """GET /v2/models/stats, and of one model."""
         self._service.tallies.flush()
         if "model" not in exchange.params:
-            return Reply.json({"model_stats": statistics(None)})
+            loaded = [served.key for served in self._catalogue.current]
+            return Reply.json({"model_stats": statistics(None, also=loaded)})
         served = self._served(exchange)
-        version = served.key[1] if "version" in exchange.params else None
-        return Reply.json({"model_stats": statistics(served.manifest.name, version)})
+        name, number = served.key
+        version = number if "version" in exchange.params else None
+        return Reply.json({"model_stats": statistics(name, version, also=[served.key])})
 
     async def infer(self, exchange: Exchange) -> Reply:
         """POST /v2/models/{model}/infer."""
@@ -243,7 +245,7 @@ class OIP:
     async def _object(self, exchange: Exchange) -> dict[str, Any]:
         """The body, a JSON object or nothing."""
         body = await exchange.body(self._settings.max_body_bytes)
-        return decode(_object_decoder, body) if body.strip() else {}
+        return decode(_object_decoder, body, example="{}") if body.strip() else {}
 
     def _served(self, exchange: Exchange) -> Served:
         version = exchange.params.get("version")

@@ -6,7 +6,7 @@ batcher. Every refusal names the field, the value, what is allowed and the remed
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from models.latents import MAX_SEED
 from serving.cache import ImageKey
 from serving.catalogue import Catalogue, Served
+from serving.decoding import decode, in_words
 from serving.encodings import JSON, Alone, Array, Encoding, Listed, OfFiles, Tiled
-from serving.errors import InvalidRequestProblem, NotJsonProblem
+from serving.errors import InvalidRequestProblem
 from serving.images import FORMATS, NPY_MEDIA_TYPE
 from serving.negotiation import choose
 from serving.settings import Settings
@@ -123,26 +124,6 @@ def decode_request(body: bytes | bytearray) -> GenerateRequest:
     return decode(_decoder, body)
 
 
-Decoded = TypeVar("Decoded")
-
-
-def decode(decoder: "msgspec.json.Decoder[Decoded]", body: bytes | bytearray) -> Decoded:
-    """Reads a JSON body.
-
-    Raises:
-        NotJsonProblem: it isn't JSON.
-        InvalidRequestProblem: a field is unknown, or has the wrong type or range.
-    """
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(in_words(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotJsonProblem(
-            f'the body can\'t be read as JSON: {error}; send for example {{"seeds": [1, 2]}}'
-        ) from None
-
-
 def validated(fields: dict[str, Any]) -> GenerateRequest:
     """A generate request from plain values, under the same rules as JSON.
 
@@ -152,7 +133,7 @@ def validated(fields: dict[str, Any]) -> GenerateRequest:
     try:
         return msgspec.convert(fields, GenerateRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(in_words(str(error))) from None
+        raise InvalidRequestProblem(in_words(str(error), GenerateRequest)) from None
 
 
 def order(
@@ -160,8 +141,12 @@ def order(
     catalogue: Catalogue,
     settings: Settings,
     accept: bytes | None = None,
+    *,
+    label_field: str = "labels",
 ) -> Order:
     """Checks a request against the model that it names, and decides how it is answered.
+
+    label_field: what the client calls them.
 
     Raises:
         Problem: of the kind that fits.
@@ -182,7 +167,7 @@ def order(
         served=served,
         seeds=request.seeds,
         z=None if request.latents is None else as_latents(request.latents, z_dim),
-        labels=check_labels(request.labels, len(rows), served),
+        labels=check_labels(request.labels, len(rows), served, field=label_field),
         psi=request.truncation,
         encoding=offers[choose(accept, tuple(offers))],
     )
@@ -307,13 +292,6 @@ def finite_latents(
             f"{field}[{row}][{column}] is {z[row, column]}, must be finite in float32"
         )
     return z
-
-
-def in_words(text: str) -> str:
-    """Puts the path first in a message of msgspec's: "seeds[1]: Expected `int`, got `str`"."""
-    message, _, path = text.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    return f"{path}: {message}" if path else message
 
 
 def _short(value: int) -> str:

@@ -1,19 +1,27 @@
 """What each model did so far, as the v2 protocol says it, out of all processes' metrics."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, multiprocess
 
+from serving.tickets import VersionKey
 
-def statistics(name: str | None, version: int | None = None) -> list[dict[str, Any]]:
+
+def statistics(
+    name: str | None, version: int | None = None, *, also: Iterable[VersionKey]
+) -> list[dict[str, Any]]:
     """Counts and times of one model, or of all that made an image, by version.
+
+    also: versions that are listed even if they made none.
 
     Times are those of the runs of the model, and those that requests which got images waited for
     one, since the server started.
     """
     totals: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for loaded, number in also:
+        totals[loaded, str(number)].clear()
     for sample, labels, value in _samples():
         key = labels["model"], labels["version"]
         if name in (None, key[0]) and str(version or key[1]) == key[1]:

@@ -8,6 +8,7 @@ import numpy as np
 from models.interpolation import walk
 from models.latents import latents
 from serving.catalogue import Catalogue
+from serving.decoding import decode
 from serving.encodings import Animated, Encoding, Tiled
 from serving.errors import InvalidRequestProblem
 from serving.images import ANIMATIONS, FORMATS
@@ -20,7 +21,6 @@ from serving.schemas import (
     check_labels,
     check_pixels,
     check_seeds,
-    decode,
     either,
 )
 from serving.settings import Settings
@@ -68,7 +68,7 @@ def decode_walk(body: bytes | bytearray) -> InterpolateRequest:
         NotJsonProblem: it isn't JSON.
         InvalidRequestProblem: a field is unknown, or has the wrong type or range.
     """
-    return decode(_decoder, body)
+    return decode(_decoder, body, example='{"seeds": [1, 2], "frames": 30}')
 
 
 def walk_order(

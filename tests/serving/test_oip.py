@@ -180,7 +180,9 @@ heads = st.sampled_from(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(heads, st.binary(max_size=40), st.integers(-30, 30), st.integers(0, 300), st.integers(0, 8))
 def test_no_frame_breaks_it(
     server: Any, head: dict[str, Any], tail: bytes, off: int, cut: int, flips: int
@@ -218,9 +220,8 @@ def test_png_files_come_as_elements(server: Any) -> None:
 def test_statistics_are_what_was_done(server: Any) -> None:
     def stats() -> dict[str, Any]:
         listed = server.get("/v2/models/colour/stats").json()["model_stats"]
-        nothing = {"queue": {"count": 0, "ns": 0}}
-        zero = {"inference_count": 0, "execution_count": 0, "inference_stats": nothing}
-        return listed[0] if listed else zero
+        found: dict[str, Any] = listed[0]  # also before it made an image
+        return found
 
     before = stats()
     infer(server, SEEDS, LABEL, model="colour")
