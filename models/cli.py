@@ -268,10 +268,7 @@ def _names(repository: Repository, name: str | None) -> list[str]:
     if name is not None:
         repository.versions(name)
         return [name]
-    names = repository.names()
-    if not names:
-        raise RepositoryError(
-            f"{repository.root}: holds no models; name another folder with --repository DIR, or "
-            "publish one with `python -m training.run`"
-        )
-    return names
+    fault = repository.fault()
+    if fault is not None:
+        raise RepositoryError(fault)
+    return repository.names()

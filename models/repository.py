@@ -43,11 +43,28 @@ class Repository:
         self.root = root
 
     def names(self) -> list[str]:
-        """Models with at least one version, sorted."""
-        if not self.root.is_dir():
+        """Models with at least one version, sorted; none where the folder can't be read."""
+        try:
+            folders = [entry.name for entry in self.root.iterdir() if entry.is_dir()]
+        except OSError:  # `fault` says which
             return []
-        folders = [entry.name for entry in self.root.iterdir() if entry.is_dir()]
         return sorted(name for name in folders if _NAME.fullmatch(name) and self._list(name))
+
+    def fault(self) -> str | None:
+        """Why there is no model here, as far as the folder tells; None where there is one."""
+        try:
+            next(self.root.iterdir(), None)
+        except OSError as error:
+            return (
+                f"{self.root}: {error.strerror}; mount or make it, name another folder with "
+                "--repository DIR, or publish one with `python -m training.run`"
+            )
+        if self.names():
+            return None
+        return (
+            f"{self.root}: holds no models; name another folder with --repository DIR, or "
+            "publish one with `python -m training.run`"
+        )
 
     def versions(self, name: str) -> list[int]:
         """Versions of a model, ascending.
@@ -234,7 +251,7 @@ class Repository:
     def _list(self, name: str) -> list[int]:
         try:
             entries = [entry.name for entry in (self.root / name).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return []
         return sorted(int(entry) for entry in entries if _VERSION.fullmatch(entry))
 

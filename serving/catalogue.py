@@ -111,6 +111,8 @@ class Catalogue:
             name = self._only()
         served = self._current.get(name)
         if served is None:
+            if name in self.complaints:
+                raise UnavailableProblem(f"model {name!r} is refused: {self.complaints[name]}")
             known = ", ".join(sorted(self._current)) or "none"
             raise UnknownModelProblem(f"model is {name!r}; served are: {known}")
         if version is None:

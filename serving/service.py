@@ -50,7 +50,8 @@ class Service:
     ) -> None:
         """run_folder: where the workers' sockets lie. on_ready: called at the first model."""
         self.settings = settings
-        self.catalogue = Catalogue(Repository(settings.repository), self._on_change)
+        self._repository = Repository(settings.repository)
+        self.catalogue = Catalogue(self._repository, self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
         self._withdrawn = withdrawn_folder(run_folder)
@@ -97,12 +98,15 @@ class Service:
 
     def check_ready(self) -> None:
         """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
+        if not self.draining and not self.catalogue.current:
+            complaints = self.catalogue.complaints.items()
+            faults = [f"model {name}: {text}" for name, text in complaints]
+            fault = "; ".join(faults) or self._repository.fault()
+            if fault is not None:
+                raise UnavailableProblem(f"nothing can be served yet: {fault}")
         self.check_workers()
         if not self.catalogue.current:
-            raise UnavailableProblem(
-                f"the repository {self.settings.repository} holds no model that can be served; "
-                "publish one: python -m training.run"
-            )
+            raise UnavailableProblem("no model of the repository is in service")
 
     def check_workers(self) -> None:
         """Raises UnavailableProblem where there is nobody who could load a model."""

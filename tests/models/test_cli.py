@@ -243,6 +243,11 @@ def test_an_empty_repository(capsys, tmp_path):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--repository DIR, or publish one with `python -m training.run`" in captured.err
+    assert "none: No such file or directory" in captured.err
+    assert main(["--repository", str(tmp_path), "list"]) == 1
+    assert "holds no models" in capsys.readouterr().err
+    assert main(["--repository", __file__, "list"]) == 1
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_as_a_module(repository):
