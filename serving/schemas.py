@@ -25,7 +25,10 @@ from serving.settings import Settings
 MAX_TRUNCATION = 2.0
 
 Version = Annotated[
-    int, msgspec.Meta(ge=1, description="A version of the model; CURRENT if absent.")
+    Annotated[int, msgspec.Meta(ge=1)] | None,
+    msgspec.Meta(
+        description="A version of the model; CURRENT if absent, or what is on trial beside it."
+    ),
 ]
 Truncation = Annotated[
     float,
@@ -44,7 +47,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         str | None,
         msgspec.Meta(description="Name of the model; may be absent if only one is served."),
     ] = None
-    version: Version | None = None
+    version: Version = None
     seeds: Annotated[
         list[int] | None,
         msgspec.Meta(description="Integers in 0 .. 2**64 - 1; the same give the same."),

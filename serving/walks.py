@@ -33,7 +33,7 @@ class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         str | None,
         msgspec.Meta(description="Name of the model; may be absent if only one is served."),
     ] = None
-    version: Version | None = None
+    version: Version = None
     seeds: Annotated[
         list[int] | None, msgspec.Meta(description="Two or more waypoints, as seeds.")
     ] = None
