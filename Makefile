@@ -66,8 +66,8 @@ lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
 	  --no-emit-index-url --no-emit-find-links -o requirements/$$1.txt pyproject.toml "$${@:2}"; }; \
 	compile build --allow-unsafe --all-build-deps --only-build-deps; \
-	compile serve-cpu --extra serve --unsafe-package onnxruntime-gpu requirements/serve-cpu.in; \
-	compile serve-cuda --extra serve requirements/serve-cuda.in; \
+	compile serve-cpu --extra serve --extra trace --unsafe-package onnxruntime-gpu requirements/serve-cpu.in; \
+	compile serve-cuda --extra serve --extra trace requirements/serve-cuda.in; \
 	compile train --extra train --allow-unsafe requirements/train.in
 
 clean: ## remove .venv and caches; runs/ and model-repository/ stay

@@ -12,6 +12,7 @@ Knows how to write, open and verify such a folder; no torch, no repository, no s
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from models.archive import read_arrays
 from models.errors import BundleError
 from models.generator import Generate, Images
 from models.latents import latents
@@ -33,6 +35,8 @@ MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 """Optional: images [N, H, W, C] uint8 (+ label int64 [N]) to the z [N, z_dim] float32 that
 model.onnx makes them of. A server doesn't load it."""
+MAX_MANIFEST_BYTES = 16 << 20
+MAX_GOLDEN_BYTES = 256 << 20  # inflated: 85 images of 1024x1024 RGB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,9 @@ class Bundle:
         """
         file = path / MANIFEST
         try:
+            size = _size_of(file)
+            if size > MAX_MANIFEST_BYTES:
+                raise BundleError(f"{file}: holds {size} bytes, allowed are {MAX_MANIFEST_BYTES}")
             data = file.read_bytes()
         except OSError as error:
             raise BundleError(f"{file}: {error.strerror}; a bundle needs a manifest") from error
@@ -92,11 +99,12 @@ class Bundle:
         """
         file = self.path / "golden.npz"
         try:
-            # Opened here: NumPy leaves a file open that is no archive.
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                labels = archive.get("labels")
-                golden = Golden(seeds=archive["seeds"], labels=labels, images=archive["images"])
-        except Exception as error:  # bytes that are no archive make NumPy raise almost anything
+            names = ("seeds", "labels", "images")
+            arrays = read_arrays(file, names=names, max_bytes=MAX_GOLDEN_BYTES)
+            golden = Golden(
+                seeds=arrays["seeds"], labels=arrays.get("labels"), images=arrays["images"]
+            )
+        except Exception as error:  # bytes that are no archive make zlib and NumPy raise anything
             reason = str(error) or type(error).__name__
             raise BundleError(f"{file}: {reason}; export the model again") from error
         self._check_shapes(golden, file)
@@ -112,10 +120,10 @@ class Bundle:
         if missing:
             raise BundleError(f"{self.path / MANIFEST}: files lacks {', '.join(missing)}")
         for name, entry in self.manifest.files.items():
-            found = _file_entry(self.path / name)
-            if found != entry:
+            difference = _difference(self.path / name, entry)
+            if difference:
                 raise BundleError(
-                    f"{self.path / name}: {_difference(found, entry)}; "
+                    f"{self.path / name}: {difference}; "
                     "the file was altered after export: publish the model again"
                 )
 
@@ -222,16 +230,25 @@ def _entry(data: bytes) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
-def _file_entry(path: Path) -> FileEntry:
+def _size_of(path: Path) -> int:
+    """Bytes of a regular file: a pipe would never end, nor some devices."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        is_folder = stat.S_ISDIR(found.st_mode)
+        raise OSError(0, "Is a directory" if is_folder else "Is no regular file")
+    return found.st_size
+
+
+def _difference(path: Path, expected: FileEntry) -> str:
+    """What differs between a file and its entry, if anything; the size is looked at first."""
     try:
+        size = _size_of(path)
+        if size != expected.size_bytes:
+            return f"holds {size} bytes, the manifest says {expected.size_bytes}"
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return FileEntry(sha256=digest, size_bytes=file.tell())
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; publish the model again") from error
-
-
-def _difference(found: FileEntry, expected: FileEntry) -> str:
-    if found.size_bytes != expected.size_bytes:
-        return f"holds {found.size_bytes} bytes, the manifest says {expected.size_bytes}"
-    return f"sha256 is {found.sha256[:16]}..., the manifest says {expected.sha256[:16]}..."
+    if digest == expected.sha256:
+        return ""
+    return f"sha256 is {digest[:16]}..., the manifest says {expected.sha256[:16]}..."

@@ -1,21 +1,28 @@
 """The command line of the repository: `python -m models.repository`.
 
 Exit codes: 0 done; 1 the repository can't do it; 2 wrong usage; 3 no such model or version; 4 a
-bundle was refused.
+bundle was refused. With --json a command prints one object, for programs.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from models.bundle import Bundle
+from models.candidate import Candidate
 from models.errors import BundleError, ModelError, RepositoryError
 from models.generator import CpuGenerator
 from models.manifest import encode
-from models.repository import Repository
+from models.pruning import prune, remove
+from models.repository import Current, Repository
 
 Command = Callable[[Repository, argparse.Namespace], int]
+KEEP = 3
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: Command, model: str, version: str, description: str) -> None:
+    def add(
+        name: str, command: Command, model: str, version: str, description: str
+    ) -> argparse.ArgumentParser:
         """model, version: "one", "optional" or "" for the positional arguments it takes."""
         entry = commands.add_parser(name, help=description, description=description)
         entry.set_defaults(command=command, model=None, version=None)
@@ -55,13 +64,26 @@ def _parser() -> argparse.ArgumentParser:
             entry.add_argument(
                 "version", nargs=nargs, type=_version, metavar="VERSION", help="its number"
             )
+        entry.add_argument("--json", action="store_true", help="print one JSON object")
+        return entry
 
     add("list", _list, "optional", "", "list models and versions")
     add("show", _show, "one", "optional", "print the manifest of a version (default: CURRENT)")
     add("verify", _verify, "optional", "optional", "check files and golden images (default: all)")
-    add("promote", _promote, "one", "one", "serve this version from now on")
+    add("promote", _promote, "one", "one", "serve this version from now on; ends a trial")
     add("pin", _pin, "one", "optional", "keep a version (default: CURRENT) when newer ones come")
-    add("rollback", _rollback, "one", "", "serve the version before CURRENT")
+    add("rollback", _rollback, "one", "", "serve the version before CURRENT; ends a trial")
+    trial = add("canary", _canary, "one", "optional", "have a version make a share of the seeds")
+    trial.add_argument(
+        "--share", type=float, metavar="PERCENT", help="of the seeds, above 0 .. 100"
+    )
+    trial.add_argument("--off", action="store_true", help="end the trial")
+    words = "remove old versions, but CURRENT, the candidate, what is in use and the newest"
+    pruning = add("prune", _prune, "optional", "optional", words)
+    pruning.add_argument(
+        "--keep", type=int, default=KEEP, metavar="N", help="newest to keep (default: %(default)s)"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="say what would go")
     return parser
 
 
@@ -73,13 +95,24 @@ def _version(text: str) -> int:
 
 def _list(repository: Repository, options: argparse.Namespace) -> int:
     names = _names(repository, options.model)
+    if options.json:
+        _print({"models": [_listed(repository, name) for name in names]})
+        return 0
     print(f"{'MODEL':24} {'VERSION':>7} {'':8} {'EXPORTED':25} FIGURES")
     for name in names:
-        current = repository.current(name)
+        current, candidate = repository.current(name), repository.candidate(name)
         for version in repository.versions(name):
-            mark = ("pinned" if current.pinned else "current") if version == current.version else ""
+            mark = _mark(version, current, candidate)
             print(f"{name:24} {version:>7} {mark:8} {_summary(repository, name, version)}".rstrip())
     return 0
+
+
+def _mark(version: int, current: Current, candidate: Candidate | None) -> str:
+    if version == current.version:
+        return "pinned" if current.pinned else "current"
+    if candidate is not None and version == candidate.version:
+        return f"{candidate.share_percent:g}%"
+    return ""
 
 
 def _summary(repository: Repository, name: str, version: int) -> str:
@@ -91,8 +124,34 @@ def _summary(repository: Repository, name: str, version: int) -> str:
     return f"{manifest.created:25} {figures}"
 
 
+def _listed(repository: Repository, name: str) -> dict[str, Any]:
+    """A model as JSON has it."""
+    current, candidate = repository.current(name), repository.candidate(name)
+    versions: list[dict[str, Any]] = []
+    for version in repository.versions(name):
+        try:
+            bundle = repository.bundle(name, version)
+        except BundleError as error:
+            versions.append({"version": version, "refused": str(error)})
+            continue
+        metrics = {metric.name: metric.value for metric in bundle.manifest.metrics}
+        created = bundle.manifest.created
+        versions.append(
+            {"version": version, "digest": bundle.digest, "created": created, "metrics": metrics}
+        )
+    return {**_served(name, current, candidate), "versions": versions}
+
+
+def _served(name: str, current: Current, candidate: Candidate | None) -> dict[str, Any]:
+    trial = None if candidate is None else asdict(candidate)
+    return {"model": name, "current": current.version, "pinned": current.pinned, "candidate": trial}
+
+
 def _show(repository: Repository, options: argparse.Namespace) -> int:
     bundle = repository.bundle(options.model, options.version)
+    if options.json:
+        _print({"path": str(bundle.path), "digest": bundle.digest, "manifest": bundle.manifest})
+        return 0
     print(f"{bundle.path} sha256 {bundle.digest}")
     print(encode(bundle.manifest).decode(), end="")
     return 0
@@ -100,16 +159,22 @@ def _show(repository: Repository, options: argparse.Namespace) -> int:
 
 def _verify(repository: Repository, options: argparse.Namespace) -> int:
     exit_code = 0
+    found: list[dict[str, Any]] = []
     for name in _names(repository, options.model):
         versions = repository.versions(name) if options.version is None else [options.version]
         for version in versions:
+            entry = {"model": name, "version": version}
             try:
                 difference = verify(repository.bundle(name, version))
             except BundleError as error:
                 print(f"{name}/{version} refused: {error}", file=sys.stderr)
                 exit_code = error.exit_code
+                found.append({**entry, "ok": False, "refused": str(error)})
             else:
-                print(f"{name}/{version} ok, golden images within {difference}/255")
+                _say(options, f"{name}/{version} ok, golden images within {difference}/255")
+                found.append({**entry, "ok": True, "max_abs_diff": difference})
+    if options.json:
+        _print({"versions": found})
     return exit_code
 
 
@@ -124,28 +189,86 @@ def verify(bundle: Bundle) -> int:
 
 
 def _promote(repository: Repository, options: argparse.Namespace) -> int:
-    print(f"{options.model}: {repository.promote(options.model, options.version)}")
-    return 0
+    return _chosen(repository, options, repository.promote(options.model, options.version))
 
 
 def _pin(repository: Repository, options: argparse.Namespace) -> int:
-    print(f"{options.model}: {repository.pin(options.model, options.version)}")
-    return 0
+    return _chosen(repository, options, repository.pin(options.model, options.version))
 
 
 def _rollback(repository: Repository, options: argparse.Namespace) -> int:
-    print(f"{options.model}: {repository.rollback(options.model)}")
+    return _chosen(repository, options, repository.rollback(options.model))
+
+
+def _chosen(repository: Repository, options: argparse.Namespace, current: Current) -> int:
+    """Says what is served now."""
+    candidate = repository.candidate(options.model)
+    if options.json:
+        _print(_served(options.model, current, candidate))
+    else:
+        print(f"{options.model}: {current}")
     return 0
+
+
+def _canary(repository: Repository, options: argparse.Namespace) -> int:
+    name = options.model
+    if options.off and options.version is None and options.share is None:
+        repository.end_candidate(name)
+    elif options.off or (options.version is None) != (options.share is None):
+        print("error: canary takes VERSION and --share, or --off, or NAME alone", file=sys.stderr)
+        return 2
+    elif options.version is not None:
+        repository.set_candidate(name, Candidate(options.version, options.share))
+    current, candidate = repository.current(name), repository.candidate(name)
+    if options.json:
+        _print(_served(name, current, candidate))
+    else:
+        print(f"{name}: {current}" + ("" if candidate is None else f", candidate {candidate}"))
+    return 0
+
+
+def _prune(repository: Repository, options: argparse.Namespace) -> int:
+    if options.version is not None:
+        if options.dry_run:
+            print("error: --dry-run is for pruning by --keep, not for a VERSION", file=sys.stderr)
+            return 2
+        remove(repository, options.model, options.version)
+        _say(options, f"{options.model}: removed {options.version}")
+        if options.json:
+            _print({"models": [{"model": options.model, "removed": [options.version]}]})
+        return 0
+    found: list[dict[str, Any]] = []
+    for name in _names(repository, options.model):
+        pruned = prune(repository, name, keep=options.keep, dry_run=options.dry_run)
+        found.append({"model": name, **asdict(pruned)})
+        verb = "would remove" if options.dry_run else "removed"
+        text = f"{name}: {verb} {_numbers(pruned.removed)}; kept {_numbers(pruned.kept)}"
+        if pruned.in_use:
+            text += f"; in use {_numbers(pruned.in_use)}"
+        _say(options, text)
+    if options.json:
+        _print({"dry_run": options.dry_run, "models": found})
+    return 0
+
+
+def _numbers(versions: list[int]) -> str:
+    return ", ".join(map(str, versions)) or "none"
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    if not options.json:
+        print(text)
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
 
 
 def _names(repository: Repository, name: str | None) -> list[str]:
     if name is not None:
         repository.versions(name)
         return [name]
-    names = repository.names()
-    if not names:
-        raise RepositoryError(
-            f"{repository.root}: holds no models; name another folder with --repository DIR, or "
-            "publish one with `python -m training.run`"
-        )
-    return names
+    fault = repository.fault()
+    if fault is not None:
+        raise RepositoryError(fault)
+    return repository.names()

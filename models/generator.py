@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from models.errors import BundleError
+from models.graph import check_graph
 from models.latents import latents
 
 Images = npt.NDArray[np.uint8]
@@ -37,8 +38,10 @@ class CpuGenerator:
         """path: the .onnx file. num_threads: 0 lets ONNX Runtime take every core.
 
         Raises:
-            BundleError: ONNX Runtime can't load it, or it is no generator.
+            BundleError: it reaches beyond its file, ONNX Runtime can't load it, or it is no
+                generator.
         """
+        check_graph(path)
         options = ort.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

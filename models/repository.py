@@ -2,31 +2,26 @@
 
     REPOSITORY/NAME/VERSION/    a bundle; VERSION = 1, 2, 3 ...
     REPOSITORY/NAME/CURRENT     the version served when none is asked for: "3", or "3 pinned"
+    REPOSITORY/NAME/CANDIDATE   one on trial, and its share of the seeds: "4 10%"; often absent
 
 A version appears by one rename and CURRENT changes by another, so a reader (or a kill -9) sees the
 old state or the new, never a part. Writers take turns through a lock file; readers take no lock.
 """
 
-import contextlib
-import fcntl
 import re
-import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from models.bundle import MANIFEST, Bundle, sync_folder, write_synced
+from models.candidate import Candidate
 from models.errors import NotInRepositoryError, RepositoryError
+from models.locks import STAGING, writing
 from models.manifest import encode
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_STAGING = ".staging-"
-_LOCK = ".lock"
-_LOCK_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,11 +43,28 @@ class Repository:
         self.root = root
 
     def names(self) -> list[str]:
-        """Models with at least one version, sorted."""
-        if not self.root.is_dir():
+        """Models with at least one version, sorted; none where the folder can't be read."""
+        try:
+            folders = [entry.name for entry in self.root.iterdir() if entry.is_dir()]
+        except OSError:  # `fault` says which
             return []
-        folders = [entry.name for entry in self.root.iterdir() if entry.is_dir()]
         return sorted(name for name in folders if _NAME.fullmatch(name) and self._list(name))
+
+    def fault(self) -> str | None:
+        """Why there is no model here, as far as the folder tells; None where there is one."""
+        try:
+            next(self.root.iterdir(), None)
+        except OSError as error:
+            return (
+                f"{self.root}: {error.strerror}; mount or make it, name another folder with "
+                "--repository DIR, or publish one with `python -m training.run`"
+            )
+        if self.names():
+            return None
+        return (
+            f"{self.root}: holds no models; name another folder with --repository DIR, or "
+            "publish one with `python -m training.run`"
+        )
 
     def versions(self, name: str) -> list[int]:
         """Versions of a model, ascending.
@@ -100,10 +112,23 @@ class Repository:
         """
         if version is None:
             version = self.current(name).version
+        return Bundle.open(self.bundle_path(name, version))
+
+    def bundle_path(self, name: str, version: int) -> Path:
+        """The folder of a version.
+
+        Raises:
+            NotInRepositoryError: there is no such model or version.
+        """
         versions = self.versions(name)
         if version not in versions:
             raise NotInRepositoryError(self._no_version(name, version, versions))
-        return Bundle.open(self.root / name / str(version))
+        return self.root / name / str(version)
+
+    def check_there(self, name: str, version: int) -> None:
+        """Raises NotInRepositoryError where there is no such version; cheaper than `versions`."""
+        if not self.root.joinpath(check_name(name), str(version)).is_dir():
+            raise NotInRepositoryError(self._no_version(name, version, self.versions(name)))
 
     def publish(self, name: str, source: Bundle, *, make_current: bool = True) -> Bundle:
         """Copies a verified bundle in as the next version.
@@ -119,12 +144,12 @@ class Repository:
         """
         check_name(name)
         source.verify_files()
-        with self._writing(name) as folder:
+        with writing(self.root / name) as folder:
             earlier = self._list(name)
             version = max(earlier, default=0) + 1
             has_current = (folder / "CURRENT").exists()
             pinned = has_current and self.current(name).pinned
-            staging = folder / f"{_STAGING}{version}"
+            staging = folder / f"{STAGING}{version}"
             staging.mkdir()
             for file in source.manifest.files:
                 write_synced(staging / file, (source.path / file).read_bytes())
@@ -144,14 +169,20 @@ class Repository:
     def promote(self, name: str, version: int, *, pin: bool = False) -> Current:
         """Makes a version CURRENT. With pin it stays CURRENT when newer ones are published.
 
+        Where that is a change, a trial ends: the candidate has won, or has nothing to be compared
+        with any more.
+
         Raises:
             NotInRepositoryError: there is no such model or version.
             BundleError: its files don't match its manifest.
         """
         self.bundle(name, version).verify_files()
-        with self._writing(name) as folder:
+        with writing(self.root / name) as folder:
             current = Current(version, pin)
+            before = _text_of(folder / "CURRENT").split()[:1]
             self._set_current(folder, current)
+            if before != [str(version)]:
+                self._set_candidate(folder, None)
         return current
 
     def pin(self, name: str, version: int | None = None) -> Current:
@@ -172,10 +203,55 @@ class Repository:
             raise NotInRepositoryError(f"model {name!r} has no version before {current}")
         return self.promote(name, earlier[-1])
 
+    def candidate(self, name: str) -> Candidate | None:
+        """The version on trial, if there is one; it need not exist.
+
+        Raises:
+            RepositoryError: CANDIDATE can't be read.
+        """
+        file = self.root / check_name(name) / "CANDIDATE"
+        try:
+            return Candidate.parse(file.read_text(encoding="ascii"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError, RepositoryError) as error:
+            raise RepositoryError(f"{file}: {error}; set it with `canary`") from error
+
+    def set_candidate(self, name: str, candidate: Candidate) -> None:
+        """Puts a version on trial, or changes its share.
+
+        Raises:
+            NotInRepositoryError: there is no such model or version.
+            BundleError: its files don't match its manifest.
+            RepositoryError: it is CURRENT, or takes other labels.
+        """
+        trial = self.bundle(name, candidate.version)
+        trial.verify_files()
+        with writing(self.root / name) as folder:
+            current = self.bundle(name).manifest
+            if current.version == candidate.version:
+                raise RepositoryError(f"version {candidate.version} of {name!r} is CURRENT already")
+            if current.labels != trial.manifest.labels:
+                raise RepositoryError(
+                    f"version {candidate.version} of {name!r} has other labels than CURRENT, "
+                    f"{current.version}: a request that suits one would be refused by the other"
+                )
+            self._set_candidate(folder, candidate)
+
+    def end_candidate(self, name: str) -> None:
+        """Ends a trial: CURRENT makes every seed again. Nothing happens where there is none.
+
+        Raises:
+            NotInRepositoryError: there is no such model.
+        """
+        self.versions(name)
+        with writing(self.root / name) as folder:
+            self._set_candidate(folder, None)
+
     def _list(self, name: str) -> list[int]:
         try:
             entries = [entry.name for entry in (self.root / name).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return []
         return sorted(int(entry) for entry in entries if _VERSION.fullmatch(entry))
 
@@ -184,26 +260,20 @@ class Repository:
         return f"model {name!r} has no version {version} in {self.root}; it holds: {held}"
 
     def _set_current(self, folder: Path, current: Current) -> None:
-        temporary = folder / f"{_STAGING}CURRENT"
-        write_synced(temporary, f"{current}\n".encode("ascii"))
-        temporary.replace(folder / "CURRENT")
-        sync_folder(folder)
+        self._replace(folder / "CURRENT", str(current))
 
-    @contextlib.contextmanager
-    def _writing(self, name: str) -> Iterator[Path]:
-        """The model's folder, locked, and cleared of what a killed writer left."""
-        folder = self.root / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / _LOCK).open("w", encoding="ascii") as lock:
-                _take(lock.fileno(), folder)
-                _clear(folder)
-                try:
-                    yield folder
-                finally:
-                    _clear(folder)
-        except OSError as error:
-            raise RepositoryError(f"{error.filename or folder}: {error.strerror}") from error
+    def _set_candidate(self, folder: Path, candidate: Candidate | None) -> None:
+        if candidate is None:
+            (folder / "CANDIDATE").unlink(missing_ok=True)
+            sync_folder(folder)
+        else:
+            self._replace(folder / "CANDIDATE", str(candidate))
+
+    def _replace(self, file: Path, text: str) -> None:
+        temporary = file.with_name(f"{STAGING}{file.name}")
+        write_synced(temporary, f"{text}\n".encode("ascii"))
+        temporary.replace(file)
+        sync_folder(file.parent)
 
 
 def check_name(name: str) -> str:
@@ -220,24 +290,12 @@ def check_name(name: str) -> str:
     return name
 
 
-def _clear(folder: Path) -> None:
-    for left in folder.glob(f"{_STAGING}*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RepositoryError(
-                    f"{folder}: another process has been writing for {_LOCK_TIMEOUT_S:.0f} s"
-                ) from None
-            time.sleep(0.05)
-        else:
-            return
+def _text_of(file: Path) -> str:
+    """What a file holds; nothing where it can't be read."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 if __name__ == "__main__":

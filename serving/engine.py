@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.generator import Images
+from models.graph import check_graph
 from serving.sessions import Compute, CpuRun, Feed, FixedRun
 
 
@@ -44,6 +45,7 @@ class Engine:
         self.max_rows = max_rows
         self.buckets = buckets or (() if compute.on_cpu else powers_of_two(max_rows))
         bundle.verify_files()
+        check_graph(bundle.model_path)
         manifest = bundle.manifest
         self._inputs = [spec.name for spec in manifest.inputs]
         self._cpu: CpuRun | None = None

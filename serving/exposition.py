@@ -100,9 +100,9 @@ class _Everything(Collector):
         shared = multiprocess.MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
         with _locked(folder, fcntl.LOCK_SH):
             found: dict[str, Metric] = {m.name: m for m in shared.collect()}  # type: ignore[no-untyped-call]
-        info = found.get("saddlepoint_model_info")
-        if info is not None:  # what was served once, and isn't now
-            info.samples = [sample for sample in info.samples if sample.value]
+        for name in ("saddlepoint_model_info", "saddlepoint_model_share_ratio"):
+            if name in found:  # what was served once, and isn't now
+                found[name].samples = [entry for entry in found[name].samples if entry.value]
         processes = _processes(found.get("saddlepoint_process_start_time_seconds"))
         for metric in (*processes, *_gpus()):
             found[metric.name] = metric

@@ -28,10 +28,23 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True):
     digest: str
 
 
+class Candidacy(msgspec.Struct, frozen=True, array_like=True):
+    """A version on trial, as a worker found it."""
+
+    name: str
+    version: int | None
+    """None where CANDIDATE can't be read."""
+    share_percent: float
+    digest: str
+    refused: str
+    """Why it takes no part; empty where it does."""
+
+
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """Worker to HTTP process: the version of each model to use where none is asked for."""
 
     current: list[Loaded]
+    candidates: list[Candidacy]
     device: str
     lanes: int
     """Batches that the worker makes at once."""

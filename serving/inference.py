@@ -92,9 +92,17 @@ class InferAnswer(OfPixels):
         return headers
 
 
+def first_seed(given: dict[str, tensors.Array]) -> list[int]:
+    """What decides between CURRENT and a candidate; nothing where there is no seed."""
+    seeds = given.get("SEED")
+    if seeds is None or not seeds.size or seeds.dtype != tensors.DATATYPES["UINT64"]:
+        return []
+    return [int(seeds.flat[0])]
+
+
 def read_order(
-    body: bytes | bytearray,
-    json_bytes: int | None,
+    request: tensors.InferRequest,
+    given: dict[str, tensors.Array],
     served: Served,
     exchange: Exchange,
     settings: Settings,
@@ -104,7 +112,6 @@ def read_order(
     Raises:
         Problem: it can't be carried out.
     """
-    request, given = tensors.read(body, json_bytes)
     manifest = served.manifest
     known = [tensor["name"] for tensor in metadata(served, [])["inputs"]]
     for name in given:

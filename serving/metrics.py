@@ -73,6 +73,8 @@ REJECTED = _counter(
 QUEUE_WAIT = _histogram(
     "saddlepoint_queue_wait_seconds",
     "Of a request that was answered with images: until its last image was sent to a worker.",
+    "model",
+    "version",
 )
 COMPUTE = _histogram(
     "saddlepoint_compute_seconds",
@@ -107,11 +109,22 @@ IN_FLIGHT_ROWS = _gauge(
 ABANDONED_ROWS = _counter(
     "saddlepoint_rows_abandoned", "Images dropped before they were made.", "reason"
 )
+MODEL_SHARE = _gauge(
+    "saddlepoint_model_share_ratio",
+    "Part of the seeds that a version makes where requests name none; below 1 with a candidate.",
+    *("model", "version"),
+    over_processes="livemax",
+)
 MODEL_INFO = _gauge(
     "saddlepoint_model_info",
     "1 for the version of each model that is served when none is asked for.",
     *("model", "version", "digest"),
     over_processes="livemax",
+)
+FAILED = _counter(
+    "saddlepoint_requests_failed",
+    "Requests that a version was to make images for, and that were answered with a problem.",
+    *("model", "version", "reason"),
 )
 RELOADS = _counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", "model", "result"

@@ -10,7 +10,9 @@ import msgspec
 
 from models.errors import ModelError
 from models.repository import Repository, check_name
+from serving import tensors
 from serving.catalogue import Served
+from serving.decoding import decode
 from serving.errors import (
     InvalidRequestProblem,
     ModelControlProblem,
@@ -20,10 +22,9 @@ from serving.errors import (
     UnsupportedProblem,
 )
 from serving.http import Exchange, Reply
-from serving.inference import InferAnswer, metadata, read_order
+from serving.inference import InferAnswer, first_seed, metadata, read_order
 from serving.openapi import VERSION
 from serving.router import Handler, Route
-from serving.schemas import decode
 from serving.service import Service
 from serving.statistics import statistics
 
@@ -124,7 +125,7 @@ class OIP:
                 "platform": described["platform"],
                 "backend": "onnxruntime",
                 "max_batch_size": 0,  # N is a side of the tensors, not a batch around them
-                "version_policy": {"specific": {"versions": [served.key[1]]}},
+                "version_policy": {"specific": {"versions": self._specific(served)}},
                 "input": [_configured(tensor, optional=True) for tensor in described["inputs"]],
                 "output": [_configured(tensor) for tensor in described["outputs"]],
             }
@@ -134,10 +135,12 @@ class OIP:
         """GET /v2/models/stats, and of one model."""
         self._service.tallies.flush()
         if "model" not in exchange.params:
-            return Reply.json({"model_stats": statistics(None)})
+            loaded = [served.key for served in self._catalogue.current]
+            return Reply.json({"model_stats": statistics(None, also=loaded)})
         served = self._served(exchange)
-        version = served.key[1] if "version" in exchange.params else None
-        return Reply.json({"model_stats": statistics(served.manifest.name, version)})
+        name, number = served.key
+        version = number if "version" in exchange.params else None
+        return Reply.json({"model_stats": statistics(name, version, also=[served.key])})
 
     async def infer(self, exchange: Exchange) -> Reply:
         """POST /v2/models/{model}/infer."""
@@ -151,7 +154,10 @@ class OIP:
                 "must be the number of bytes of the JSON"
             )
         json_bytes = None if length is None else int(length)
-        order, terms = read_order(body, json_bytes, served, exchange, self._settings)
+        request, given = tensors.read(body, json_bytes)
+        if "version" not in exchange.params and (seeds := first_seed(given)):
+            served = self._catalogue.on_trial(served, seeds)
+        order, terms = read_order(request, given, served, exchange, self._settings)
         reply = await self._service.make(order, terms, exchange)
         assert isinstance(order.encoding, InferAnswer)
         return Reply(reply.body, reply.media_type, 200, (*reply.headers, *order.encoding.headers()))
@@ -166,16 +172,35 @@ class OIP:
             if name in served:
                 version = str(served[name].key[1])
                 entries.append({"name": name, "version": version, "state": "READY", "reason": ""})
+                entries += self._index_of_trial(name, only_ready)
             elif not only_ready:
                 reason = self._service.why_not(name)
                 entry = {"name": name, "version": "", "state": "UNAVAILABLE", "reason": reason}
                 entries.append(entry)
         return Reply.json(entries)
 
+    def _index_of_trial(self, name: str, only_ready: bool) -> list[dict[str, Any]]:
+        """An entry for a model's candidate, if it has one."""
+        found = self._catalogue.candidacies.get(name)
+        if found is None or (only_ready and found.refused):
+            return []
+        entry = {"name": name, "version": "" if found.version is None else str(found.version)}
+        if found.refused:
+            return [entry | {"state": "UNAVAILABLE", "reason": found.refused}]
+        return [entry | {"state": "READY", "reason": f"candidate: {found.share_percent:g}%"}]
+
+    def _specific(self, served: Served) -> list[int]:
+        """Versions that answer where none is named; the one that is, alone, of another."""
+        name, version = served.key
+        found = self._catalogue.candidacies.get(name)
+        current = served in self._catalogue.current
+        trial = [found.version] if current and found is not None and not found.refused else []
+        return [version, *(number for number in trial if number is not None)]
+
     async def load(self, exchange: Exchange) -> Reply:
         """POST /v2/repository/models/{model}/load."""
         name = await self._controlled(exchange)
-        self._service.check_ready()
+        self._service.check_workers()
         complaint = await self._service.put_into_service(name)
         if complaint:
             raise UnavailableProblem(f"model {name!r} is refused: {complaint}")
@@ -220,7 +245,7 @@ class OIP:
     async def _object(self, exchange: Exchange) -> dict[str, Any]:
         """The body, a JSON object or nothing."""
         body = await exchange.body(self._settings.max_body_bytes)
-        return decode(_object_decoder, body) if body.strip() else {}
+        return decode(_object_decoder, body, example="{}") if body.strip() else {}
 
     def _served(self, exchange: Exchange) -> Served:
         version = exchange.params.get("version")

@@ -1,7 +1,7 @@
 """Pages of docs/ that are made of the code: `python -m serving.pages docs` writes them anew.
 
-errors.md of serving/errors.py, metrics.md of serving/metrics.py, configuration.md of
-serving/settings.py. A test compares them with what this makes.
+errors.md of serving/errors.py and the client's, metrics.md of serving/metrics.py, configuration.md
+of serving/settings.py. A test compares them with what this makes.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from serving.client.errors import ClientError, ForeignAnswerError, UnreachableError
+from serving.client.retries import RETRIED
 from serving.errors import PROBLEM_URI, problems
 from serving.metrics import DESCRIBED
 from serving.settings import Settings, flag, shown_default, variable
@@ -37,7 +39,22 @@ remedy for the case at hand. The answer's header `X-Request-Id` leads to the ser
 begin with `{PROBLEM_URI}`; the part that follows is also the label `reason` of
 `saddlepoint_requests_rejected_total`.
 
+Under `/v2` the same problems have the same statuses and headers in the words of that protocol,
+`application/json`:
+
+```json
+{{{{"error": "input 'SEED' has shape [2, 2], must be [N] or [N, 1]"}}}}
+```
+
+`error` is what `detail` is elsewhere; there is no `type`. The Python client raises an exception for
+each, below `serving.client.ClientError`, with `type`, `status`, `title`, `detail`, `retry_after_s`.
+
 {{table}}
+
+The client asks again by itself where the last column says so, `Retry-After` permitting, and raises
+the exception when its attempts or its time are at an end. It has two of its own:
+
+{{client}}
 """
 
 _METRICS = """\
@@ -83,10 +100,25 @@ _WORDS = {int: "whole number", float: "number", bool: "true or false", str: "wor
 def errors() -> str:
     """docs/errors.md."""
     rows = [
-        (f"`{kind.slug}`", str(kind.status), _first_line(kind), kind.remedy) for kind in problems()
+        (
+            f"`{kind.slug}`",
+            str(kind.status),
+            _first_line(kind),
+            kind.remedy,
+            f"`{ClientError.known[kind.slug].__name__}`",
+            "yes" if kind.status in RETRIED else "",
+        )
+        for kind in problems()
     ]
-    table = _table(("type", "status", "when", "remedy"), rows)
-    return _ERRORS.format(made=_MADE.format(source="serving/errors.py"), table=table)
+    head = ("type", "status", "when", "remedy", "exception of the client", "asked again")
+    own = [
+        (f"`{kind.__name__}`", _first_line(kind)) for kind in (UnreachableError, ForeignAnswerError)
+    ]
+    return _ERRORS.format(
+        made=_MADE.format(source="serving/errors.py"),
+        table=_table(head, rows),
+        client=_table(("exception of the client", "when"), own),
+    )
 
 
 def metrics() -> str:

@@ -104,7 +104,7 @@ class Router:
         return await self._handler(route, visit.method)(exchange)
 
     def _told(self, path: str, problem: Problem) -> Reply:
-        return self._wordings.get("/" + path[1:].partition("/")[0], Reply.problem)(problem)
+        return self._wordings.get(_room_of(path), Reply.problem)(problem)
 
     def _find(self, path: str, exchange: Exchange) -> Route:
         route = self._exact.get(path)
@@ -115,8 +115,15 @@ class Router:
             if match is not None:
                 exchange.params = match.groupdict()
                 return candidate
-        known = [*self._exact, *(route.path for _, route in self._patterns)]
-        raise UnknownRouteProblem(f"path is {path!r}; there are: {', '.join(sorted(known))}")
+        raise UnknownRouteProblem(f"path is {path!r}; there are: {', '.join(self._near(path))}")
+
+    def _near(self, path: str) -> list[str]:
+        """The routes beside one that isn't there; elsewhere, the rooms of routes."""
+        known = sorted([*self._exact, *(route.path for _, route in self._patterns)])
+        near = [route for route in known if route.startswith(_room_of(path) + "/")]
+        rooms = {_room_of(route) for route in known}
+        deep = {_room_of(route) for route in known if _room_of(route) != route}
+        return near or sorted(room + "/..." if room in deep else room for room in rooms)
 
     def _handler(self, route: Route, method: str) -> Handler:
         handler = route.handlers.get("GET" if method == "HEAD" else method)
@@ -158,3 +165,8 @@ def _pattern(path: str) -> re.Pattern[str]:
             for index, part in enumerate(parts)
         )
     )
+
+
+def _room_of(path: str) -> str:
+    """A path's first part: /v1 of /v1/models."""
+    return "/" + path[1:].partition("/")[0]

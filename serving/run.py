@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.repository import Repository
 from serving.errors import ServingError, SettingsError
 from serving.settings import Settings, flag, parse
 
@@ -58,6 +59,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
 
     withdrawn_folder(run_folder).mkdir()
     logs.configure(settings, "main")
+    check_repository(settings)
     tracing.check_endpoint(settings.trace_endpoint)
     check_keys(settings)
     check_port(settings, "port", settings.port)
@@ -98,6 +100,14 @@ def serve(settings: Settings, run_folder: Path) -> int:
         timeout_keep_alive=75,
     )
     return 1 if server.failed else 0
+
+
+def check_repository(settings: Settings) -> None:
+    """Says first of all where there is nothing to serve; it may come yet, so the server starts."""
+    fault = Repository(settings.repository).fault()
+    if fault is not None:
+        every = f"every {settings.reload_interval_s:g} s" if settings.reload_interval_s else "once"
+        logger.error("nothing can be served yet: %s; it is looked for %s", fault, every)
 
 
 def check_keys(settings: Settings) -> None:

@@ -6,7 +6,7 @@ batcher. Every refusal names the field, the value, what is allowed and the remed
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from models.latents import MAX_SEED
 from serving.cache import ImageKey
 from serving.catalogue import Catalogue, Served
+from serving.decoding import decode, in_words
 from serving.encodings import JSON, Alone, Array, Encoding, Listed, OfFiles, Tiled
-from serving.errors import InvalidRequestProblem, NotJsonProblem
+from serving.errors import InvalidRequestProblem
 from serving.images import FORMATS, NPY_MEDIA_TYPE
 from serving.negotiation import choose
 from serving.settings import Settings
@@ -24,7 +25,10 @@ from serving.settings import Settings
 MAX_TRUNCATION = 2.0
 
 Version = Annotated[
-    int, msgspec.Meta(ge=1, description="A version of the model; CURRENT if absent.")
+    Annotated[int, msgspec.Meta(ge=1)] | None,
+    msgspec.Meta(
+        description="A version of the model; CURRENT if absent, or what is on trial beside it."
+    ),
 ]
 Truncation = Annotated[
     float,
@@ -43,7 +47,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         str | None,
         msgspec.Meta(description="Name of the model; may be absent if only one is served."),
     ] = None
-    version: Version | None = None
+    version: Version = None
     seeds: Annotated[
         list[int] | None,
         msgspec.Meta(description="Integers in 0 .. 2**64 - 1; the same give the same."),
@@ -123,26 +127,6 @@ def decode_request(body: bytes | bytearray) -> GenerateRequest:
     return decode(_decoder, body)
 
 
-Decoded = TypeVar("Decoded")
-
-
-def decode(decoder: "msgspec.json.Decoder[Decoded]", body: bytes | bytearray) -> Decoded:
-    """Reads a JSON body.
-
-    Raises:
-        NotJsonProblem: it isn't JSON.
-        InvalidRequestProblem: a field is unknown, or has the wrong type or range.
-    """
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(in_words(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotJsonProblem(
-            f'the body can\'t be read as JSON: {error}; send for example {{"seeds": [1, 2]}}'
-        ) from None
-
-
 def validated(fields: dict[str, Any]) -> GenerateRequest:
     """A generate request from plain values, under the same rules as JSON.
 
@@ -152,7 +136,7 @@ def validated(fields: dict[str, Any]) -> GenerateRequest:
     try:
         return msgspec.convert(fields, GenerateRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(in_words(str(error))) from None
+        raise InvalidRequestProblem(in_words(str(error), GenerateRequest)) from None
 
 
 def order(
@@ -160,14 +144,18 @@ def order(
     catalogue: Catalogue,
     settings: Settings,
     accept: bytes | None = None,
+    *,
+    label_field: str = "labels",
 ) -> Order:
     """Checks a request against the model that it names, and decides how it is answered.
+
+    label_field: what the client calls them.
 
     Raises:
         Problem: of the kind that fits.
     """
     field, rows = either(request.seeds, request.latents)
-    served = catalogue.resolve(request.model, request.version)
+    served = catalogue.resolve(request.model, request.version, request.seeds)
     if not 1 <= len(rows) <= settings.max_seeds:
         raise InvalidRequestProblem(
             f"{field} has {len(rows)} entries, allowed are 1 .. {settings.max_seeds}; "
@@ -182,7 +170,7 @@ def order(
         served=served,
         seeds=request.seeds,
         z=None if request.latents is None else as_latents(request.latents, z_dim),
-        labels=check_labels(request.labels, len(rows), served),
+        labels=check_labels(request.labels, len(rows), served, field=label_field),
         psi=request.truncation,
         encoding=offers[choose(accept, tuple(offers))],
     )
@@ -307,13 +295,6 @@ def finite_latents(
             f"{field}[{row}][{column}] is {z[row, column]}, must be finite in float32"
         )
     return z
-
-
-def in_words(text: str) -> str:
-    """Puts the path first in a message of msgspec's: "seeds[1]: Expected `int`, got `str`"."""
-    message, _, path = text.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    return f"{path}: {message}" if path else message
 
 
 def _short(value: int) -> str:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from models.repository import Repository
 from serving import exposition, metrics
 from serving.batcher import Batcher, deadline_problem
 from serving.cache import ImageCache
-from serving.catalogue import Catalogue, Served
+from serving.catalogue import Catalogue, Shares
 from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
 from serving.flights import Flights
@@ -50,7 +50,8 @@ class Service:
     ) -> None:
         """run_folder: where the workers' sockets lie. on_ready: called at the first model."""
         self.settings = settings
-        self.catalogue = Catalogue(Repository(settings.repository), self._on_change)
+        self._repository = Repository(settings.repository)
+        self.catalogue = Catalogue(self._repository, self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
         self._withdrawn = withdrawn_folder(run_folder)
@@ -97,15 +98,22 @@ class Service:
 
     def check_ready(self) -> None:
         """Raises UnavailableProblem, with the reason, where no more requests should be sent."""
+        if not self.draining and not self.catalogue.current:
+            complaints = self.catalogue.complaints.items()
+            faults = [f"model {name}: {text}" for name, text in complaints]
+            fault = "; ".join(faults) or self._repository.fault()
+            if fault is not None:
+                raise UnavailableProblem(f"nothing can be served yet: {fault}")
+        self.check_workers()
+        if not self.catalogue.current:
+            raise UnavailableProblem("no model of the repository is in service")
+
+    def check_workers(self) -> None:
+        """Raises UnavailableProblem where there is nobody who could load a model."""
         if self.draining:
             raise UnavailableProblem("the server is shutting down; ask another one")
         if not self.batcher.carriers:
             raise UnavailableProblem("no inference worker is ready yet; its log says why")
-        if not self.catalogue.current:
-            raise UnavailableProblem(
-                f"the repository {self.settings.repository} holds no model that can be served; "
-                "publish one: python -m training.run"
-            )
 
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
@@ -263,10 +271,14 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
 
-    def _on_change(self, before: Iterable[Served], after: Iterable[Served]) -> None:
-        for served, value in [*((old, 0) for old in before), *((new, 1) for new in after)]:
-            name, version = served.key
-            metrics.MODEL_INFO.labels(name, version, served.bundle.digest).set(value)
+    def _on_change(self, before: Shares, after: Shares) -> None:
+        for (name, version), (served, _) in before.items():
+            metrics.MODEL_INFO.labels(name, version, served.bundle.digest).set(0)
+            metrics.MODEL_SHARE.labels(name, version).set(0)
+        for (name, version), (_, share) in after.items():
+            metrics.MODEL_SHARE.labels(name, version).set(share)
+        for served in self.catalogue.current:
+            metrics.MODEL_INFO.labels(*served.key, served.bundle.digest).set(1)
         if after and not self._was_ready:
             self._was_ready = True
             self._on_ready(self)

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from serving.decoding import decode
 from serving.errors import InvalidRequestProblem
-from serving.schemas import decode
 
 Array = npt.NDArray[Any]
 
@@ -62,6 +62,7 @@ class InferRequest(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
+_EXAMPLE = '{"inputs": [{"name": "SEED", "datatype": "UINT64", "shape": [1], "data": [1]}]}'
 
 
 def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest, dict[str, Array]]:
@@ -80,7 +81,7 @@ def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest,
         raise InvalidRequestProblem(
             f"Inference-Header-Content-Length is {num}, but the body has {len(body)} bytes"
         )
-    request = decode(_decoder, body[:num])
+    request = decode(_decoder, body[:num], example=_EXAMPLE)
     tensors: dict[str, Array] = {}
     rest = memoryview(body)[num:]
     for tensor in request.inputs:

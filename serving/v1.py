@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from models.latents import MAX_SEED
 from serving.catalogue import Served
 from serving.errors import InvalidRequestProblem, UnknownRouteProblem
 from serving.http import Exchange, Headers, Reply
@@ -75,15 +76,18 @@ class V1:
             None if query.get(name) is None else _integer(name, query[name])
             for name in ("label", "version")
         )
+        number = _integer("seed", seed)
+        if not 0 <= number <= MAX_SEED:
+            raise InvalidRequestProblem(f"seed is {seed}, allowed are 0 .. {MAX_SEED} (2**64 - 1)")
         fields: dict[str, Any] = {
             "model": exchange.params["model"],
             "version": version,
-            "seeds": [_integer("seed", seed)],
+            "seeds": [number],
             "labels": label,
             "truncation": _number("truncation", query.get("truncation", "1")),
             "format": SUFFIXES[suffix],
         }
-        ordered = order(validated(fields), self._catalogue, self._settings)
+        ordered = order(validated(fields), self._catalogue, self._settings, label_field="label")
         terms = read_terms(exchange.header, self._settings)
         key = ordered.image_key(0)
         assert key is not None
@@ -122,6 +126,7 @@ class V1:
             "version": version,
             "digest": served.bundle.digest,
             "versions": self._catalogue.versions(name),
+            "candidate": self._candidate(name),
             "z_dim": manifest.z_dim,
             "image": manifest.image,
             "labels": manifest.labels,
@@ -136,6 +141,18 @@ class V1:
                 "max_body_bytes": self._settings.max_body_bytes,
                 "request_timeout_ms": self._settings.request_timeout_ms,
             },
+        }
+
+    def _candidate(self, name: str) -> dict[str, Any] | None:
+        """The version on trial; `refused` says why it takes no part, if it doesn't."""
+        found = self._catalogue.candidacies.get(name)
+        if found is None:
+            return None
+        return {
+            "version": found.version,
+            "share_percent": found.share_percent,
+            "digest": found.digest or None,
+            "refused": found.refused or None,
         }
 
 

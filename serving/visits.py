@@ -94,6 +94,9 @@ class Visits:
         self._count(visit, status, time.perf_counter() - visit.started)
         if reply is not None and reply.reason:
             self.tallies.count(metrics.REJECTED, reply.reason).pending += 1
+            if visit.order is not None:
+                key = visit.order.served.key
+                self.tallies.count(metrics.FAILED, *key, reply.reason).pending += 1
         trace_id = None if self._tracer is None else self._tracer.record(visit, status)
         if self._access_log:
             num_bytes = 0 if reply is None else len(reply.body)
@@ -113,7 +116,8 @@ class Visits:
         tallies.spread(metrics.LATENCY, route).observe(duration_s)
         ticket, order = visit.ticket, visit.order
         if ticket is not None and order is not None and status == 200:
-            tallies.spread(metrics.QUEUE_WAIT).observe(ticket.queue_s)
+            name, version = order.served.key
+            tallies.spread(metrics.QUEUE_WAIT, name, version).observe(ticket.queue_s)
             tallies.spread(metrics.ENCODE, order.encoding.label).observe(ticket.encode_s)
         tallies.touch()
 

@@ -8,6 +8,7 @@ import numpy as np
 from models.interpolation import walk
 from models.latents import latents
 from serving.catalogue import Catalogue
+from serving.decoding import decode
 from serving.encodings import Animated, Encoding, Tiled
 from serving.errors import InvalidRequestProblem
 from serving.images import ANIMATIONS, FORMATS
@@ -20,7 +21,6 @@ from serving.schemas import (
     check_labels,
     check_pixels,
     check_seeds,
-    decode,
     either,
 )
 from serving.settings import Settings
@@ -33,7 +33,7 @@ class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         str | None,
         msgspec.Meta(description="Name of the model; may be absent if only one is served."),
     ] = None
-    version: Version | None = None
+    version: Version = None
     seeds: Annotated[
         list[int] | None, msgspec.Meta(description="Two or more waypoints, as seeds.")
     ] = None
@@ -68,7 +68,7 @@ def decode_walk(body: bytes | bytearray) -> InterpolateRequest:
         NotJsonProblem: it isn't JSON.
         InvalidRequestProblem: a field is unknown, or has the wrong type or range.
     """
-    return decode(_decoder, body)
+    return decode(_decoder, body, example='{"seeds": [1, 2], "frames": 30}')
 
 
 def walk_order(
@@ -89,7 +89,7 @@ def walk_order(
             f"frames is {request.frames}, allowed are {num} (the waypoints) .. "
             f"{settings.max_frames}; split the walk"
         )
-    served = catalogue.resolve(request.model, request.version)
+    served = catalogue.resolve(request.model, request.version, request.seeds)
     check_pixels(request.frames, served, settings)
     z_dim = served.manifest.z_dim
     if request.seeds is not None:

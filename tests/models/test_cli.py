@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.candidate import Candidate
 from models.cli import main
 from models.repository import Current, Repository
 
@@ -113,9 +114,96 @@ def test_promote_pin_rollback(run, repository):
     assert repository.current("grey") == Current(1)
 
 
+def test_a_canary_begins_changes_and_ends(run, repository):
+    repository.promote("grey", 1)
+    assert run("canary", "grey") == (0, "grey: 1\n", "")
+    assert run("canary", "grey", "2", "--share", "10") == (0, "grey: 1, candidate 2 10%\n", "")
+    assert repository.candidate("grey") == Candidate(2, 10)
+    assert run("list", "grey")[1].splitlines()[2].split()[:3] == ["grey", "2", "10%"]
+    assert run("canary", "grey", "2", "--share", "2.5")[1] == "grey: 1, candidate 2 2.5%\n"
+    assert run("canary", "grey", "--off") == (0, "grey: 1\n", "")
+    assert repository.candidate("grey") is None
+    assert run("canary", "grey", "--off")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stays"),
+    [
+        (["promote", "grey", "2"], False),
+        (["promote", "grey", "3"], False),
+        (["rollback", "grey"], False),
+        (["pin", "grey"], True),
+        (["promote", "grey", "4"], True),  # it is CURRENT already
+    ],
+)
+def test_a_trial_ends_where_current_moves_by_hand(run, repository, grey, arguments, stays):
+    for _ in range(2):
+        repository.publish("grey", grey)
+    repository.set_candidate("grey", Candidate(2, 10))
+    repository.publish("grey", grey, make_current=False)
+    assert run(*arguments)[0] == 0
+    assert (repository.candidate("grey") is not None) == stays
+
+
+def test_json_for_programs(run, repository):
+    repository.pin("grey", 1)
+    repository.set_candidate("grey", Candidate(2, 10))
+
+    def read(*arguments):
+        code, out, err = run(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    candidate = {"version": 2, "share_percent": 10}
+    served = {"model": "grey", "current": 1, "pinned": True, "candidate": candidate}
+    digests = [repository.bundle("grey", version).digest for version in (1, 2)]
+    (grey,) = read("list", "grey")["models"]
+    versions = grey.pop("versions")
+    assert grey == served
+    assert [(entry["version"], entry["digest"]) for entry in versions] == list(
+        zip((1, 2), digests, strict=True)
+    )
+    assert [model["model"] for model in read("list")["models"]] == ["classes", "grey"]
+    shown = read("show", "grey", "2")
+    assert (shown["digest"], shown["manifest"]["version"]) == (digests[1], 2)
+    assert read("verify", "grey", "2") == {
+        "versions": [{"model": "grey", "version": 2, "ok": True, "max_abs_diff": 0}]
+    }
+    assert read("canary", "grey") == served
+    assert read("promote", "grey", "2") == {
+        **served,
+        "current": 2,
+        "pinned": False,
+        "candidate": None,
+    }
+    assert read("pin", "grey")["pinned"] is True
+    assert read("rollback", "grey")["current"] == 1
+
+
+def test_json_names_what_is_refused(run, repository):
+    (repository.root / "grey" / "1" / "manifest.json").write_bytes(b"{")
+    code, out, err = run("verify", "grey", "--json")
+    assert code == 4
+    refused, fine = json.loads(out)["versions"]
+    assert (refused["ok"], fine["ok"]) == (False, True)
+    assert refused["refused"] in err
+    listed = json.loads(run("list", "grey", "--json")[1])["models"][0]["versions"]
+    assert "refused" in listed[0]
+    assert "digest" in listed[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["canary", "grey", "9", "--share", "10"], 3, "no version 9"),
+        (["canary", "grey", "2", "--share", "10"], 1, "version 2 of 'grey' is CURRENT already"),
+        (["canary", "grey", "1", "--share", "0"], 1, "share is 0, allowed is more than 0"),
+        (["canary", "grey", "1", "--share", "101"], 1, "share is 101, allowed"),
+        (["canary", "grey", "1", "--share", "nan"], 1, "share is nan, allowed"),
+        (["canary", "grey", "1"], 2, "takes VERSION and --share, or --off"),
+        (["canary", "grey", "--share", "5"], 2, "takes VERSION and --share, or --off"),
+        (["canary", "grey", "1", "--share", "5", "--off"], 2, "or --off"),
+        (["canary", "nothing", "--off"], 3, "model 'nothing' is not in"),
         (["show", "nothing"], 3, "error: model 'nothing' is not in"),
         (["list", "nothing"], 3, "it holds: classes, grey"),
         (["verify", "grey", "9"], 3, "no version 9"),
@@ -136,11 +224,30 @@ def test_what_can_not_be_done_is_said(run, arguments, code, message):
     assert out == ""
 
 
+def test_a_candidate_of_other_labels_is_refused(run, repository, make_bundle):
+    repository.publish("grey", make_bundle(num_classes=3), make_current=False)
+    code, _, err = run("canary", "grey", "3", "--share", "10")
+    assert code == 1
+    assert "version 3 of 'grey' has other labels than CURRENT, 2" in err
+    assert repository.candidate("grey") is None
+
+
+def test_a_damaged_candidate_is_refused(run, repository):
+    (repository.root / "grey" / "1" / "card.md").write_bytes(b"altered")
+    assert run("canary", "grey", "1", "--share", "10")[0] == 4
+    assert repository.candidate("grey") is None
+
+
 def test_an_empty_repository(capsys, tmp_path):
     assert main(["--repository", str(tmp_path / "none"), "list"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--repository DIR, or publish one with `python -m training.run`" in captured.err
+    assert "none: No such file or directory" in captured.err
+    assert main(["--repository", str(tmp_path), "list"]) == 1
+    assert "holds no models" in capsys.readouterr().err
+    assert main(["--repository", __file__, "list"]) == 1
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_as_a_module(repository):

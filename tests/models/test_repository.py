@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models import locks
 from models import repository as module
 from models.bundle import REQUIRED_FILES, Bundle, write_bundle
 from models.errors import BundleError, NotInRepositoryError, RepositoryError
@@ -387,17 +388,18 @@ def test_a_version_published_while_current_is_read(three, light, monkeypatch):
 
 
 def test_a_lock_is_not_waited_for_for_ever(three, light, monkeypatch):
-    monkeypatch.setattr(module, "_LOCK_TIMEOUT_S", 0.0)
-    with three._writing("model"), pytest.raises(RepositoryError, match="another process has been"):
+    monkeypatch.setattr(locks, "_LOCK_TIMEOUT_S", 0.0)
+    refused = pytest.raises(RepositoryError, match="another process has been")
+    with locks.writing(three.root / "model"), refused:
         three.publish("model", light)
     three.publish("model", light)
 
 
 def test_a_writer_waits_for_the_other(three, light, monkeypatch):
     waiting, done = threading.Event(), threading.Event()
-    monkeypatch.setattr(module.time, "sleep", lambda _: (waiting.set(), done.wait(30)))
+    monkeypatch.setattr(locks.time, "sleep", lambda _: (waiting.set(), done.wait(30)))
     with ThreadPoolExecutor(1) as pool:
-        with three._writing("model"):
+        with locks.writing(three.root / "model"):
             future = pool.submit(three.publish, "model", light)
             assert waiting.wait(30)
             assert three.versions("model") == [1, 2, 3]

@@ -136,12 +136,61 @@ def test_an_empty_repository_is_alive_not_ready_and_comes_up_by_itself(
     root = tmp_path / "models"
     server = start_server(root, "--reload-interval-s", "0.05", ready=False)
     server.wait_until("/livez", 200)
-    wait_for(lambda: "holds no model" in server.get("/readyz").text)
-    assert server.get("/readyz").status_code == 503
-    assert server.generate(seeds=[1]).status_code == 503
+    first = server.log.read_text().splitlines()[0]
+    assert (
+        f"nothing can be served yet: {root}: No such file or directory; mount or make it" in first
+    )
+    assert f"nothing can be served yet: {root}: No such file" in readiness(server)
+    root.mkdir()
+    assert f"nothing can be served yet: {root}: holds no models" in readiness(server)
+    wait_for(lambda: server.generate(seeds=[1]).status_code == 503)
     Repository(root).publish("tiny", make_bundle())
     server.wait_until("/readyz", 200)
     assert server.generate(seeds=[1]).status_code == 200
+
+
+def readiness(server: Any) -> str:
+    """Why it isn't ready."""
+    reply = server.get("/readyz")
+    assert reply.status_code == 503
+    detail: str = reply.json()["detail"]
+    return detail
+
+
+def test_an_empty_repository_is_said_first(
+    tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    server = start_server(tmp_path, "--log-format", "json", ready=False)
+    server.wait_until("/livez", 200)
+    first = json.loads(server.log.read_text().splitlines()[0])
+    assert first["level"] == "error"
+    assert f"{tmp_path}: holds no models" in first["message"]
+    assert first["message"].endswith("it is looked for every 1 s")
+
+
+def test_what_is_wrong_with_the_only_model_is_said_where_one_looks(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    repository = Repository(tmp_path / "models")
+    bundle = repository.publish("tiny", make_bundle())
+    whole = bundle.model_path.read_bytes()
+    bundle.model_path.write_bytes(whole[:-1])
+    flags = ("--model-control", "clients", "--workers-per-device", "2", "--api-processes", "2")
+    server = start_server(repository.root, *flags, ready=False)
+    server.wait_until("/livez", 200)
+    words = "model.onnx: holds"
+    # Each HTTP process hears of it from the workers; which one answers is chance.
+    wait_for(lambda: all(words in server.get("/readyz").text for _ in range(10)))
+    for _ in range(10):
+        named = server.generate(model="tiny", seeds=[1])
+        assert named.status_code == 503
+        assert "model 'tiny' is refused" in named.json()["detail"]
+        (entry,) = server.post("/v2/repository/index").json()
+        assert entry["state"] == "UNAVAILABLE"
+        assert words in entry["reason"]
+    bundle.model_path.write_bytes(whole)
+    assert server.post("/v2/repository/models/tiny/load").status_code == 200
+    wait_for(lambda: all(server.get("/readyz").status_code == 200 for _ in range(10)))
 
 
 def test_a_killed_worker_comes_back(

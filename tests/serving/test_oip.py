@@ -180,8 +180,16 @@ heads = st.sampled_from(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(heads, st.binary(max_size=40), st.integers(-30, 30), st.integers(0, 300), st.integers(0, 8))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    heads,
+    st.sampled_from([b"", bytes(16), bytes(24)]) | st.binary(max_size=40),
+    st.just(0) | st.integers(-30, 30),  # so that some frames are whole
+    st.integers(0, 300),
+    st.just(0) | st.integers(0, 8),
+)
 def test_no_frame_breaks_it(
     server: Any, head: dict[str, Any], tail: bytes, off: int, cut: int, flips: int
 ) -> None:
@@ -218,14 +226,19 @@ def test_png_files_come_as_elements(server: Any) -> None:
 def test_statistics_are_what_was_done(server: Any) -> None:
     def stats() -> dict[str, Any]:
         listed = server.get("/v2/models/colour/stats").json()["model_stats"]
-        return listed[0] if listed else {"inference_count": 0, "execution_count": 0}
+        found: dict[str, Any] = listed[0]  # also before it made an image
+        return found
 
     before = stats()
     infer(server, SEEDS, LABEL, model="colour")
     wait_for(lambda: stats()["inference_count"] == before["inference_count"] + 2)
+    wait_for(lambda: stats()["inference_stats"]["queue"] != before["inference_stats"]["queue"])
     after = stats()
     assert after["execution_count"] > before["execution_count"]
     assert after["inference_stats"]["compute_infer"]["ns"] > 0
+    queue, earlier = after["inference_stats"]["queue"], before["inference_stats"]["queue"]
+    assert queue["count"] == earlier["count"] + 1  # one request, however many images
+    assert queue["ns"] > earlier["ns"]
     everything = server.get("/v2/models/stats").json()["model_stats"]
     assert {entry["name"] for entry in everything} >= {"colour"}
 
@@ -247,6 +260,19 @@ def test_an_unloaded_model_stays_away_until_it_is_loaded(
     finally:
         assert controlled.post("/v2/repository/models/grey/load").status_code == 200
     wait_for(lambda: {asked(controlled) for _ in range(20)} == {200})
+
+
+def test_the_only_model_can_be_loaded_again(
+    make_bundle: Callable[..., Any], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    repository = Repository(tmp_path / "models")
+    repository.publish("only", make_bundle())
+    server = start_server(repository.root, "--model-control", "clients")
+    assert server.post("/v2/repository/models/only/unload").status_code == 200
+    assert server.get("/readyz").status_code == 503
+    assert server.generate(seeds=[1]).status_code == 503
+    assert server.post("/v2/repository/models/only/load").status_code == 200
+    assert server.generate(seeds=[1]).status_code == 200
 
 
 def asked(server: Any) -> int:

@@ -1,6 +1,7 @@
 """The other routes of a real server: image URLs, models, probes, metrics, documentation."""
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -33,21 +34,71 @@ def test_the_url_gives_the_bytes_of_the_post(server: Any) -> None:
         ("/v1/models/grey/images/1.gif", 404, "SEED.png"),
         ("/v1/models/grey/images/1", 404, "SEED.png"),
         ("/v1/models/grey/images/x.png", 400, "seed is 'x'"),
-        ("/v1/models/grey/images/-1.png", 400, "seeds[0] is -1"),
+        ("/v1/models/grey/images/-1.png", 400, "seed is -1, allowed are 0 .."),
         (f"/v1/models/grey/images/{10**50}.png", 400, "seed"),
+        ("/v1/models/grey/images/1.png?label=0", 400, "label is given, but model 'grey' takes"),
         ("/v1/models/grey/images/1.png?truncation=x", 400, "truncation is 'x'"),
         ("/v1/models/grey/images/1.png?truncation=nan", 400, "truncation"),
         ("/v1/models/grey/images/1.png?size=3", 400, "'size'"),
         ("/v1/models/grey/images/1.png?version=1&version=2", 400, "twice"),
         ("/v1/models/grey/images/1.png?version=0", 400, "version"),
-        ("/v1/models/colour/images/1.png", 400, "labels is missing"),
-        ("/v1/models/colour/images/1.png?label=9", 400, "labels is 9"),
+        ("/v1/models/colour/images/1.png", 400, "label is missing"),
+        ("/v1/models/colour/images/1.png?label=9", 400, "label is 9"),
     ],
 )
 def test_a_wrong_url_is_explained(server: Any, path: str, status: int, words: str) -> None:
     reply = server.get(path)
     assert reply.status_code == status, reply.text
     assert words in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (
+            "/v1/generate",
+            '{"format": "bmp"}',
+            "format: Invalid enum value 'bmp', allowed are png",
+        ),
+        ("/v1/generate", '{"layout": "row"}', "'row', allowed are list, grid"),
+        ("/v1/interpolate", '{"format": "mp4"}', "'mp4', allowed are webp, gif, strip"),
+        ("/v1/generate", "x", 'send for example {"seeds": [1, 2]}'),
+        ("/v1/interpolate", "x", 'send for example {"seeds": [1, 2], "frames": 30}'),
+        ("/v1/generate", '{"latents": [[NaN]]}', "JSON knows neither NaN nor Infinity, send"),
+        ("/v1/generate", '{"latents": [[-Infinity]]}', "JSON knows neither NaN nor Infinity"),
+        ("/v2/models/grey/infer", "x", 'send for example {"inputs": [{"name": "SEED", "datatype"'),
+        ("/v2/repository/index", "x", "send for example {}"),
+    ],
+)
+def test_a_wrong_body_is_explained(server: Any, path: str, body: str, words: str) -> None:
+    reply = server.post(path, content=body)
+    assert reply.status_code == 400, reply.text
+    answer = reply.json()
+    assert words in (answer["error"] if path.startswith("/v2") else answer["detail"])
+    if words.startswith("send for example"):
+        example = words.removeprefix("send for example ")
+        assert "x" in body  # what it says works
+        if path.startswith("/v1"):
+            good = json.loads(example) | {"model": "grey"}
+            assert server.post(path, json=good).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "not_named"),
+    [
+        ("/nix", ["/docs", "/v1/...", "/v2/...", "/predict"], "/v1/models"),
+        ("/v1/nix", ["/v1/generate", "/v1/models/{model}"], "/v2"),
+        ("/v1/", ["/v1/generate"], "/v2"),
+    ],
+)
+def test_a_path_that_is_not_there_names_its_neighbours(
+    server: Any, path: str, named: list[str], not_named: str
+) -> None:
+    reply = server.get(path)
+    assert reply.status_code == 404
+    known = reply.json()["detail"].partition("there are: ")[2].split(", ")
+    assert set(named) <= set(known)
+    assert not any(route.startswith(not_named) and route != "/v2/..." for route in known)
 
 
 def test_models_are_listed_with_their_limits(server: Any, tiny_repository: Path) -> None:

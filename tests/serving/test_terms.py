@@ -65,6 +65,11 @@ def test_a_deadline_is_kept_and_its_rows_are_dropped(busy: Any) -> None:
     assert "150 ms" in reply.json()["detail"]
     assert 0.15 <= elapsed_s < 1.0  # tightly measured in benchmarks: this machine is shared
     assert metric(busy, 'saddlepoint_rows_abandoned_total{reason="deadline"}') == 20
+    failed = "saddlepoint_requests_failed_total"
+    assert metric(busy, failed) == 1
+    (line,) = [line for line in busy.get("/metrics").text.splitlines() if line.startswith(failed)]
+    assert 'reason="deadline-exceeded"' in line
+    assert 'version="' in line
 
 
 def test_too_many_rows_are_refused_with_a_time_to_come_back(busy: Any) -> None:

@@ -1,0 +1,87 @@
+"""Arrays of a .npz file that a stranger may have made: bounded before a byte of it is inflated.
+
+`numpy.load` believes what an archive says of itself: some kilobytes can inflate to more than a
+machine has, and a header alone can ask for any amount of memory. Here sizes are checked first, by
+the archive's directory and then by each array's header, and nothing is ever unpickled.
+"""
+
+import io
+import math
+import stat
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_SUFFIX = ".npy"
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class ArchiveError(ValueError):
+    """An archive that is not to be read, and why."""
+
+
+def read_arrays(path: Path, *, names: Collection[str], max_bytes: int) -> Arrays:
+    """The arrays of a .npz file.
+
+    Args:
+        path: the file.
+        names: the only arrays that it may hold.
+        max_bytes: what they may take together, inflated; and the file itself.
+
+    Raises:
+        ArchiveError: it holds something else, or more.
+        OSError, zipfile.BadZipFile, zlib.error, ValueError: it can't be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ArchiveError("is no regular file")
+    if found.st_size > max_bytes:
+        raise ArchiveError(f"holds {found.st_size} bytes, allowed are {max_bytes}")
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        known = {name + _SUFFIX for name in names}
+        given = [member.filename for member in members]
+        if len(set(given)) != len(given) or not set(given) <= known:
+            raise ArchiveError(f"holds {_some(given)}, allowed are {', '.join(sorted(known))}")
+        size = sum(member.file_size for member in members)
+        if size > max_bytes:
+            raise ArchiveError(f"inflates to {size} bytes, allowed are {max_bytes}")
+        return {
+            member.filename.removesuffix(_SUFFIX): _array(archive, member) for member in members
+        }
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    if member.compress_type not in _COMPRESSIONS:
+        raise ArchiveError(f"{member.filename} is compressed in a way that NumPy never uses")
+    with archive.open(member) as stream:
+        # Never more than the directory says, which is bounded.
+        data = io.BytesIO(stream.read(member.file_size))
+    version = np.lib.format.read_magic(data)
+    if version not in _HEADERS:
+        raise ArchiveError(f"{member.filename} is of version {version[0]}.{version[1]}")
+    shape, fortran, dtype = _HEADERS[version](data)
+    rest = data.getbuffer()[data.tell() :]
+    if dtype.hasobject:
+        raise ArchiveError(f"{member.filename} holds objects, which only pickle could read")
+    if math.prod(shape) * dtype.itemsize != len(rest):
+        raise ArchiveError(
+            f"{member.filename} says {dtype} {list(shape)}, and holds {len(rest)} bytes"
+        )
+    array: npt.NDArray[Any] = np.frombuffer(rest, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:60]) for name in names[:4])
+    return shown + (" ..." if len(names) > 4 else "")
