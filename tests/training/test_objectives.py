@@ -59,3 +59,23 @@ def test_non_saturating_pulls_where_minimax_is_flat() -> None:
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_each_names_its_paper(name: str) -> None:
     assert "arXiv:" in OBJECTIVES[name].paper
+
+
+GOLDEN = {
+    "least-squares": ((0 + 9) / 4 + (0.25 + 9) / 4, (0.25 + 4) / 4),
+    "wasserstein": (1.75 + 0.5, -1.75),
+    "hinge": ((0 + 3) / 2 + (1.5 + 4) / 2, -1.75),
+    "relativistic": (
+        -(log_sigmoid(0.5) + log_sigmoid(-5.0)) / 2,
+        -(log_sigmoid(-0.5) + log_sigmoid(5.0)) / 2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_losses_by_hand(name: str) -> None:
+    objective = OBJECTIVES[name]
+    loss_G = objective.loss_G(FAKE, REAL if objective.paired else None)
+    assert (objective.loss_D(REAL, FAKE).item(), loss_G.item()) == pytest.approx(
+        GOLDEN[name], rel=1e-6
+    )
