@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.decode import Encoded, Pixels, decode
+from training.decode import Encoded, Origin, Pixels, decode
 
 if TYPE_CHECKING:
     from training.data import DataConfig
@@ -21,6 +21,7 @@ class Raw:
     labels: npt.NDArray[np.int64] | None = None  # [N]
     label_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()  # of each image, where they are files
 
 
 Load = Callable[["DataConfig"], Raw]
@@ -66,4 +67,5 @@ def decoded(
         labels=None if label_names is None else result.labels,
         label_names=label_names,
         skipped=result.skipped,
+        origins=result.origins,
     )
