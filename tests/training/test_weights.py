@@ -8,10 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 
+from models.generator import CpuGenerator, Sampler
+from models.repository import Repository
 from training.data import Batches, DataConfig, ImageSet, load
 from training.data.weights import read, shares, weigh
 from training.errors import ConfigError, DataError
+from training.evaluation.label_agreement import features
+from training.run import main
 
 
 def numbered(weights, *, labelled=True):
@@ -199,3 +205,35 @@ def test_data_without_names_has_nothing_to_weigh():
 def test_shares():
     found = shares([1, 1, 1, 9, 5], ["a", "a", "a", "b", ""])
     assert found == {"a": (0.6, 3 / 17), "b": (0.2, 9 / 17)}
+
+
+@pytest.mark.slow
+def test_a_declared_imbalance_is_mended_in_what_is_generated(tmp_path):
+    """171 zeros and 19 ones, without classes: 90/10 learnt as it is, 50/50 with weights."""
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    for digit, name, num in ((0, "zero", 171), (1, "one", 19)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i, image in enumerate(pixels[data.target == digit][:num]):
+            Image.fromarray(image).save(tmp_path / "set" / name / f"{i:03}.png")
+    judge = SVC(C=10.0, gamma="scale")
+    both = data.target < 2
+    judge.fit(features(torch.from_numpy(pixels[both])[:, None]), data.target[both])
+
+    def share_of_ones(*weights):
+        network = "--network.ngf 8 --network.ndf 8 --network.z-dim 16 --batch-size 32 --ema-kimg 1"
+        optim = "--optim-G.lr 1e-3 --optim-D.lr 1e-3 --regularizers r1=0.3 r2=0.3 --seed 1"
+        length = "--total-kimg 20 --tick-kimg 20 --data.resolution 16 --data.channels 1"
+        places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+        words = f"{network} {optim} {length}".split()
+        options = ["--data.weights", *weights] if weights else []
+        path = ["--data.path", str(tmp_path / "set")]
+        assert main(["folder", *path, *words, *places, *options]) == 0
+        bundle = Repository(tmp_path / "models").bundle("folder")
+        assert bundle.manifest.options["data"]["weights"] == list(weights)
+        sampler = Sampler(CpuGenerator(bundle.model_path), z_dim=16, num_classes=0)
+        images = torch.from_numpy(sampler(np.arange(1000, dtype=np.uint64)))
+        return judge.predict(features(images.permute(0, 3, 1, 2))).mean()
+
+    assert share_of_ones() < 0.2
+    assert abs(share_of_ones("one=9") - 0.5) <= 0.05
