@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support import as_nobody
-from training.audit import audit, duplicates, sheet
+from training.audit import audit, duplicates, record, sheet
 from training.audit.report import KINDS
 from training.data import DataConfig, load
 from training.data.__main__ import main
+from training.run import main as train
 
 SIZE = (80, 60)
 
@@ -181,6 +182,34 @@ def test_as_a_command(tmp_path):
 def test_a_clean_folder_ends_with_0(tmp_path, capsys):
     assert main(["audit", str(clean(tmp_path)), "--resolution", "48"]) == 0
     assert "nothing found" in capsys.readouterr().out
+
+
+def test_before_a_training_on_a_folder(tmp_path, capsys):
+    plant(tmp_path / "set")
+    network = "--network.ngf 4 --network.ndf 4 --network.z-dim 8 --batch-size 8"
+    length = "--data.resolution 16 --data.channels 1 --total-kimg 0.016 --tick-kimg 0.016"
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    words = [*f"{network} {length}".split(), *places, "--data.weights", "newt=6"]
+    assert train(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
+    run = tmp_path / "runs" / "00000-folder"
+    said = capsys.readouterr().out
+    assert "37 usable images at 16x16, 1 unreadable, 2 truncated, 1 constant, 2 size" in said
+    assert "newt 8.1% of the images, 34.6% of the draws" in said
+    assert "37 usable images" in (run / "log.txt").read_text()
+    assert "cat/notes.txt" in (run / "audit.txt").read_text()
+    assert json.loads((run / "audit.json").read_text())["counts"]["truncated"] == 2
+    with Image.open(run / "audit.png") as board:
+        assert board.mode == "RGB"
+    assert train(["--resume", str(run), "--total-kimg", "0.024"]) == 0
+    assert "audit of" not in capsys.readouterr().out  # it was looked at already
+
+
+def test_a_report_that_can_not_be_written_stops_nothing(tmp_path):
+    clean(tmp_path / "set")
+    (tmp_path / "audit.txt").mkdir()
+    image_set, _ = audited(tmp_path / "set")
+    line = record(image_set, "here", tmp_path)
+    assert "nothing found; warning: the report was not written: " in line
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 from models.generator import CpuGenerator, Sampler
 from models.repository import Repository
 from training.data import Batches, DataConfig, ImageSet, load
-from training.data.weights import read, shares, weigh
+from training.data.weights import read, shares, summary, weigh
 from training.errors import ConfigError, DataError
 from training.evaluation.label_agreement import features
 from training.run import main
@@ -203,8 +203,13 @@ def test_data_without_names_has_nothing_to_weigh():
 
 
 def test_shares():
-    found = shares([1, 1, 1, 9, 5], ["a", "a", "a", "b", ""])
+    found = shares(np.array([1.0, 1, 1, 9, 5]), ["a", "a", "a", "b", ""])
     assert found == {"a": (0.6, 3 / 17), "b": (0.2, 9 / 17)}
+    assert summary(np.array([1.0, 3]), ["a", "b"]) == (
+        "weights: a 50.0% of the images, 25.0% of the draws; "
+        "b 50.0% of the images, 75.0% of the draws"
+    )
+    assert "2 of 3 images are drawn" in summary(np.array([1.0, 3, 0]), None)
 
 
 @pytest.mark.slow

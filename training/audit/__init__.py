@@ -5,7 +5,8 @@ deletes nothing and changes nothing.
 """
 
 from training.audit.inspection import audit
+from training.audit.record import record
 from training.audit.report import Report
 from training.audit.sheet import sheet
 
-__all__ = ["Report", "audit", "sheet"]
+__all__ = ["Report", "audit", "record", "sheet"]

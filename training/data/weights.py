@@ -9,7 +9,7 @@ pixels.
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ import numpy.typing as npt
 from training.errors import ConfigError, DataError
 
 _ALLOWED = "NAME=WEIGHT with a finite weight of 0 or more, or a file NAME.csv or NAME.json"
+
+_TOLD = 20  # classes in a summary
 
 Weights = dict[str, float]
 
@@ -100,15 +102,28 @@ def weigh(
     return found
 
 
-def shares(weights: Iterable[float], classes: Sequence[str]) -> dict[str, tuple[float, float]]:
+def shares(
+    weights: npt.NDArray[np.float64], classes: Sequence[str]
+) -> dict[str, tuple[float, float]]:
     """Of each class, its share of the images and its share of the draws."""
-    weight = np.fromiter(weights, np.float64)
     names, index = np.unique(np.asarray(classes), return_inverse=True)
-    images = np.bincount(index) / len(weight)
-    draws = np.bincount(index, weights=weight) / weight.sum()
+    images = np.bincount(index) / len(weights)
+    draws = np.bincount(index, weights=weights) / weights.sum()
     return {
         str(name): (float(images[i]), float(draws[i])) for i, name in enumerate(names) if name != ""
     }
+
+
+def summary(weights: npt.NDArray[np.float64], classes: Sequence[str] | None) -> str:
+    """What the weights do, in one line."""
+    if not classes:
+        drawn = np.count_nonzero(weights)
+        return f"weights: {drawn} of {len(weights)} images are drawn, not equally often"
+    told = [
+        f"{name} {image:.1%} of the images, {drawn:.1%} of the draws"
+        for name, (image, drawn) in list(shares(weights, classes).items())[:_TOLD]
+    ]
+    return "weights: " + "; ".join(told)
 
 
 def _rule(word: str) -> tuple[str, float]:

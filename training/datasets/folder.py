@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from training.data import DataConfig
 
 
-@dataset("folder", labelled=True, needs_path=True)
+@dataset("folder", labelled=True, needs_path=True, own=True)
 def folder(config: "DataConfig") -> Raw:
     """Any folder of images, searched to every depth; classes are its first level of subfolders."""
     if not config.root.is_dir():
