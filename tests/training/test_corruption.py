@@ -139,7 +139,7 @@ def test_trained_on_corrupted_digits_clean_digits_come_out(tmp_path):
         network = "--network.ngf 8 --network.ndf 8 --network.z-dim 16 --batch-size 32 --ema-kimg 1"
         optim = "--optim-G.lr 2e-3 --optim-D.lr 2e-3 --regularizers r1=0.3 r2=0.3"
         data = "--data.conditional --data.resolution 16 --data.channels 1"
-        length = "--total-kimg 12 --tick-kimg 12"
+        length = "--total-kimg 8 --tick-kimg 8"
         places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
         words = [*f"{network} {optim} {data} {length}".split(), *places, *options]
         assert main(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
