@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support import as_nobody
 from training.audit import audit, duplicates, record, sheet
-from training.audit.report import KINDS
+from training.audit.report import KINDS, Finding, Report
 from training.data import DataConfig, load
 from training.data.__main__ import main
 from training.run import main as train
@@ -74,8 +74,8 @@ def plant(root):
         ("size", "cat/huge.png"): "800x600, where the median is 80x60",
         ("size", "cat/long.png"): "300x60, where the median is 80x60",
         ("upscaled", "cat/small.png"): "40x30, enlarged to 48x48",
-        ("mode", "cat/grey.png"): "L, where 95% are RGB",
-        ("mode", "cat/print.jpg"): "CMYK, where 95% are RGB",
+        ("mode", "cat/grey.png"): "L, where 35 of 37 are RGB",
+        ("mode", "cat/print.jpg"): "CMYK, where 35 of 37 are RGB",
         ("duplicate", "dog/again.bmp"): "as dog/03.png",
         ("duplicate", "dog/copy.png"): "as dog/03.png",
         ("near-duplicate", "dog/jpeg.jpg"): "as dog/03.png",
@@ -142,6 +142,14 @@ def test_the_sheet_shows_findings_first(tmp_path):
     assert (tile == (255, 0, 0)).all()
     caption = board[row * 122 + 96 : row * 122 + 122, column * 96 : column * 96 + 96]
     assert (caption != 255).any()
+    # A duplicate stands behind the one that it repeats.
+    before = [finding.kind for finding in pictured].index("duplicate")
+    tiles = [
+        board[i // 6 * 122 : i // 6 * 122 + 96, i % 6 * 96 : i % 6 * 96 + 96]
+        for i in range(before, before + 3)
+    ]
+    assert np.array_equal(tiles[0], tiles[1])
+    assert np.array_equal(tiles[0], tiles[2])
     unreadable = board[:96, :96]  # a cross, as there are no pixels
     assert (unreadable == 255).all(2).mean() > 0.9
     assert (unreadable != 255).any()
@@ -302,6 +310,17 @@ def test_flat_pictures_with_equal_hashes_are_not_taken_for_copies():
     twice = torch.cat([images, images // 2])
     groups = duplicates.alike(twice, max_bits=5, min_correlation=0.99)
     assert [group.tolist() for group in groups] == [[0, 2], [1, 3]]
+
+
+def test_weights_to_copy_are_quoted():
+    report = Report(
+        where="x",
+        resolution=8,
+        num_usable=5,
+        classes={"a b": 4, "c": 1},
+        findings=(Finding(kind="imbalance", name="c", detail=""),),
+    )
+    assert "--data.weights 'a b=1' c=4\n" in report.text()
 
 
 def test_bits_out_of_range():

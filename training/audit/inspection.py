@@ -5,6 +5,7 @@ Thresholds are in one place, below, and docs/data.md says them.
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -105,12 +106,11 @@ def _modes(image_set: ImageSet) -> Iterator[Finding]:
     if not modes:
         return
     commonest, num = modes.most_common(1)[0]
-    share = num / len(image_set)
-    if share < COMMON:
+    if num < COMMON * len(image_set):
         return
     for i, origin in enumerate(image_set.origins):
         if origin.mode != commonest:
-            detail = f"{origin.mode}, where {share:.0%} are {commonest}"
+            detail = f"{origin.mode}, where {num:,} of {len(image_set):,} are {commonest}"
             yield _finding(image_set, "mode", i, detail)
 
 
@@ -131,9 +131,10 @@ def _duplicates(image_set: ImageSet, flat: np.ndarray, max_bits: int) -> Iterato
 
 
 def _group(image_set: ImageSet, kind: str, group: np.ndarray, number: int) -> Iterator[Finding]:
-    first = _name(image_set, int(group[0]))
+    first = int(group[0])
     for i in group[1:].tolist():
-        yield _finding(image_set, kind, i, f"as {first}", number)
+        finding = _finding(image_set, kind, i, f"as {_name(image_set, first)}")
+        yield replace(finding, group=number, twin=first)
 
 
 def _imbalance(classes: dict[str, int]) -> list[Finding]:
@@ -151,10 +152,8 @@ def _imbalance(classes: dict[str, int]) -> list[Finding]:
     ]
 
 
-def _finding(
-    image_set: ImageSet, kind: str, i: int, detail: str, group: int | None = None
-) -> Finding:
-    return Finding(kind=kind, name=_name(image_set, i), detail=detail, index=i, group=group)
+def _finding(image_set: ImageSet, kind: str, i: int, detail: str) -> Finding:
+    return Finding(kind=kind, name=_name(image_set, i), detail=detail, index=i)
 
 
 def _name(image_set: ImageSet, i: int) -> str:

@@ -1,5 +1,6 @@
 """What an audit found, for people and for programs. Knows no pixels."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Finding:
     """Of the image among those that are usable; None for what has no pixels."""
     group: int | None = None
     """Duplicates of one another have the same number."""
+    twin: int | None = None
+    """Of duplicates: the index of the one that is no finding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,8 @@ class Report:
 
     def _balance(self) -> str:
         most = max(self.classes.values())
-        return " ".join(f"{name}={most / num:.4g}" for name, num in self.classes.items())
+        rules = (f"{name}={most / num:.4g}" for name, num in self.classes.items())
+        return " ".join(map(shlex.quote, rules))
 
 
 def _classes(classes: dict[str, int], num: int) -> Sequence[str]:

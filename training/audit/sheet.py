@@ -25,12 +25,11 @@ def sheet(
     Returns:
         An RGB image.
     """
-    pictured = [finding for finding in report.findings if finding.kind != "imbalance"][:tiles]
-    found = {finding.index for finding in report.findings}
+    entries = _pictured(report)[:tiles]
+    found = {f.index for f in report.findings} | {e for e in entries if isinstance(e, int)}
     clean = [i for i in range(len(image_set)) if i not in found]
-    num_clean = min(tiles - len(pictured), len(clean))
-    others = [clean[i] for i in np.linspace(0, len(clean) - 1, num_clean).astype(int)]
-    entries: list[Finding | int] = [*pictured, *others]
+    num_clean = min(tiles - len(entries), len(clean))
+    entries += [clean[i] for i in np.linspace(0, len(clean) - 1, num_clean).astype(int)]
     side = max(report.resolution, _MIN_TILE)
     rows = max(1, -(-len(entries) // columns))
     board = Image.new("RGB", (columns * side, rows * (side + _CAPTION)), _PAPER)
@@ -40,6 +39,20 @@ def sheet(
         corner = (column * side, row * (side + _CAPTION))
         _tile(board, draw, corner, side, image_set, entry)
     return board
+
+
+def _pictured(report: Report) -> list[Finding | int]:
+    """Findings that have a picture; duplicates behind the one that they repeat."""
+    entries: list[Finding | int] = []
+    shown: set[int] = set()
+    for finding in report.findings:
+        if finding.kind == "imbalance":
+            continue
+        if finding.twin is not None and finding.group not in shown:
+            entries.append(finding.twin)
+            shown.add(finding.group or 0)
+        entries.append(finding)
+    return entries
 
 
 def _tile(
