@@ -33,7 +33,7 @@ from models.generator import CpuGenerator, Sampler
 from models.repository import Repository
 from training.corruption import Corruption, measure
 from training.data import DataConfig, load
-from training.evaluation.label_agreement import features
+from training.evaluation.recogniser import features
 from training.run import main as train
 
 CORRUPTIONS = ("mask=0.5", "noise=1", "blur=1")

@@ -16,7 +16,7 @@ from training.config import from_builtins, to_builtins
 from training.corruption import CORRUPTIONS, Corruption, lens, measure
 from training.data import DataConfig, load
 from training.errors import ConfigError
-from training.evaluation.label_agreement import features
+from training.evaluation.recogniser import features
 from training.run import main
 
 

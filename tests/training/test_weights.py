@@ -16,7 +16,7 @@ from models.repository import Repository
 from training.data import Batches, DataConfig, ImageSet, load
 from training.data.weights import read, shares, summary, weigh
 from training.errors import ConfigError, DataError
-from training.evaluation.label_agreement import features
+from training.evaluation.recogniser import features
 from training.run import main
 
 
