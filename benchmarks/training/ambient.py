@@ -83,6 +83,7 @@ def generated(
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """1,000 images [N, 1, H, W] uint8 of a generator trained on data, and what was asked for."""
     places = ["--runs", str(folder / "runs"), "--repository", str(folder / "models")]
+    places += ["--evaluation", "none"]
     length = ["--total-kimg", str(kimg), "--tick-kimg", str(kimg), "--seed", str(seed)]
     words = ["folder", "--data.path", str(data), *OPTIONS.split(), *length, *places, *options]
     with contextlib.redirect_stdout(io.StringIO()):

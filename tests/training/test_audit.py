@@ -198,6 +198,7 @@ def test_before_a_training_on_a_folder(tmp_path, capsys):
     length = "--data.resolution 16 --data.channels 1 --total-kimg 0.016 --tick-kimg 0.016"
     places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
     words = [*f"{network} {length}".split(), *places, "--data.weights", "newt=6"]
+    words += ["--evaluation", "none"]
     assert train(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
     run = tmp_path / "runs" / "00000-folder"
     said = capsys.readouterr().out

@@ -141,6 +141,7 @@ def test_trained_on_corrupted_digits_clean_digits_come_out(tmp_path):
         data = "--data.conditional --data.resolution 16 --data.channels 1"
         length = "--total-kimg 8 --tick-kimg 8"
         places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+        places += ["--evaluation", "none"]
         words = [*f"{network} {optim} {data} {length}".split(), *places, *options]
         assert main(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
         bundle = Repository(tmp_path / "models").bundle("folder")

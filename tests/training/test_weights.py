@@ -230,6 +230,7 @@ def test_a_declared_imbalance_is_mended_in_what_is_generated(tmp_path):
         optim = "--optim-G.lr 1e-3 --optim-D.lr 1e-3 --regularizers r1=0.3 r2=0.3 --seed 1"
         length = "--total-kimg 20 --tick-kimg 20 --data.resolution 16 --data.channels 1"
         places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+        places += ["--evaluation", "none"]
         words = f"{network} {optim} {length}".split()
         options = ["--data.weights", *weights] if weights else []
         path = ["--data.path", str(tmp_path / "set")]
