@@ -18,6 +18,7 @@ from training.audit import audit, duplicates, record, sheet
 from training.audit.report import KINDS, Finding, Report
 from training.data import DataConfig, load
 from training.data.__main__ import main
+from training.errors import CheckpointError
 from training.run import main as train
 
 SIZE = (80, 60)
@@ -211,6 +212,8 @@ def test_before_a_training_on_a_folder(tmp_path, capsys):
         assert board.mode == "RGB"
     assert train(["--resume", str(run), "--total-kimg", "0.024"]) == 0
     assert "audit of" not in capsys.readouterr().out  # it was looked at already
+    assert train(["--resume", str(run), "--data.weights", "newt=5"]) == CheckpointError.exit_code
+    assert "restore the data and --data.weights" in capsys.readouterr().err
 
 
 def test_a_report_that_can_not_be_written_stops_nothing(tmp_path):
