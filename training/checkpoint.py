@@ -163,9 +163,9 @@ def _check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str) -> 
         )
     if checkpoint.content["fingerprint"] != fingerprint:
         raise CheckpointError(
-            f"the images are not those of {checkpoint.path}: their fingerprint is "
+            f"the images or their weights are not those of {checkpoint.path}: the fingerprint is "
             f"{fingerprint[:16]}, was {checkpoint.content['fingerprint'][:16]}; "
-            "restore the data, or start a new run without --resume"
+            "restore the data and --data.weights, or start a new run without --resume"
         )
 
 

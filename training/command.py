@@ -21,6 +21,7 @@ from models.errors import RepositoryError
 from models.networks import FAMILIES
 from models.repository import check_name
 from training.config import TrainingConfig, from_builtins, to_builtins
+from training.corruption import CORRUPTIONS
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError, require
 from training.gate import Gate, parse_gates
@@ -146,6 +147,7 @@ def catalogue() -> str:
             name: (f"added to {entry.player}'s loss", entry.paper)
             for name, entry in PENALTIES.items()
         },
+        "corruptions": {name: (entry.about, entry.paper) for name, entry in CORRUPTIONS.items()},
         "initializations": {name: ("", entry.paper) for name, entry in INITIALIZATIONS.items()},
         "networks": {name: (cls.__doc__ or "", "") for name, cls in FAMILIES.items()},
     }

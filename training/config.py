@@ -16,6 +16,7 @@ import tyro
 from models.networks import FAMILIES, Family, ImageShape
 from training.compute import ComputeConfig
 from training.contradictions import check
+from training.corruption import Corruption
 from training.data import DataConfig
 from training.errors import ConfigError, require, require_number
 from training.initialization import INITIALIZATIONS
@@ -39,6 +40,13 @@ _SCHEDULE = tyro.constructors.PrimitiveConstructorSpec[Schedule](
     is_instance=lambda value: isinstance(value, Schedule),
     str_from_instance=lambda schedule: [str(schedule)],
 )
+_CORRUPTION = tyro.constructors.PrimitiveConstructorSpec[Corruption](
+    nargs=1,
+    metavar="NAME=STRENGTH",
+    instance_from_str=lambda words: Corruption.parse(words[0]),
+    is_instance=lambda value: isinstance(value, Corruption),
+    str_from_instance=lambda corruption: [str(corruption)],
+)
 _OPTIMIZER = OptimizerConfig()
 _COMPUTE = ComputeConfig()
 
@@ -61,6 +69,9 @@ class TrainingConfig:
     """What the players minimise: an entry of training/objectives.py, see --list."""
     regularizers: tuple[Annotated[Term, _TERM], ...] = ()
     """Penalties, constraints and views, each with its weight and, if lazy, its interval."""
+    corruption: tuple[Annotated[Corruption, _CORRUPTION], ...] = ()
+    """What the data suffered from, in this order: G's images suffer it too before D sees them, so
+    that G learns what was there before; see --list."""
     schedules: tuple[Annotated[Schedule, _SCHEDULE], ...] = ()
     """What changes in the course of the training: optim_G.lr, .beta1, .beta2, optim_D likewise,
     ema_kimg, or a regulariser's name; each goes from its value to END within KIMG, linear or

@@ -37,13 +37,28 @@ class Encoded:
     label: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What an image was before it was fitted: its name, size and Pillow mode."""
+
+    name: str
+    width: int
+    height: int
+    mode: str
+
+
 @dataclass(frozen=True)
 class Decoded:
-    """images [N, C, R, R] uint8, labels [N] int64, and "name: reason" for each that was skipped."""
+    """What became of encoded images."""
 
     images: Pixels
+    """[N, C, R, R] uint8."""
     labels: npt.NDArray[np.int64]
+    """[N]."""
+    origins: tuple[Origin, ...]
+    """Of each image."""
     skipped: tuple[str, ...]
+    """"name: reason" for each that could not be decoded."""
 
 
 def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: int) -> Decoded:
@@ -61,9 +76,10 @@ def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: i
     images = reserve(num, resolution, channels)
     labels = np.empty(num, dtype=np.int64)
     skipped: list[str] = []
+    origins: list[Origin] = []
     progress = _Progress(num)
 
-    def one(item: Encoded) -> Pixels | str:
+    def one(item: Encoded) -> tuple[Pixels, Origin] | str:
         return _decode_one(item, resolution, channels)
 
     with _strict_about_bombs(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -73,11 +89,12 @@ def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: i
                 if isinstance(result, str):
                     skipped.append(f"{item.name}: {result}")
                 else:
-                    images[count], labels[count] = result, item.label
+                    (images[count], origin), labels[count] = result, item.label
+                    origins.append(origin)
                     count += 1
             progress.show(count + len(skipped))
     progress.end()
-    return Decoded(images[:count], labels[:count], tuple(skipped))
+    return Decoded(images[:count], labels[:count], tuple(origins), tuple(skipped))
 
 
 def fit(images: Pixels, *, resolution: int, channels: int) -> Pixels:
@@ -118,14 +135,15 @@ def reserve(num: int, resolution: int, channels: int) -> Pixels:
     return np.empty((num, channels, resolution, resolution), dtype=np.uint8)
 
 
-def _decode_one(item: Encoded, resolution: int, channels: int) -> Pixels | str:
-    """The pixels [C, R, R], or the reason why there are none."""
+def _decode_one(item: Encoded, resolution: int, channels: int) -> tuple[Pixels, Origin] | str:
+    """The pixels [C, R, R] and where they are from, or the reason why there are none."""
     try:
         source = io.BytesIO(item.source) if isinstance(item.source, bytes) else item.source
         with Image.open(source) as image:
+            origin = Origin(item.name, *image.size, image.mode)
             if image.format == "JPEG":  # decodes at 1/2, 1/4 or 1/8 where that is enough
                 image.draft(None, (2 * resolution, 2 * resolution))
-            return _square(ImageOps.exif_transpose(image), resolution, channels)
+            return _square(ImageOps.exif_transpose(image), resolution, channels), origin
     except UnidentifiedImageError:
         empty = isinstance(item.source, Path) and item.source.stat().st_size == 0
         return "an empty file" if empty else "not an image that Pillow can read"

@@ -18,10 +18,13 @@ from models.errors import ModelError
 from models.generator import CpuGenerator
 from models.manifest import Metric
 from models.repository import Repository
+from training.audit import record
 from training.checkpoint import Checkpoints, restore
 from training.command import CONFIG, Command, Options
 from training.config import to_builtins
 from training.data import Batches, ImageSet, load
+from training.data.weights import summary
+from training.datasets import DATASETS
 from training.distributed import World, span
 from training.errors import GateError, PublishError, TrainingError, require
 from training.evaluation import PLANS, evaluate, resolve
@@ -148,6 +151,11 @@ class Session:
         )
         for skipped in image_set.skipped:
             self.journal.say(f"skipped {skipped}")
+        if image_set.weights is not None:
+            self.journal.say(summary(image_set.weights.cpu().numpy(), image_set.classes))
+        if self.world.leads and not self.state.cur_nimg and DATASETS[config.data.dataset].own:
+            line = record(image_set.to("cpu"), str(config.data.root), self.folder)
+            self.journal.say(line)
         if self.state.cur_nimg:
             self.journal.say(f"resumed at {self.state.cur_nimg / 1000:.3f} kimg")
 
@@ -273,8 +281,10 @@ def _start(options: Options, state: State) -> list[str]:
 
 
 def _public(options: dict[str, Any]) -> dict[str, Any]:
-    """The options as a bundle tells them: of a folder on this machine, only its name."""
+    """The options as a bundle tells them: of a place on this machine, only its name."""
     data = dict(options["data"])
+    if words := data.get("weights"):
+        data["weights"] = [word if "=" in word else Path(word).name for word in words]
     if data.get("path") is not None:
         data["path"] = Path(data["path"]).name
     return {**options, "data": data}

@@ -15,6 +15,7 @@ from models.networks import Growing
 from training.averages import Average, Lookahead
 from training.config import TrainingConfig
 from training.constraints import CONSTRAINTS
+from training.corruption import lens
 from training.distributed import World
 from training.game import Game, Losses
 from training.guard import Guard, Trip
@@ -57,6 +58,7 @@ class Stepper:
             config.regularizers,
             joint=rows_are_independent(state.D.network),
             timetable=self._timetable,
+            lenses=(lens(config.corruption),) if config.corruption else (),
         )
         twice = self._game.differentiates_twice
         self._G = config.compute.player(state.G.network, twice=self._game.has_field)

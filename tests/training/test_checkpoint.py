@@ -253,7 +253,7 @@ def test_other_images_are_refused(tmp_path: Path, digits: ImageSet) -> None:
     checkpoints = Checkpoints(tmp_path)
     state = trained(tiny(), digits, 0)
     checkpoints.save(state, tiny(), "0123" * 16)
-    with pytest.raises(CheckpointError, match="the images are not those"):
+    with pytest.raises(CheckpointError, match="the images or their weights are not those"):
         restore(checkpoints.latest(), state, tiny(), digits.fingerprint)
 
 

@@ -136,6 +136,8 @@ def test_a_bundle_does_not_tell_where_its_images_lay() -> None:
     public = _public(options)
     assert public == {"data": {"dataset": "folder", "path": "photos"}, "seed": 0}
     assert options["data"] == {"dataset": "folder", "path": "/home/somebody/photos"}
+    weights = _public({"data": {"weights": ["a/b=2", "/home/somebody/w.csv"]}})["data"]["weights"]
+    assert weights == ["a/b=2", "w.csv"]
 
 
 def test_a_gate_keeps_a_model_out_of_the_repository(

@@ -1,5 +1,6 @@
 """Any folder of images: what lies in it is used, what can't be is named."""
 
+import dataclasses
 import os
 import stat
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from training.data import DataConfig
 
 
-@dataset("folder", labelled=True, needs_path=True)
+@dataset("folder", labelled=True, needs_path=True, own=True)
 def folder(config: "DataConfig") -> Raw:
     """Any folder of images, searched to every depth; classes are its first level of subfolders."""
     if not config.root.is_dir():
@@ -55,8 +56,8 @@ def _without_empty_classes(raw: Raw, skipped: tuple[str, ...]) -> Raw:
             f"{name}: no image of this class" for i, name in enumerate(names) if i not in used
         )
         names = tuple(names[i] for i in used)
-    return Raw(
-        images=raw.images, labels=labels, label_names=names, skipped=(*skipped, *raw.skipped)
+    return dataclasses.replace(
+        raw, labels=labels, label_names=names, skipped=(*skipped, *raw.skipped)
     )
 
 

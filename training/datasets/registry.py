@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.decode import Encoded, Pixels, decode
+from training.decode import Encoded, Origin, Pixels, decode
 
 if TYPE_CHECKING:
     from training.data import DataConfig
@@ -21,6 +21,7 @@ class Raw:
     labels: npt.NDArray[np.int64] | None = None  # [N]
     label_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()  # of each image, where they are files
 
 
 Load = Callable[["DataConfig"], Raw]
@@ -33,24 +34,28 @@ class Dataset:
     load: Load
     labelled: bool
     needs_path: bool
+    own: bool = False
 
 
 DATASETS: dict[str, Dataset] = {}
 
 
-def dataset(name: str, *, labelled: bool, needs_path: bool = False) -> Callable[[Load], Load]:
+def dataset(
+    name: str, *, labelled: bool, needs_path: bool = False, own: bool = False
+) -> Callable[[Load], Load]:
     """Enters a function into DATASETS under a name.
 
     Args:
         name: as in --data.dataset.
         labelled: it has classes, so conditional training is possible.
         needs_path: it can't be downloaded, so --data.path must be given.
+        own: the user made it, so nobody has looked for faults yet: it is audited before training.
     """
 
     def enter(load: Load) -> Load:
         if name in DATASETS:
             raise ValueError(f"the dataset {name!r} is registered already")
-        DATASETS[name] = Dataset(load=load, labelled=labelled, needs_path=needs_path)
+        DATASETS[name] = Dataset(load=load, labelled=labelled, needs_path=needs_path, own=own)
         return load
 
     return enter
@@ -66,4 +71,5 @@ def decoded(
         labels=None if label_names is None else result.labels,
         label_names=label_names,
         skipped=result.skipped,
+        origins=result.origins,
     )

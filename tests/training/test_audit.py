@@ -1,0 +1,332 @@
+"""The audit: every fault planted is found and named, and nothing is found where there is none."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.support import as_nobody
+from training.audit import audit, duplicates, record, sheet
+from training.audit.report import KINDS, Finding, Report
+from training.data import DataConfig, load
+from training.data.__main__ import main
+from training.errors import CheckpointError
+from training.run import main as train
+
+SIZE = (80, 60)
+
+
+def scene(seed, size=SIZE, mode="RGB"):
+    """A picture unlike those of other seeds: soft blobs of colour."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def save(image, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def clean(root, num=12, classes=("cat", "dog")):
+    for name in classes:
+        for i in range(num):
+            save(scene(f"{name}{i}".encode()[0] * 1000 + i), root / name / f"{i:02}.png")
+    return root
+
+
+def plant(root):
+    """One fault of each kind, and what the audit must say of it: {(kind, name): detail}."""
+    clean(root)
+    (root / "cat" / "notes.txt").write_text("hello")
+    whole = save(scene(1), root / "cat" / "whole.jpg").read_bytes()
+    (root / "cat" / "whole.jpg").write_bytes(whole[: len(whole) // 2])
+    whole = save(scene(2), root / "cat" / "half.png").read_bytes()
+    (root / "cat" / "half.png").write_bytes(whole[: len(whole) // 2])
+    save(Image.new("RGB", SIZE, "red"), root / "cat" / "flat.png")
+    save(scene(3, (800, 600)), root / "cat" / "huge.png")
+    save(scene(4, (40, 30)), root / "cat" / "small.png")
+    save(scene(5, (300, 60)), root / "cat" / "long.png")
+    save(scene(6, mode="L"), root / "cat" / "grey.png")
+    save(scene(7, mode="CMYK"), root / "cat" / "print.jpg")
+    original = root / "dog" / "03.png"
+    (root / "dog" / "copy.png").write_bytes(original.read_bytes())
+    with Image.open(original) as opened:
+        picture = opened.copy()
+    save(picture, root / "dog" / "again.bmp")  # another file, the same pixels
+    save(picture, root / "dog" / "jpeg.jpg", quality=60)
+    brighter = Image.fromarray((np.asarray(picture) * 0.9 + 20).astype(np.uint8))
+    save(brighter.resize((96, 72)), root / "dog" / "scaled.png")
+    for i in range(3):
+        save(scene(50_000 + i), root / "newt" / f"{i}.png")
+    return {
+        ("unreadable", "cat/notes.txt"): "not an image that Pillow can read",
+        ("truncated", "cat/whole.jpg"): "truncated",
+        ("truncated", "cat/half.png"): "truncated",
+        ("constant", "cat/flat.png"): "all of it is (255, 0, 0)",
+        ("size", "cat/huge.png"): "800x600, where the median is 80x60",
+        ("size", "cat/long.png"): "300x60, where the median is 80x60",
+        ("upscaled", "cat/small.png"): "40x30, enlarged to 48x48",
+        ("mode", "cat/grey.png"): "L, where 35 of 37 are RGB",
+        ("mode", "cat/print.jpg"): "CMYK, where 35 of 37 are RGB",
+        ("duplicate", "dog/again.bmp"): "as dog/03.png",
+        ("duplicate", "dog/copy.png"): "as dog/03.png",
+        ("near-duplicate", "dog/jpeg.jpg"): "as dog/03.png",
+        ("near-duplicate", "dog/scaled.png"): "as dog/03.png",
+        ("imbalance", "newt"): "3 images, 6.0 times fewer than cat",
+    }
+
+
+def audited(root, resolution=48):
+    image_set = load(
+        DataConfig(
+            dataset="folder", path=root, resolution=resolution, channels=3, conditional=False
+        )
+    )
+    return image_set, audit(image_set, str(root))
+
+
+def test_every_fault_is_found_and_nothing_else(tmp_path):
+    planted = plant(tmp_path)
+    _, report = audited(tmp_path)
+    found = {(finding.kind, finding.name): finding.detail for finding in report.findings}
+    assert found.keys() == planted.keys()
+    for key, detail in planted.items():
+        assert detail in found[key]
+    assert set(report.counts) == set(KINDS) - {"unplaced"}
+    assert report.classes == {"cat": 18, "dog": 16, "newt": 3}
+    assert report.num_usable == 37
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    _, report = audited(clean(tmp_path))
+    assert report.findings == ()
+    assert report.summary().endswith("24 usable images at 48x48, nothing found")
+    assert report.classes == {"cat": 12, "dog": 12}
+
+
+def test_handwriting_is_not_a_copy_of_itself():
+    report = audit(load(DataConfig()), "digits")
+    assert report.counts.get("duplicate", 0) == 0
+    assert len(report.findings) < 0.01 * 1797
+
+
+def test_what_is_in_no_class_is_said(tmp_path):
+    clean(tmp_path)
+    save(scene(0), tmp_path / "loose.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.png").write_bytes(b"")
+    image_set = load(DataConfig(dataset="folder", path=tmp_path, channels=3))
+    report = audit(image_set, "here")
+    assert [(finding.kind, finding.name) for finding in report.findings] == [
+        *[("unreadable", "empty/x.png"), ("unplaced", "loose.png"), ("unplaced", "empty")]
+    ]
+
+
+def test_the_sheet_shows_findings_first(tmp_path):
+    plant(tmp_path)
+    image_set, report = audited(tmp_path)
+    board = np.asarray(sheet(image_set, report, tiles=30, columns=6))
+    assert board.shape == (5 * (96 + 26), 6 * 96, 3)
+    pictured = [finding for finding in report.findings if finding.kind != "imbalance"]
+    (flat,) = [i for i, finding in enumerate(pictured) if finding.kind == "constant"]
+    row, column = divmod(flat, 6)
+    tile = board[row * 122 : row * 122 + 96, column * 96 : column * 96 + 96]
+    assert (tile == (255, 0, 0)).all()
+    caption = board[row * 122 + 96 : row * 122 + 122, column * 96 : column * 96 + 96]
+    assert (caption != 255).any()
+    # A duplicate stands behind the one that it repeats.
+    before = [finding.kind for finding in pictured].index("duplicate")
+    tiles = [
+        board[i // 6 * 122 : i // 6 * 122 + 96, i % 6 * 96 : i % 6 * 96 + 96]
+        for i in range(before, before + 3)
+    ]
+    assert np.array_equal(tiles[0], tiles[1])
+    assert np.array_equal(tiles[0], tiles[2])
+    unreadable = board[:96, :96]  # a cross, as there are no pixels
+    assert (unreadable == 255).all(2).mean() > 0.9
+    assert (unreadable != 255).any()
+
+
+def command(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "training.data", "audit", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_as_a_command(tmp_path):
+    planted = plant(tmp_path / "set")
+    before = {path: path.stat() for path in (tmp_path / "set").rglob("*")}
+    places = ["--json", tmp_path / "a.json", "--sheet", tmp_path / "a.png"]
+    done = command(tmp_path / "set", "--resolution", "48", *places)
+    assert (done.returncode, done.stderr) == (1, "")
+    for kind, name in planted:
+        assert f"{kind}: " in done.stdout
+        assert f"  {name}: " in done.stdout
+    assert "--data.weights cat=1 dog=1.125 newt=6" in done.stdout
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert {(f["kind"], f["name"]) for f in report["findings"]} == set(planted)
+    assert report["counts"]["duplicate"] == 2
+    groups = {f["group"] for f in report["findings"] if "duplicate" in f["kind"]}
+    assert None not in groups
+    with Image.open(tmp_path / "a.png") as board:
+        assert board.size[0] == 960
+    after = {path: path.stat() for path in (tmp_path / "set").rglob("*")}
+    assert {p: (s.st_size, s.st_mtime_ns) for p, s in before.items()} == {
+        p: (s.st_size, s.st_mtime_ns) for p, s in after.items()
+    }
+
+
+def test_a_clean_folder_ends_with_0(tmp_path, capsys):
+    assert main(["audit", str(clean(tmp_path)), "--resolution", "48"]) == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+def test_before_a_training_on_a_folder(tmp_path, capsys):
+    plant(tmp_path / "set")
+    network = "--network.ngf 4 --network.ndf 4 --network.z-dim 8 --batch-size 8"
+    length = "--data.resolution 16 --data.channels 1 --total-kimg 0.016 --tick-kimg 0.016"
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    words = [*f"{network} {length}".split(), *places, "--data.weights", "newt=6"]
+    words += ["--evaluation", "none"]
+    assert train(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
+    run = tmp_path / "runs" / "00000-folder"
+    said = capsys.readouterr().out
+    assert "37 usable images at 16x16, 1 unreadable, 2 truncated, 1 constant, 2 size" in said
+    assert "newt 8.1% of the images, 34.6% of the draws" in said
+    assert "37 usable images" in (run / "log.txt").read_text()
+    assert "cat/notes.txt" in (run / "audit.txt").read_text()
+    assert json.loads((run / "audit.json").read_text())["counts"]["truncated"] == 2
+    with Image.open(run / "audit.png") as board:
+        assert board.mode == "RGB"
+    assert train(["--resume", str(run), "--total-kimg", "0.024"]) == 0
+    assert "audit of" not in capsys.readouterr().out  # it was looked at already
+    assert train(["--resume", str(run), "--data.weights", "newt=5"]) == CheckpointError.exit_code
+    assert "restore the data and --data.weights" in capsys.readouterr().err
+
+
+def test_a_report_that_can_not_be_written_stops_nothing(tmp_path):
+    clean(tmp_path / "set")
+    (tmp_path / "audit.txt").mkdir()
+    image_set, _ = audited(tmp_path / "set")
+    line = record(image_set, "here", tmp_path)
+    assert "nothing found; warning: the report was not written: " in line
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "code", "says"),
+    [
+        (lambda path: None, [], 3, r"not a folder; give one that holds images"),
+        (lambda path: path.write_text("x"), [], 3, r"not a folder"),
+        (lambda path: path.mkdir(), [], 3, r"no image could be read in it (it holds no files)"),
+        (lambda path: save(scene(0), path / "a.png"), ["--resolution", "0"], 2, "resolution is 0"),
+        (lambda path: save(scene(0), path / "a.png"), ["--channels", "2"], 2, "channels is 2"),
+        (
+            lambda path: save(scene(0), path / "a.png"),
+            ["--bits", "17"],
+            2,
+            "bits is 17, allowed: 0",
+        ),
+        (lambda path: save(scene(0), path / "a.png"), ["--tiles", "0"], 2, "tiles is 0"),
+        (
+            lambda path: save(scene(0), path / "a.png"),
+            ["--json", "/nowhere/a.json"],
+            3,
+            "/nowhere/a.json can't be written",
+        ),
+    ],
+)
+def test_bad_input_is_named(tmp_path, capsys, make, words, code, says):
+    make(tmp_path / "set")
+    assert main(["audit", str(tmp_path / "set"), *words]) == code
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert says in error
+
+
+def test_a_folder_that_may_not_be_read():
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        save(scene(0), root / "closed" / "a.png")
+        (root / "closed").chmod(0)
+        load(DataConfig(resolution=8))  # imports what it needs
+        with as_nobody():
+            code = main(["audit", str(root / "closed")])
+        (root / "closed").chmod(0o755)
+    assert code == 3
+
+
+def test_one_image_is_compared_with_none(tmp_path):
+    save(scene(0), tmp_path / "a.png")
+    assert audited(tmp_path)[1].findings == ()
+
+
+def test_difference_hash_golden():
+    """Brighter to the right sets a bit; the first place is the highest bit."""
+    ramp = torch.arange(9.0).expand(8, 9)
+    hashes = duplicates.difference_hash(torch.stack([ramp, -ramp, 0 * ramp])[:, None])
+    assert hashes.tolist() == [2**64 - 1, 0, 0]
+    step = torch.zeros(1, 1, 8, 9)
+    step[0, 0, 0, 1:] = 1
+    assert duplicates.difference_hash(step).tolist() == [2**63]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    num=st.integers(2, 120),
+    flips=st.integers(0, 8),
+    max_bits=st.integers(0, 16),
+)
+@settings(max_examples=60)
+def test_near_hashes_are_joined_as_comparing_all_pairs_does(seed, num, flips, max_bits):
+    rng = np.random.default_rng(seed)
+    bases = rng.integers(0, 2**63, max(1, num // 4), dtype=np.uint64)
+    hashes = bases[rng.integers(0, len(bases), num)]
+    for _ in range(flips):
+        hashes ^= np.uint64(1) << rng.integers(0, 64, num).astype(np.uint64)
+    hashes = np.unique(hashes)
+    near = np.bitwise_count(hashes[:, None] ^ hashes) <= max_bits
+    reach = near.copy()
+    for _ in range(8):
+        reach = (reach.astype(np.int32) @ reach.astype(np.int32)) > 0
+    root = duplicates._components(hashes, max_bits)
+    assert np.array_equal(root[:, None] == root, reach)
+
+
+def test_flat_pictures_with_equal_hashes_are_not_taken_for_copies():
+    """Two dots in different corners: hardly a bit is set, but they are not alike."""
+    images = torch.zeros(2, 1, 64, 64, dtype=torch.uint8)
+    images[0, 0, 8:12, 8:12] = 200
+    images[1, 0, 40:44, 50:54] = 200
+    assert duplicates.alike(images, max_bits=16, min_correlation=0.99) == []
+    twice = torch.cat([images, images // 2])
+    groups = duplicates.alike(twice, max_bits=5, min_correlation=0.99)
+    assert [group.tolist() for group in groups] == [[0, 2], [1, 3]]
+
+
+def test_weights_to_copy_are_quoted():
+    report = Report(
+        where="x",
+        resolution=8,
+        num_usable=5,
+        classes={"a b": 4, "c": 1},
+        findings=(Finding(kind="imbalance", name="c", detail=""),),
+    )
+    assert "--data.weights 'a b=1' c=4\n" in report.text()
+
+
+def test_bits_out_of_range():
+    with pytest.raises(ValueError, match=r"max_bits is 17"):
+        duplicates.alike(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), max_bits=17, min_correlation=1)
