@@ -9,11 +9,68 @@ that pixels are resampled once: bilinearly with mirrored edges, where the paper 
 wavelets before and after. Flips, quarter turns and whole shifts are exact.
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from training.augmentations import AUGMENTATIONS, Augmentation, Draws
+from training.augmentations import AUGMENTATIONS, POLICIES, Augmentation, Draws
+from training.errors import require, require_number
 from training.randomness import key
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What D sees changed at random."""
+
+    policy: tuple[str, ...] = ()
+    """Augmentations, or a paper's whole set: diffaugment or ada; none by default."""
+    probability: float = 1.0
+    """That each is applied to an image; with a target, the most it may come to."""
+    target: float = 0.0
+    """E[sign D(real)] that the probability, from 0 on, is adapted to (0.6); 0 keeps it fixed."""
+    speed_kimg: float = 500.0
+    """Thousands of images in which it can go from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is no augmentation."""
+        known = ", ".join([*POLICIES, *AUGMENTATIONS])
+        for name in self.policy:
+            is_known = name in POLICIES or name in AUGMENTATIONS
+            require(is_known, "augment.policy", name, known, "see --list")
+        share = math.isfinite(self.probability) and 0 <= self.probability <= 1
+        require(share, "augment.probability", self.probability, "[0, 1]", "choose another value")
+        require(0 <= self.target < 1, "augment.target", self.target, "[0, 1)", "ADA has 0.6")
+        require_number("augment.speed_kimg", self.speed_kimg, above=0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The augmentations, sets written out, each once."""
+        written = (POLICIES.get(name, (name,)) for name in self.policy)
+        return tuple(dict.fromkeys(name for names in written for name in names))
+
+    def lens(self) -> Callable[[Tensor, str, Any, int], Tensor]:
+        """What stands between an image and D: a `training.game.Lens`."""
+        names = self.names
+
+        def seen(img: Tensor, side: str, batch: Any, seed: int) -> Tensor:
+            return augment(img, names, batch.augment_p, seed)
+
+        return seen
+
+    def adapt(self, probability: Tensor, r_t: Tensor, num_images: int) -> Tensor:
+        """The next probability of an adaptive augmentation; see `adapt`."""
+        following = adapt(
+            probability,
+            r_t,
+            num_images=num_images,
+            target=self.target,
+            speed_kimg=self.speed_kimg,
+        )
+        return following.clamp(max=self.probability)
 
 
 def augment(img: Tensor, policy: tuple[str, ...], probability: float | Tensor, seed: int) -> Tensor:

@@ -123,6 +123,7 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     state.G_ema.load_state_dict(content["G_ema"])
     state.G.load_state_dict(content["optim_G"])
     state.D.load_state_dict(content["optim_D"])
+    state.augment_p.copy_(content["augment_p"])
     if state.slow:
         torch._foreach_copy_(state.slow, content["slow"])
     state.cur_nimg = checkpoint.cur_nimg
@@ -140,6 +141,7 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
         "optim_G": state.G.state_dict(),
         "optim_D": state.D.state_dict(),
         "slow": state.slow,
+        "augment_p": state.augment_p,
     }
 
 

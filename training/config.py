@@ -14,6 +14,7 @@ import msgspec
 import tyro
 
 from models.networks import FAMILIES, Family, ImageShape
+from training.augment import AugmentConfig
 from training.compute import ComputeConfig
 from training.contradictions import check
 from training.corruption import Corruption
@@ -47,6 +48,7 @@ _CORRUPTION = tyro.constructors.PrimitiveConstructorSpec[Corruption](
     is_instance=lambda value: isinstance(value, Corruption),
     str_from_instance=lambda corruption: [str(corruption)],
 )
+_AUGMENT = AugmentConfig()
 _OPTIMIZER = OptimizerConfig()
 _COMPUTE = ComputeConfig()
 
@@ -74,8 +76,10 @@ class TrainingConfig:
     that G learns what was there before; see --list."""
     schedules: tuple[Annotated[Schedule, _SCHEDULE], ...] = ()
     """What changes in the course of the training: optim_G.lr, .beta1, .beta2, optim_D likewise,
-    ema_kimg, or a regulariser's name; each goes from its value to END within KIMG, linear or
-    cosine."""
+    ema_kimg, augment.probability, or a regulariser's name; each goes from its value to END within
+    KIMG, linear or cosine."""
+    augment: AugmentConfig = _AUGMENT
+    """What D sees changed at random, on real and generated images alike."""
     optim_G: OptimizerConfig = _OPTIMIZER
     """Steps of the generator."""
     optim_D: OptimizerConfig = _OPTIMIZER

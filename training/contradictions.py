@@ -22,6 +22,7 @@ def check(config: "TrainingConfig") -> None:
     _check_terms(config)
     _check_penalties(config)
     _check_schedules(config)
+    _check_augment(config)
     _check_update(config)
     _check_parts(config)
 
@@ -59,7 +60,10 @@ def _check_schedules(config: "TrainingConfig") -> None:
     require(once, "schedules", targets, "each target once", "leave one out")
     constant = {"clip", "spectral"}  # what a constraint was installed with
     terms = [term.name for term in config.regularizers if term.name not in constant]
-    known = [*RATES, *(["ema_kimg"] if config.average == "ema" else []), *terms]
+    fixed = config.augment.policy and not config.augment.target
+    other = ["ema_kimg"] if config.average == "ema" else []
+    other += ["augment.probability"] if fixed else []
+    known = [*RATES, *other, *terms]
     for schedule in config.schedules:
         target = schedule.target
         remedy = "name a regulariser of this training, or a rate"
@@ -75,6 +79,17 @@ def _check_schedules(config: "TrainingConfig") -> None:
             method = getattr(config, player).method
             remedy = f"{player}.method is sgd, which has no such beta"
             require(method != "sgd" or target.endswith("1"), field, target, "beta1", remedy)
+
+
+def _check_augment(config: "TrainingConfig") -> None:
+    augment = config.augment
+    given = bool(augment.policy) or not augment.target
+    remedy = "there is nothing to adapt: name an --augment.policy"
+    require(given, "augment.target", augment.target, "0 without augment.policy", remedy)
+    signed = OBJECTIVES[config.objective].signed or not augment.target
+    names = ", ".join(name for name, entry in OBJECTIVES.items() if entry.signed)
+    remedy = f"the sign of D says nothing with objective={config.objective}: set --augment.target 0"
+    require(signed, "augment.target", augment.target, f"0, or the objectives {names}", remedy)
 
 
 def _check_update(config: "TrainingConfig") -> None:

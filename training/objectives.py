@@ -30,6 +30,8 @@ class Objective:
     """Where it is from."""
     paired: bool = False
     """True where G's loss compares fake with real logits, so that D must judge both for it."""
+    signed: bool = False
+    """True where D's logit is drawn above 0 for real images and below for generated ones."""
     classifier: bool = False
     """True where sigmoid(logit) is D's probability that one image is real."""
 
@@ -121,12 +123,14 @@ OBJECTIVES: dict[str, Objective] = {
         loss_D=binary_D,
         loss_G=minimax_G,
         classifier=True,
+        signed=True,
         paper="Goodfellow et al. 2014, arXiv:1406.2661, eq. 1",
     ),
     "non-saturating": Objective(
         loss_D=binary_D,
         loss_G=non_saturating_G,
         classifier=True,
+        signed=True,
         paper="Goodfellow et al. 2014, arXiv:1406.2661, sec. 3",
     ),
     "least-squares": Objective(
@@ -142,6 +146,7 @@ OBJECTIVES: dict[str, Objective] = {
     "hinge": Objective(
         loss_D=hinge_D,
         loss_G=critic_G,
+        signed=True,
         paper="Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16",
     ),
     "relativistic": Objective(

@@ -90,6 +90,8 @@ class State:
     """The average of G over its path; what is exported."""
     cur_nimg: int
     """Real images shown to D so far."""
+    augment_p: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Probability that adaptive augmentation has come to, a scalar on the device."""
     slow: list[Tensor] = field(default_factory=list)
     """Where lookahead draws the players back to, one for each parameter of G, then D."""
 
@@ -122,6 +124,7 @@ class State:
         D = config.compute.prepare(D, device)
         G_ema = copy.deepcopy(G).eval().requires_grad_(False)
         state = cls(Seat(G, config.optim_G), Seat(D, config.optim_D), G_ema, cur_nimg=0)
+        state.augment_p = torch.zeros((), device=device)
         if config.lookahead_steps:
             state.slow = [each.detach().clone() for each in state.parameters()]
         return state

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from models.networks import Growing
+from training.augment import overfitting
 from training.averages import Average, Lookahead
 from training.config import TrainingConfig
 from training.constraints import CONSTRAINTS
 from training.corruption import lens
 from training.distributed import World
-from training.game import Game, Losses
+from training.game import Game, Lens, Losses
 from training.guard import Guard, Trip
 from training.meters import Meters
 from training.play import Batch, Bound, rows_are_independent
@@ -58,7 +59,7 @@ class Stepper:
             config.regularizers,
             joint=rows_are_independent(state.D.network),
             timetable=self._timetable,
-            lenses=(lens(config.corruption),) if config.corruption else (),
+            lenses=_lenses(config),
         )
         twice = self._game.differentiates_twice
         self._G = config.compute.player(state.G.network, twice=self._game.has_field)
@@ -119,7 +120,7 @@ class Stepper:
         for part in hand.parts:
             losses = self._judge(player, part, keep=num == 1, for_G=hand.for_G)
             gradients = seat.gradients(losses.total)
-            names, values = _scalars(player, losses)
+            names, values = _scalars(player, losses, adaptive=self.config.augment.target > 0)
             each = [values, *gradients]
             total = list(torch._foreach_add(total, each)) if total else each
         if num > 1:
@@ -129,6 +130,8 @@ class Stepper:
         names, values = (*names, f"gradient_{player}"), torch.cat([values, norm[None]])
         self._guard.inspect(names, values)
         self.meters.add(names, values)
+        if "r_t" in names:
+            self._adapt(values[names.index("r_t")])
         return tuple(mean)
 
     def move(self, player: str, gradients: Gradients) -> None:
@@ -177,6 +180,7 @@ class Stepper:
             key=key(config.seed, f"layers{purpose}", cur_nimg),
             step=cur_nimg // config.batch_size,
             cur_nimg=cur_nimg,
+            augment_p=self._augment_p(cur_nimg),
         )
 
     def _hand(self, batch: Batch, *, for_G: bool = True) -> Hand:
@@ -196,6 +200,18 @@ class Stepper:
             beta1 = self._timetable.at(f"{name}.beta1", optim.betas[0], cur_nimg)
             beta2 = self._timetable.at(f"{name}.beta2", optim.betas[1], cur_nimg)
             seat.set_rates(lr, (beta1, beta2))
+
+    def _augment_p(self, cur_nimg: int) -> Tensor | float:
+        augment = self.config.augment
+        if augment.target:
+            return self.state.augment_p
+        return self._timetable.at("augment.probability", augment.probability, cur_nimg)
+
+    def _adapt(self, r_t: Tensor) -> None:
+        """Lets augmentation follow how far D overfits."""
+        augment, p = self.config.augment, self.state.augment_p
+        p.copy_(augment.adapt(p, r_t, self.config.batch_size))
+        self.meters.add(("augment_p",), p[None])
 
     def _grow(self) -> None:
         """Lets networks that grow know where the training is."""
@@ -217,7 +233,13 @@ def _rows(batch: Batch, start: int, size: int) -> Batch:
     )
 
 
-def _scalars(player: str, losses: Losses) -> tuple[tuple[str, ...], Tensor]:
+def _lenses(config: TrainingConfig) -> tuple[Lens, ...]:
+    """What stands between an image and D, nearest to the image first."""
+    measurement = (lens(config.corruption),) if config.corruption else ()
+    return (*measurement, config.augment.lens()) if config.augment.policy else measurement
+
+
+def _scalars(player: str, losses: Losses, *, adaptive: bool) -> tuple[tuple[str, ...], Tensor]:
     """What the guard looks at and the journal writes of one player's loss."""
     scalars = {f"loss_{player}.{name}": term.detach() for name, term in losses.terms.items()}
     if player == "D":
@@ -225,4 +247,6 @@ def _scalars(player: str, losses: Losses) -> tuple[tuple[str, ...], Tensor]:
         assert play.real_logits is not None
         scalars["D_real"] = play.real_logits.detach().sigmoid().mean()
         scalars["D_fake"] = play.fake_logits.detach().sigmoid().mean()
+        if adaptive:
+            scalars["r_t"] = overfitting(play.real_logits)
     return tuple(scalars), torch.stack(list(scalars.values()))

@@ -51,7 +51,11 @@ from training.stepper import Stepper
 MARKS = 8
 DATASETS = ("digits", *MIXTURES)
 WIDE = {"mnist", "fashion-mnist", "cifar10", "folder"}  # about data, not about a method
-NO_TOY = {"vaegan"} | {name for name in RECIPES if name.endswith("-conditional")} | {"digits"}
+NO_TOY = (
+    {"vaegan", "diffaugment", "ada"}
+    | {name for name in RECIPES if name.endswith("-conditional")}
+    | {"digits"}
+)
 NUM_IMAGES = 800
 FIGURES = ("frechet_distance", "coverage", "modes")
 PANEL = 96

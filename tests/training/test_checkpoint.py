@@ -142,6 +142,7 @@ GAMES = {
     "spectral": ["--regularizers", "spectral=1", "--init-D", "family"],
     "views": ["--regularizers", "instance-noise=0.2", "wgan-gp=1", "--objective", "wasserstein"],
     "optimistic": ["--optim-G.method", "optimistic-adam", "--optim-D.method", "optimistic-adam"],
+    "ada": ["--augment.policy", "ada", "--augment.target", "0.1", "--augment.speed-kimg", "0.1"],
     "rmsprop": ["--optim-D.method", "rmsprop", "--regularizers", "clip=0.1"],
     "extragradient": ["--update", "extragradient", "--lookahead-steps", "2"],
     "rounds": ["--steps-D", "2", "--steps-G", "2", "--unrolled-steps", "2", "--regularizers"],

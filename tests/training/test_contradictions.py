@@ -44,6 +44,15 @@ REFUSED = {
         ["--average", "uniform", "--schedules", "ema_kimg=1@1"],
         r"schedules is 'ema_kimg'",
     ),
+    "nothing to adapt": (["--augment.target", "0.6"], r"augment\.target is 0\.6.*augment\.policy"),
+    "a sign that says nothing": (
+        ["--objective", "relativistic", "--augment.policy", "ada", "--augment.target", "0.6"],
+        r"augment\.target is 0\.6.*hinge.*objective=relativistic",
+    ),
+    "an augmentation that there is not": (
+        ["--augment.policy", "mirror"],
+        r"augment\.policy is 'mirror', allowed: diffaugment, ada",
+    ),
     "a beta of one": (["--schedules", "optim_G.beta2=1@1"], r"optim_G\.beta2 is 1\.0.*\[0, 1\)"),
     "progressive at 48 pixels": (
         ["--network", "progressive", "--data.resolution", "48"],

@@ -195,3 +195,30 @@ def test_each_loss_is_a_function_of_both_players_parameters(digits: ImageSet) ->
     mixed = torch.autograd.grad(by_D.sum(), list(params_G.values()))
     assert any(gradient.abs().max() > 0 for gradient in mixed)
     assert game.loss_G(bound_G, bound_D, batch).total.requires_grad
+
+
+def test_augmentation_reaches_both_sides_and_adapts_to_how_far_d_overfits(
+    digits: ImageSet,
+) -> None:
+    """D that knows every real image drives the probability up; its ceiling is what was asked for."""
+    words = ["--augment.policy", "shift", "--augment.target", "0.6", "--augment.speed-kimg"]
+    stepper = make(tiny(*words, "0.016", "--augment.probability", "0.7"), digits)
+    with torch.no_grad():
+        stepper.state.D.network.head.bias.fill_(50.0)  # type: ignore[union-attr]
+    stepper.step()
+    assert stepper.state.augment_p.item() == pytest.approx(0.7)
+    means = stepper.meters.means()
+    assert means["r_t"] == 1.0
+    assert means["augment_p"] == pytest.approx(0.7)
+
+
+def test_a_fixed_augmentation_changes_what_d_sees(digits: ImageSet) -> None:
+    losses = []
+    for probability in ("0", "1"):
+        words = ["--augment.policy", "diffaugment", "--augment.probability", probability]
+        stepper = make(tiny(*words), digits)
+        stepper.step()
+        losses.append(stepper.meters.means()["loss_D.adversarial"])
+    plain = make(tiny(), digits)
+    plain.step()
+    assert losses[0] == plain.meters.means()["loss_D.adversarial"] != losses[1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import MLP, Discriminator
+from training.augment import AugmentConfig
 from training.config import TrainingConfig
 from training.data import DataConfig
 from training.evaluation.modes import Mixture
@@ -92,6 +93,7 @@ def toy(config: TrainingConfig, **options: object) -> TrainingConfig:
         "data": DataConfig(conditional=False),
         "init_D": "family",
         "regularizers": terms,
+        "augment": AugmentConfig(),
     }
     return replace(config, **{**plain, **options})  # type: ignore[arg-type]
 
