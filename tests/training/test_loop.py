@@ -200,7 +200,7 @@ def test_each_loss_is_a_function_of_both_players_parameters(digits: ImageSet) ->
 def test_augmentation_reaches_both_sides_and_adapts_to_how_far_d_overfits(
     digits: ImageSet,
 ) -> None:
-    """D that knows every real image drives the probability up; its ceiling is what was asked for."""
+    """D that knows every real image drives the probability up, to what was asked for at most."""
     words = ["--augment.policy", "shift", "--augment.target", "0.6", "--augment.speed-kimg"]
     stepper = make(tiny(*words, "0.016", "--augment.probability", "0.7"), digits)
     with torch.no_grad():
