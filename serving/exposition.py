@@ -32,6 +32,7 @@ from serving import metrics
 from serving.metrics import DESCRIBED, Described
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_OF_SERVED = ("saddlepoint_model_info", "saddlepoint_model_created_timestamp_seconds")
 
 
 def exposition() -> tuple[bytes, str]:
@@ -100,9 +101,9 @@ class _Everything(Collector):
         shared = multiprocess.MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
         with _locked(folder, fcntl.LOCK_SH):
             found: dict[str, Metric] = {m.name: m for m in shared.collect()}  # type: ignore[no-untyped-call]
-        info = found.get("saddlepoint_model_info")
-        if info is not None:  # what was served once, and isn't now
-            info.samples = [sample for sample in info.samples if sample.value]
+        for name in _OF_SERVED:
+            if name in found:  # what was served once, and isn't now
+                found[name].samples = [sample for sample in found[name].samples if sample.value]
         processes = _processes(found.get("saddlepoint_process_start_time_seconds"))
         for metric in (*processes, *_gpus()):
             found[metric.name] = metric

@@ -113,6 +113,17 @@ MODEL_INFO = _gauge(
     *("model", "version", "digest"),
     over_processes="livemax",
 )
+MODEL_CREATED = _gauge(
+    "saddlepoint_model_created_timestamp_seconds",
+    "When the version that is served when none is asked for was exported, in seconds since 1970.",
+    *("model", "version"),
+    over_processes="livemax",
+)
+READY = _gauge(
+    "saddlepoint_http_processes_ready",
+    "HTTP processes whose /readyz answers 200; 0 where none can make images.",
+    over_processes="livesum",
+)
 RELOADS = _counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", "model", "result"
 )
