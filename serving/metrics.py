@@ -124,6 +124,11 @@ READY = _gauge(
     "HTTP processes whose /readyz answers 200; 0 where none can make images.",
     over_processes="livesum",
 )
+LANES = _gauge(
+    "saddlepoint_worker_lanes",
+    "Batches that the workers that are ready can make at once, all together.",
+    over_processes="livemax",
+)
 RELOADS = _counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", "model", "result"
 )

@@ -285,6 +285,7 @@ class Service:
     def _set_gauges(self) -> None:
         ready = not self.draining and self.batcher.carriers and self.catalogue.current
         metrics.READY.set(bool(ready))
+        metrics.LANES.set(sum(carrier.lanes for carrier in self.batcher.carriers))
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.cache.num_bytes)

@@ -194,12 +194,14 @@ def test_who_watches_sees_readiness_age_and_refusals(
 ) -> None:
     repository = Repository(tmp_path / "models")
     repository.publish("tiny", make_bundle())
-    server = start_server(repository.root, "--drain-delay-s", "30", "--reload-interval-s", "0.1")
+    flags = ("--drain-delay-s", "30", "--reload-interval-s", "0.1", "--compute-lanes", "3")
+    server = start_server(repository.root, *flags)
 
     def now(name: str, **labels: str) -> float:
         return value(server.get("/metrics").text, name, **labels)
 
     wait_for(lambda: now("saddlepoint_http_processes_ready") == 1)
+    assert now("saddlepoint_worker_lanes") == 3
     text = server.get("/metrics").text
     created = families(text)["saddlepoint_model_created_timestamp_seconds"].samples
     new_year = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
