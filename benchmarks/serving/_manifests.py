@@ -14,7 +14,7 @@ from _scaling import DOWN, UP, Fallback, Policy, Rules, Spec
 ROOT = Path(__file__).parents[2] / "k8s"
 METRIC = "saddlepoint_rows_waiting"
 BUSY_METRIC = "saddlepoint_workers_busy"
-"""What an adapter's rule may make of saddlepoint_compute_seconds_sum and saddlepoint_worker_lanes."""
+"""What an adapter's rule may call the share of the time in which workers make images."""
 SPEC = Spec(
     min_replicas=2,
     max_replicas=10,
