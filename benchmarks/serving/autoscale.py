@@ -7,11 +7,12 @@ The server's CPU time an image, latency and start are those of `autoscale_trace.
 limit allows by that CPU time: the rate itself was measured too, on cores that others used as well.
 
 Arrivals are Poisson, of one image each, spread evenly at random over the ready pods; their rate is
-a step, a ramp or a spike, in multiples of what one pod can make. Prometheus scrapes, the query
-averages, the controller syncs every 15 s, a pod takes START_S (image pull and scheduling, assumed)
-and the measured start to be ready. Lost is what a full pod refuses (429); late is what takes longer
-than the objective. Recovered is the time from the beginning of the load until p99 is within the
-objective for good; replica is how long pods were there, all together. Means over seeds.
+a step, a ramp, a spike or a plateau, in multiples of what one pod can make. Prometheus scrapes, the
+query averages, the controller syncs every 15 s, a pod takes START_S (image pull and scheduling,
+assumed) and the measured start to be ready. Lost is what a full pod refuses (429); late is what
+takes longer than the objective. Recovered is the time from the beginning of the load until p99 is
+within the objective for good; replica is how long pods were there, all together, changes how often
+it turned from growing to shrinking or back. Means over seeds.
 
 Compared are: as many servers as can be, HPA and KEDA as they are shipped, HPA without averaging, on
 rows waiting alone and with a second metric (how busy the workers are), and HPA on CPU; also on a
@@ -21,13 +22,10 @@ request as it is and as large as the limit. `blind` is the step while Prometheus
 """
 
 import dataclasses
-import itertools
 import json
 import statistics
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,179 +34,13 @@ import numpy as np
 from _fleet import Fleet, Pod
 from _harness import figure, parser
 from _recording import record
-from _scaling import SYNC_S, Hpa, Keda, Spec, by_pods, by_total
+from _scaling import Keda
+from _simulation import LOAD_S, SHAPES, Law, Outcome, simulate
 
 TRACE = Path(__file__).with_name("autoscale_trace.json")
-OBJECTIVE_S = 1.0
-"""p99 of a request, as the alert SaddlepointLatency has it."""
 START_S = 20.0
-CPU_TARGET = 0.8
 BUSY_TARGET = 0.7
 """Share of the time in which a pod's workers make images: what the second metric aims at."""
-LOAD_S = 120.0
-"""When the load comes."""
-END_S = 1500.0
-
-Rate = Callable[[float], float]
-
-
-def step(t: float) -> float:
-    """From 1.2 pods' worth to 6, for ten minutes."""
-    return 6.0 if LOAD_S <= t < LOAD_S + 600 else 1.2
-
-
-def ramp(t: float) -> float:
-    """From 1.2 pods' worth to 8 within ten minutes, and back at once."""
-    return 1.2 + 6.8 * (t - LOAD_S) / 600 if LOAD_S <= t < LOAD_S + 600 else 1.2
-
-
-def spike(t: float) -> float:
-    """Eight pods' worth for a minute."""
-    return 8.0 if LOAD_S <= t < LOAD_S + 60 else 1.2
-
-
-SHAPES: dict[str, Rate] = {"step": step, "ramp": ramp, "spike": spike}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Law:
-    """One way to scale."""
-
-    spec: Spec
-    metric: str = "waiting"
-    """waiting (as a Pods metric), total (the same as an External one, by KEDA), cpu or none."""
-    busy_target: float | None = None
-    """What a second metric aims at, the share of the time in which workers make images."""
-    window_s: float = 0.0
-    scrape_s: float = 5.0
-    cpu_request: float = 1.0
-    keda: Keda | None = None
-    start: int = 2
-    """Replicas at the beginning."""
-    blind: tuple[float, float] = (0.0, 0.0)
-    """From when to when Prometheus doesn't answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of it."""
-
-    recovered_s: float
-    lost: float
-    late: float
-    replica_s: float
-    peak: int
-    changes: int
-    """How often it turned round, from growing to shrinking or back."""
-
-
-class Observer:
-    """What Prometheus has seen of the pods, and what a query of it gives."""
-
-    def __init__(self, law: Law) -> None:
-        self._law = law
-        length = max(1, round(law.window_s / law.scrape_s))
-        self._rows: deque[list[float]] = deque(maxlen=length)
-        self._steady: deque[tuple[list[float], list[float]]] = deque(
-            maxlen=round(30 / law.scrape_s)
-        )
-
-    def scrape(self, fleet: Fleet) -> None:
-        """Takes a sample of each ready pod."""
-        self._rows.append(list(fleet.rows_waiting()))
-        self._steady.append((list(fleet.cores()), list(fleet.busy())))
-
-    def rows(self) -> list[float]:
-        """Of each pod, averaged over the window; a pod's average begins with its first sample."""
-        return _means(self._rows)
-
-    def cores(self) -> list[float]:
-        """Of each pod, over half a minute, as metrics-server has it."""
-        return _means([cores for cores, _ in self._steady])
-
-    def busy(self) -> list[float]:
-        """rate(saddlepoint_compute_seconds_sum[30s]) over the lanes."""
-        return _means([busy for _, busy in self._steady])
-
-
-def _means(samples: Sequence[list[float]]) -> list[float]:
-    """By pod, over the samples that have it."""
-    num = len(samples[-1]) if samples else 0
-    return [statistics.fmean(s[pod] for s in samples if len(s) > pod) for pod in range(num)]
-
-
-def wanted(law: Law, seen: Observer, fleet: Fleet) -> int:
-    """Replicas that the metrics ask for at a sync: the most that any of them does."""
-    current, unready = fleet.replicas, fleet.replicas - int(fleet.ready.sum())
-    blind = law.blind[0] <= fleet.now_s < law.blind[1]
-    if law.metric == "none":
-        return current
-    if law.metric == "cpu":
-        return by_pods(seen.cores(), unready, current, CPU_TARGET * law.cpu_request)
-    if law.metric == "total":
-        assert law.keda is not None
-        total = law.keda.total(None if blind else sum(seen.rows()), current)
-        asked = current if total is None else by_total(total, current, law.spec.target)
-    else:
-        asked = current if blind else by_pods(seen.rows(), unready, current, law.spec.target)
-    if law.busy_target is None or blind:
-        return asked
-    return max(asked, by_pods(seen.busy(), unready, current, law.busy_target))
-
-
-def simulate(law: Law, pod: Pod, rate: Rate, *, seed: int, dt_s: float) -> Outcome:
-    """One run."""
-    law = dataclasses.replace(law, keda=law.keda and dataclasses.replace(law.keda))
-    start = law.spec.max_replicas if law.metric == "none" else law.start
-    fleet, hpa, seen = Fleet(pod, start, dt_s, seed), Hpa(law.spec), Observer(law)
-    replicas = [start]
-    scrape, sync = round(law.scrape_s / dt_s), round(SYNC_S / dt_s)
-    poll = round(law.keda.polling_s / dt_s) if law.keda is not None else 0
-    phase = seed * 7 % sync  # where in its period the controller is when the load comes
-    for tick in range(round(END_S / dt_s)):
-        if tick % scrape == 0:
-            seen.scrape(fleet)
-        if law.keda is not None and tick % poll == phase % poll:
-            rows = seen.rows()
-            answer = sum(rows) if rows else None  # of pods that aren't there, there is no series
-            fleet.scale(law.keda.activated(fleet.now_s, fleet.replicas, answer))
-        if tick % sync == phase and fleet.replicas:
-            fleet.scale(hpa.sync(fleet.now_s, fleet.replicas, wanted(law, seen, fleet)))
-        replicas.append(fleet.replicas)
-        fleet.step(rate(fleet.now_s) * pod.rows_per_s)
-    return _outcome(fleet, replicas)
-
-
-def _outcome(fleet: Fleet, replicas: list[int]) -> Outcome:
-    if not fleet.waits:  # nobody was ever there
-        return Outcome(
-            recovered_s=END_S - LOAD_S, lost=1.0, late=0.0, replica_s=0.0, peak=0, changes=0
-        )
-    times = np.concatenate([np.full(len(rows), at) for at, _, rows in fleet.waits])
-    seconds = np.concatenate([wait for _, wait, _ in fleet.waits])
-    rows = np.concatenate([rows for *_, rows in fleet.waits])
-    slow = [
-        at
-        for at in np.arange(LOAD_S, times[-1], 5.0)
-        if _p99(seconds, rows, (times >= at) & (times < at + 5.0)) > OBJECTIVE_S
-    ]
-    turns = np.sign([b - a for a, b in itertools.pairwise(replicas) if b != a])
-    return Outcome(
-        recovered_s=slow[-1] + 5.0 - LOAD_S if slow else 0.0,
-        lost=fleet.lost / fleet.offered,
-        late=float(rows[seconds > OBJECTIVE_S].sum()) / fleet.offered,
-        replica_s=fleet.replica_s,
-        peak=max(replicas),
-        changes=int(np.count_nonzero(np.diff(turns))),
-    )
-
-
-def _p99(seconds: Any, rows: Any, chosen: Any) -> float:
-    order = np.argsort(seconds[chosen])
-    counted = np.cumsum(rows[chosen][order])
-    if not len(counted) or not counted[-1]:
-        return 0.0
-    return float(seconds[chosen][order][np.searchsorted(counted, 0.99 * counted[-1])])
 
 
 def pod_of(trace: dict[str, Any], *, one_lane: bool = False) -> Pod:
@@ -290,55 +122,61 @@ def check(trace: dict[str, Any]) -> None:
     figure("queue_peak_simulated", peak, "rows")
 
 
-def compare(trace: dict[str, Any], seeds: range, dt_s: float) -> None:
+Run = Callable[[str, str, Law, Pod], None]
+
+
+def runner(seeds: range, dt_s: float) -> Run:
+    """Simulates a law under a shape of load, and reports it as SHAPE_NAME."""
+
+    def run(shape: str, name: str, law: Law, pod: Pod) -> None:
+        runs = [simulate(law, pod, shape, seed=seed, dt_s=dt_s) for seed in seeds]
+        report(f"{shape}_{name}", runs)
+
+    return run
+
+
+def compare(trace: dict[str, Any], run: Run) -> None:
     """Every law under every shape of load."""
     usual, one_lane = pod_of(trace), pod_of(trace, one_lane=True)
-
-    def run(name: str, law: Law, pod: Pod, rate: Rate) -> None:
-        runs = [simulate(law, pod, rate, seed=s, dt_s=dt_s) for s in seeds]
-        report(name, runs)
-
-    for shape, rate in SHAPES.items():
-        for name, law in laws().items():
-            run(f"{shape}_{name}", law, usual, rate)
-        for name in ("hpa", "cpu"):
-            run(f"{shape}_accelerator_{name}", laws()[name], one_lane, rate)
-        law = dataclasses.replace(laws()["cpu"], cpu_request=_manifests.cpu()[1])
-        run(f"{shape}_accelerator_cpu_of_limit", law, one_lane, rate)
+    given = laws()
+    of_limit = dataclasses.replace(given["cpu"], cpu_request=_manifests.cpu()[1])
+    for shape in SHAPES:
+        for name, law in given.items():
+            run(shape, name, law, usual)
+        for name, law in (("hpa", given["hpa"]), ("cpu", given["cpu"]), ("cpu_of_limit", of_limit)):
+            run(shape, f"accelerator_{name}", law, one_lane)
     for name in ("hpa", "keda"):
-        law = dataclasses.replace(laws()[name], blind=(LOAD_S - 90.0, LOAD_S + 300.0))
-        run(f"blind_{name}", law, usual, step)
-    keda = laws()["keda"]
-    spec = dataclasses.replace(keda.spec, min_replicas=0)
-    run("idle_keda", dataclasses.replace(keda, spec=spec, start=0), usual, step)
+        blind = dataclasses.replace(given[name], blind=(LOAD_S - 90.0, LOAD_S + 300.0))
+        run("step", f"blind_{name}", blind, usual)
+    spec = dataclasses.replace(given["keda"].spec, min_replicas=0)
+    run("step", "idle_keda", dataclasses.replace(given["keda"], spec=spec, start=0), usual)
 
 
-def sweep(trace: dict[str, Any], seeds: range, dt_s: float) -> None:
-    """What other thresholds would do: target, averaging window, stabilisation."""
-    pod, shipped = pod_of(trace), laws()["hpa"]
+def sweep(trace: dict[str, Any], run: Run) -> None:
+    """What other thresholds would do, on rows waiting alone but for the last."""
+    pod, shipped = pod_of(trace), laws()["hpa_waiting"]
+    spec = shipped.spec
 
-    def run(name: str, law: Law) -> None:
-        for shape in ("step", "spike"):
-            rate = SHAPES[shape]
-            runs = [simulate(law, pod, rate, seed=s, dt_s=dt_s) for s in seeds]
-            report(f"{shape}_{name}", runs)
+    def both(name: str, law: Law) -> None:
+        for shape in ("step", "ramp"):
+            run(shape, name, law, pod)
 
-    for target in (16, 32, 64, 128, 256, 512, 1024):
-        spec = dataclasses.replace(shipped.spec, target=target)
-        run(f"target_{target}", dataclasses.replace(shipped, spec=spec))
-    for window_s in (0, 15, 30, 60, 120):
-        run(f"window_{window_s}", dataclasses.replace(shipped, window_s=window_s))
+    for target in (16, 64, 256, 512, 1024):
+        changed = dataclasses.replace(spec, target=target)
+        both(f"target_{target}", dataclasses.replace(shipped, spec=changed))
+    for window_s in (0, 30, 60, 120):
+        both(f"window_{window_s}", dataclasses.replace(shipped, window_s=window_s))
     for period_s in (15, 30, 60):
-        policies = tuple(
-            dataclasses.replace(policy, period_s=period_s) for policy in shipped.spec.up.policies
-        )
-        up = dataclasses.replace(shipped.spec.up, policies=policies)
-        spec = dataclasses.replace(shipped.spec, up=up)
-        run(f"period_{period_s}", dataclasses.replace(shipped, spec=spec))
+        faster = [dataclasses.replace(policy, period_s=period_s) for policy in spec.up.policies]
+        up = dataclasses.replace(spec.up, policies=tuple(faster))
+        changed = dataclasses.replace(spec, up=up)
+        both(f"period_{period_s}", dataclasses.replace(shipped, spec=changed))
     for stabilization_s in (0, 60, 300, 600):
-        down = dataclasses.replace(shipped.spec.down, stabilization_s=stabilization_s)
-        spec = dataclasses.replace(shipped.spec, down=down)
-        run(f"stabilization_{stabilization_s}", dataclasses.replace(shipped, spec=spec))
+        down = dataclasses.replace(spec.down, stabilization_s=stabilization_s)
+        changed = dataclasses.replace(spec, down=down)
+        both(f"stabilization_{stabilization_s}", dataclasses.replace(shipped, spec=changed))
+    for busy_target in (0.5, 0.6, 0.7, 0.8, 0.9):
+        both(f"busy_{busy_target:g}", dataclasses.replace(shipped, busy_target=busy_target))
 
 
 def main() -> None:
@@ -361,9 +199,10 @@ def main() -> None:
         figure(f"{name}_busy", trace[name]["busy"] * 100, "%")
     check(trace)
     seeds, dt_s = (range(1), 0.25) if options.quick else (range(3), 0.1)
-    compare(trace, seeds, dt_s)
+    run = runner(seeds, dt_s)
+    compare(trace, run)
     if not options.quick:
-        sweep(trace, seeds, dt_s)
+        sweep(trace, run)
 
 
 if __name__ == "__main__":

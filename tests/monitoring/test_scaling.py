@@ -1,5 +1,6 @@
 """The simulated laws are those of Kubernetes and KEDA; simulated pods account for every row."""
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ try:
     import _manifests
     from _fleet import Fleet, Pod
     from _scaling import DOWN, UP, Fallback, Hpa, Keda, Policy, Rules, Spec, by_pods, by_total
+    from _simulation import Law, Outcome, simulate
 finally:
     sys.path.pop(0)
 
@@ -218,6 +220,60 @@ def test_nobody_there_loses_all() -> None:
     fleet = Fleet(POD, 0, 0.1, 0)
     run(fleet, 100, 5)
     assert fleet.lost == fleet.offered > 400
+
+
+def simulated(shape: str, **changed: Any) -> Outcome:
+    law = Law(**{"spec": _manifests.SPEC, "window_s": 60.0} | changed)
+    pod = dataclasses.replace(POD, latency_s=0.05, busy_cores=1.05)
+    return simulate(law, pod, shape, seed=1, dt_s=0.5)
+
+
+def test_as_many_servers_as_can_be_lose_nothing() -> None:
+    outcome = simulated("step", metric="none")
+    assert (outcome.lost, outcome.late, outcome.peak, outcome.changes) == (0, 0, 10, 0)
+    assert outcome.replica_s == pytest.approx(15_000)
+
+
+def test_the_queue_brings_servers_and_its_end_sends_them_away() -> None:
+    outcome = simulated("step")
+    assert 30 < outcome.recovered_s < 300
+    assert 0 < outcome.lost < 0.2
+    assert outcome.peak == 10
+    assert outcome.changes == 1
+    assert 3_000 < outcome.replica_s < 12_000
+
+
+def test_the_queue_alone_forgets_a_load_that_stays_and_busy_workers_do_not() -> None:
+    alone, busy = simulated("plateau"), simulated("plateau", busy_target=0.7)
+    assert alone.changes > 2
+    assert busy.changes <= 1  # up too far, down a little, and there it stays
+    assert busy.recovered_s < 300 < alone.recovered_s
+    assert busy.late < alone.late
+    assert busy.lost <= alone.lost
+
+
+def test_cpu_that_is_not_the_limit_scales_nothing() -> None:
+    """1.05 cores at the most of the 2 that were asked for: never 80 %."""
+    outcome = simulated("step", metric="cpu", cpu_request=2.0)
+    assert outcome.peak == 2
+    assert outcome.lost > 0.3
+    assert simulated("step", metric="cpu", cpu_request=1.0).peak > 2
+
+
+def test_without_prometheus_keda_falls_back_and_without_a_fallback_it_does_not() -> None:
+    def blind(fallback: Fallback | None) -> Outcome:
+        keda = Keda(_manifests.SPEC, polling_s=15, fallback=fallback)
+        return simulated("step", metric="total", keda=keda, blind=(0.0, 1500.0))
+
+    assert blind(_manifests.FALLBACK).peak == 4
+    assert blind(None).peak == 2
+
+
+def test_no_server_has_no_rows_that_wait() -> None:
+    law = dataclasses.replace(_manifests.SPEC, min_replicas=0)
+    keda = Keda(law, polling_s=15)
+    outcome = simulated("step", spec=law, metric="total", keda=keda, start=0)
+    assert (outcome.lost, outcome.peak) == (1, 0)
 
 
 def test_what_is_simulated_is_what_is_shipped(tmp_path: Path) -> None:
