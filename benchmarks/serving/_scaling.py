@@ -1,8 +1,8 @@
 """The scaling laws of Kubernetes' HorizontalPodAutoscaler and of KEDA, as they are written.
 
-After `pkg/controller/podautoscaler` of Kubernetes 1.34 (replica_calculator.go, horizontal.go) and
-KEDA 2.17's fallback: how many replicas a metric asks for, how recommendations are stabilised, how
-far one sync may go. Knows no server and no clock: times come in seconds, from wherever.
+After Kubernetes' pkg/controller/podautoscaler (replica_calculator.go, horizontal.go) and KEDA's
+fallback: how many replicas a metric asks for, how recommendations are stabilised, how far one sync
+may go. Knows no server and no clock: times come in seconds, from wherever.
 """
 
 import math
