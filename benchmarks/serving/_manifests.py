@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _scaling import DOWN, UP, Fallback, Policy, Rules, Spec
+from _scaling import DOWN, UP, Fallback, Keda, Policy, Rules, Spec
 
 ROOT = Path(__file__).parents[2] / "k8s"
 METRIC = "saddlepoint_rows_waiting"
 BUSY_METRIC = "saddlepoint_workers_busy"
 """What an adapter's rule may call the share of the time in which workers make images."""
+BUSY_TARGET = 0.7
+"""What that metric should aim at: docs/scaling.md."""
 SPEC = Spec(
     min_replicas=2,
     max_replicas=10,
@@ -53,28 +55,33 @@ def hpa(root: Path = ROOT) -> tuple[Spec, float, float | None]:
     return SPEC, WINDOW_S, None
 
 
-def keda(root: Path = ROOT) -> tuple[Spec, float, float, Fallback | None, float]:
-    """The ScaledObject: spec, window, polling, fallback, activation."""
+def keda(root: Path = ROOT) -> tuple[Spec, float, float | None, Keda]:
+    """The ScaledObject: spec, window of rows waiting, target of the busy workers, the rest."""
     for manifest in _manifests(root, "ScaledObject"):
         spec = manifest["spec"]
-        (trigger,) = (t for t in spec["triggers"] if METRIC in t["metadata"]["query"])
         inner = spec.get("advanced", {}).get("horizontalPodAutoscalerConfig", {})
         numbers = {**spec, "behavior": inner.get("behavior", {})}
-        target = float(trigger["metadata"]["threshold"])
+        by_query = {
+            trigger["metadata"]["query"]: trigger["metadata"] for trigger in spec["triggers"]
+        }
+        (waiting,) = (by_query[query] for query in by_query if METRIC in query)
+        busy = [float(by_query[q]["threshold"]) for q in by_query if "compute_seconds" in q]
+        made = _spec(numbers, "minReplicaCount", "maxReplicaCount", float(waiting["threshold"]))
         given = spec.get("fallback")
         fallback = given and Fallback(
             failure_threshold=given["failureThreshold"],
             replicas=given["replicas"],
             behavior=given.get("behavior", "static"),
         )
-        return (
-            _spec(numbers, "minReplicaCount", "maxReplicaCount", target),
-            _window_s(trigger["metadata"]["query"]),
-            float(spec.get("pollingInterval", 30)),
-            fallback or None,
-            float(trigger["metadata"].get("activationThreshold", 0)),
+        rest = Keda(
+            made,
+            polling_s=float(spec.get("pollingInterval", 30)),
+            cooldown_s=float(spec.get("cooldownPeriod", 300)),
+            activation=float(waiting.get("activationThreshold", 0)),
+            fallback=fallback or None,
         )
-    return SPEC, WINDOW_S, POLLING_S, FALLBACK, 0.0
+        return made, _window_s(waiting["query"]), busy[0] if busy else None, rest
+    return SPEC, WINDOW_S, None, Keda(SPEC, polling_s=POLLING_S, fallback=FALLBACK)
 
 
 def scrape_s(root: Path = ROOT) -> float:

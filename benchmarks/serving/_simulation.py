@@ -134,6 +134,8 @@ def wanted(law: Law, seen: Observer, fleet: Fleet) -> int:
         asked = current if blind else by_pods(seen.rows(), unready, current, law.spec.target)
     if law.busy_target is None or blind:
         return asked
+    if law.metric == "total":
+        return max(asked, by_total(sum(seen.busy()), current, law.busy_target))
     return max(asked, by_pods(seen.busy(), unready, current, law.busy_target))
 
 

@@ -34,13 +34,10 @@ import numpy as np
 from _fleet import Fleet, Pod
 from _harness import figure, parser
 from _recording import record
-from _scaling import Keda
 from _simulation import LOAD_S, SHAPES, Law, Outcome, simulate
 
 TRACE = Path(__file__).with_name("autoscale_trace.json")
 START_S = 20.0
-BUSY_TARGET = 0.7
-"""Share of the time in which a pod's workers make images: what the second metric aims at."""
 
 
 def pod_of(trace: dict[str, Any], *, one_lane: bool = False) -> Pod:
@@ -63,17 +60,23 @@ def pod_of(trace: dict[str, Any], *, one_lane: bool = False) -> Pod:
 def laws() -> dict[str, Law]:
     """All that are compared."""
     spec, window_s, busy = _manifests.hpa()
-    by_keda, keda_window_s, polling_s, fallback, activation = _manifests.keda()
+    by_keda, keda_window_s, keda_busy, keda = _manifests.keda()
     given = {"scrape_s": _manifests.scrape_s(), "cpu_request": _manifests.cpu()[0]}
     shipped = Law(spec=spec, window_s=window_s, busy_target=busy, **given)
-    keda = Keda(by_keda, polling_s=polling_s, activation=activation, fallback=fallback)
     return {
         "all": dataclasses.replace(shipped, metric="none"),
         "hpa": shipped,
-        "keda": Law(spec=by_keda, metric="total", window_s=keda_window_s, keda=keda, **given),
+        "keda": Law(
+            spec=by_keda,
+            metric="total",
+            window_s=keda_window_s,
+            busy_target=keda_busy,
+            keda=keda,
+            **given,
+        ),
         "hpa_last": dataclasses.replace(shipped, window_s=0.0),
         "hpa_waiting": dataclasses.replace(shipped, busy_target=None),
-        "hpa_busy": dataclasses.replace(shipped, busy_target=BUSY_TARGET),
+        "hpa_busy": dataclasses.replace(shipped, busy_target=_manifests.BUSY_TARGET),
         "cpu": dataclasses.replace(shipped, metric="cpu"),
     }
 

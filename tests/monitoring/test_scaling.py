@@ -248,6 +248,8 @@ def test_the_queue_alone_forgets_a_load_that_stays_and_busy_workers_do_not() -> 
     assert alone.changes > 2
     assert busy.changes <= 1  # up too far, down a little, and there it stays
     assert busy.recovered_s < 300 < alone.recovered_s
+    keda = Keda(_manifests.SPEC, polling_s=15)
+    assert simulated("plateau", metric="total", keda=keda, busy_target=0.7).changes <= 1
     assert busy.late < alone.late
     assert busy.lost <= alone.lost
 
@@ -279,8 +281,12 @@ def test_no_server_has_no_rows_that_wait() -> None:
 def test_what_is_simulated_is_what_is_shipped(tmp_path: Path) -> None:
     """The numbers that stand in for manifests are theirs; what the manifests say is read."""
     nowhere = tmp_path / "nowhere"
-    assert _manifests.hpa() == _manifests.hpa(nowhere)
-    assert _manifests.keda() == _manifests.keda(nowhere)
+    *hpa, hpa_busy = _manifests.hpa()
+    assert hpa == list(_manifests.hpa(nowhere)[:2])
+    spec, window_s, keda_busy, keda = _manifests.keda()
+    assert (spec, window_s) == _manifests.keda(nowhere)[:2]
+    assert keda == _manifests.keda(nowhere)[3]
+    assert {hpa_busy, keda_busy} <= {None, _manifests.BUSY_TARGET}
     assert _manifests.scrape_s() == _manifests.scrape_s(nowhere)
     assert _manifests.cpu() == _manifests.cpu(nowhere)
     assert _manifests.bound_rows() == _manifests.bound_rows(nowhere) == Settings().max_waiting_rows
@@ -306,6 +312,35 @@ rules:
     - name: {as: saddlepoint_rows_waiting}
       metricsQuery: sum by (<<.GroupBy>>) (avg_over_time(<<.Series>>{<<.LabelMatchers>>}[2m]))
 """
+
+
+SCALED_OBJECT = """
+kind: ScaledObject
+spec:
+  pollingInterval: 20
+  cooldownPeriod: 90
+  minReplicaCount: 1
+  maxReplicaCount: 6
+  fallback: {failureThreshold: 2, replicas: 5}
+  triggers:
+    - metadata:
+        query: sum(saddlepoint_rows_waiting)
+        threshold: "16"
+        activationThreshold: "3"
+    - metadata:
+        query: sum(rate(saddlepoint_compute_seconds_sum[30s])) / avg(saddlepoint_worker_lanes)
+        threshold: "0.6"
+"""
+
+
+def test_a_scaled_object_is_read(tmp_path: Path) -> None:
+    (tmp_path / "scaled-object.yaml").write_text(SCALED_OBJECT)
+    read, window_s, busy, keda = _manifests.keda(tmp_path)
+    assert (read.min_replicas, read.max_replicas, read.target) == (1, 6, 16)
+    assert (read.up, read.down) == (UP, DOWN)
+    assert (window_s, busy) == (0, 0.6)
+    fallback = Fallback(failure_threshold=2, replicas=5)
+    assert keda == Keda(read, polling_s=20, cooldown_s=90, activation=3, fallback=fallback)
 
 
 def test_manifests_are_read(tmp_path: Path) -> None:
