@@ -3,6 +3,7 @@
 Plain typed records with a strict JSON form. Knows no files but the names and digests listed in it.
 """
 
+import datetime
 import re
 from typing import Any, Literal
 
@@ -85,6 +86,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def conditional(self) -> bool:
         """True where every image needs a label."""
         return self.labels is not None
+
+    @property
+    def created_s(self) -> float:
+        """When it was exported, in seconds since 1970; 0 where `created` is no date.
+
+        A date without an offset is taken for UTC, whatever this machine's own time zone is.
+        """
+        try:
+            created = datetime.datetime.fromisoformat(self.created)
+        except ValueError:
+            return 0.0
+        return (created if created.tzinfo else created.replace(tzinfo=datetime.UTC)).timestamp()
 
     @property
     def has_mapping(self) -> bool:

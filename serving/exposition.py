@@ -32,6 +32,11 @@ from serving import metrics
 from serving.metrics import DESCRIBED, Described
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_OF_SERVED = (
+    "saddlepoint_model_info",
+    "saddlepoint_model_share_ratio",
+    "saddlepoint_model_created_timestamp_seconds",
+)
 
 
 def exposition() -> tuple[bytes, str]:
@@ -100,9 +105,9 @@ class _Everything(Collector):
         shared = multiprocess.MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
         with _locked(folder, fcntl.LOCK_SH):
             found: dict[str, Metric] = {m.name: m for m in shared.collect()}  # type: ignore[no-untyped-call]
-        for name in ("saddlepoint_model_info", "saddlepoint_model_share_ratio"):
+        for name in _OF_SERVED:
             if name in found:  # what was served once, and isn't now
-                found[name].samples = [entry for entry in found[name].samples if entry.value]
+                found[name].samples = [sample for sample in found[name].samples if sample.value]
         processes = _processes(found.get("saddlepoint_process_start_time_seconds"))
         for metric in (*processes, *_gpus()):
             found[metric.name] = metric

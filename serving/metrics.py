@@ -126,6 +126,22 @@ FAILED = _counter(
     "Requests that a version was to make images for, and that were answered with a problem.",
     *("model", "version", "reason"),
 )
+MODEL_CREATED = _gauge(
+    "saddlepoint_model_created_timestamp_seconds",
+    "When the version that is served when none is asked for was exported, in seconds since 1970.",
+    *("model", "version"),
+    over_processes="livemax",
+)
+READY = _gauge(
+    "saddlepoint_http_processes_ready",
+    "HTTP processes whose /readyz answers 200; 0 where none can make images.",
+    over_processes="livesum",
+)
+LANES = _gauge(
+    "saddlepoint_worker_lanes",
+    "Batches that the workers that are ready can make at once, all together.",
+    over_processes="livemax",
+)
 RELOADS = _counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", "model", "result"
 )

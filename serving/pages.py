@@ -78,8 +78,9 @@ rate(saddlepoint_batch_rows_sum[5m]) / rate(saddlepoint_batch_rows_count[5m])
 sum(rate(saddlepoint_rows_padded_total[5m])) / sum(rate(saddlepoint_rows_generated_total[5m]))
 # who is sent away, and why
 sum by (reason) (rate(saddlepoint_requests_rejected_total[5m]))
-# what to scale by
-sum(saddlepoint_rows_waiting + saddlepoint_rows_in_flight)
+# what to scale by (docs/scaling.md): images that wait, how busy the workers are
+avg(saddlepoint_rows_waiting)
+sum(rate(saddlepoint_compute_seconds_sum[30s])) / sum(saddlepoint_worker_lanes)
 ```
 """
 

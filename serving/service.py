@@ -77,6 +77,7 @@ class Service:
         """Keeps the links up."""
         _end_with_parent()
         exposition.register_process("http")
+        self.tallies.flush()  # not ready yet, which a scrape may already see
         asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
         work = [*(link.run() for link in self._links), self.gate.watch()]
         tasks = [asyncio.create_task(coroutine) for coroutine in work]
@@ -118,6 +119,7 @@ class Service:
     def drain(self) -> None:
         """The server was told to stop: not ready any more, every answer ends its connection."""
         self.visits.draining = True
+        self.tallies.touch()
 
     async def put_into_service(self, name: str) -> str | None:
         """Serves a model that was taken out, or what became current; why not, where it can't."""
@@ -275,10 +277,13 @@ class Service:
         for (name, version), (served, _) in before.items():
             metrics.MODEL_INFO.labels(name, version, served.bundle.digest).set(0)
             metrics.MODEL_SHARE.labels(name, version).set(0)
+            metrics.MODEL_CREATED.labels(name, version).set(0)
         for (name, version), (_, share) in after.items():
             metrics.MODEL_SHARE.labels(name, version).set(share)
         for served in self.catalogue.current:
             metrics.MODEL_INFO.labels(*served.key, served.bundle.digest).set(1)
+            metrics.MODEL_CREATED.labels(*served.key).set(served.manifest.created_s)
+        self.tallies.touch()
         if after and not self._was_ready:
             self._was_ready = True
             self._on_ready(self)
@@ -291,6 +296,9 @@ class Service:
         tallies.touch()
 
     def _set_gauges(self) -> None:
+        ready = not self.draining and self.batcher.carriers and self.catalogue.current
+        metrics.READY.set(bool(ready))
+        metrics.LANES.set(sum(carrier.lanes for carrier in self.batcher.carriers))
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.cache.num_bytes)

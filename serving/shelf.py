@@ -209,12 +209,14 @@ class Shelf:
 
     def _open(self, bundle: Bundle) -> Engine:
         name = bundle.manifest.name
+        # Both are there, at 0, from the first load on: Prometheus sees no rise from nothing to 1.
+        loaded, refused = (metrics.RELOADS.labels(name, result) for result in ("loaded", "refused"))
         try:
             engine = self._load(bundle)
         except Exception:
-            metrics.RELOADS.labels(name, "refused").inc()
+            refused.inc()
             raise
-        metrics.RELOADS.labels(name, "loaded").inc()
+        loaded.inc()
         return engine
 
     def _complain(self, name: str, text: str) -> None:

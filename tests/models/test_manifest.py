@@ -29,6 +29,20 @@ def test_what_it_says_of_the_model(grey, classes):
     assert not classes.manifest.has_mapping
 
 
+@pytest.mark.parametrize(
+    ("created", "seconds"),
+    [
+        ("1970-01-02T00:00:00+00:00", 86400),
+        ("1970-01-02T00:00:00Z", 86400),
+        ("1970-01-01T02:00:00+01:00", 3600),
+        ("1970-01-01T00:00:05", 5),  # whatever the time zone of this machine
+        ("yesterday", 0),
+    ],
+)
+def test_when_it_was_made(valid, created, seconds):
+    assert read(valid | {"created": created}).created_s == seconds
+
+
 def test_a_newer_schema_is_refused_with_the_remedy(valid):
     # Even when the rest of it means nothing to this release.
     record = {"schema_version": SCHEMA_VERSION + 1, "anything": {"else": 1}}

@@ -1,5 +1,6 @@
 """Metrics of a real server: documented as they are, right over processes, deaths and restarts."""
 
+import datetime
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from models.repository import Repository
 from serving import exposition
 from serving.metrics import DESCRIBED
 from tests.conftest import free_port
@@ -186,6 +188,33 @@ def test_counters_survive_a_killed_worker(
         assert running == set(map(str, workers_of(server)))
     names = [path.name for path in metrics_folder.iterdir()]
     assert not [name for name in names for pid in pids if f"_{pid}." in name]
+
+
+def test_who_watches_sees_readiness_age_and_refusals(
+    make_bundle: Callable[..., Any], start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path / "models")
+    repository.publish("tiny", make_bundle())
+    flags = ("--drain-delay-s", "30", "--reload-interval-s", "0.1", "--compute-lanes", "3")
+    server = start_server(repository.root, *flags)
+
+    def now(name: str, **labels: str) -> float:
+        return value(server.get("/metrics").text, name, **labels)
+
+    wait_for(lambda: now("saddlepoint_http_processes_ready") == 1)
+    assert now("saddlepoint_worker_lanes") == 3
+    text = server.get("/metrics").text
+    created = families(text)["saddlepoint_model_created_timestamp_seconds"].samples
+    new_year = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
+    assert [(s.labels, s.value) for s in created] == [({"model": "tiny", "version": "1"}, new_year)]
+    # There before the first refusal: a rise from nothing to 1 is none to Prometheus.
+    assert 'saddlepoint_model_loads_total{model="tiny",result="refused"} 0.0' in text
+    repository.publish("tiny", make_bundle(weights_seed=2))
+    wait_for(lambda: now("saddlepoint_model_created_timestamp_seconds", version="2") == new_year)
+    assert now("saddlepoint_model_created_timestamp_seconds", version="1") == 0
+    server.process.terminate()  # it drains: requests are taken still, but no more should come
+    wait_for(lambda: now("saddlepoint_http_processes_ready") == 0)
+    assert server.get("/readyz").status_code == 503
 
 
 def test_the_own_port_ends_with_the_server(
