@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from models.bundle import Bundle
 from models.latents import latents
@@ -99,6 +100,11 @@ def test_truncation_over_http(
         latents=latents(SEEDS, 6).tolist(), labels=LABELS, truncation=0.5, format="npy"
     )
     assert difference(np.load(io.BytesIO(reply.content)), expected(G, 0.5)) <= 1
-    walk = {"seeds": SEEDS[:2], "labels": LABELS[:2], "frames": 3, "truncation": 0.5}
-    assert server.post("/v1/interpolate", json=walk).status_code == 200
+    # The ends of a walk are its waypoints, truncated.
+    ends = {"seeds": [SEEDS[0], SEEDS[2]], "label": 1, "frames": 3, "truncation": 0.5}
+    reply = server.post("/v1/interpolate", json=ends | {"format": "strip"})
+    assert reply.status_code == 200, reply.text
+    strip = np.asarray(Image.open(io.BytesIO(reply.content)))
+    assert difference(strip[:, :8], expected(G, 0.5)[0]) <= 1
+    assert difference(strip[:, 16:], expected(G, 0.5)[2]) <= 1
     assert server.stop() == 0
