@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from models.networks.layers import EqualizedConv2d
+
 
 @dataclass(frozen=True, kw_only=True)
 class Initialization:
@@ -27,9 +29,12 @@ def kaiming(network: nn.Module) -> None:
     """Keeps the variance from layer to layer (He et al. 2015, eq. 14); labels start equal.
 
     DCGAN's N(0, 0.02) counts on batch norm to restore the scale. Without it a narrow D starts so
-    flat that G runs ahead and stays there.
+    flat that G runs ahead and stays there. Layers that scale when they are used keep their weights:
+    they have this variance already.
     """
     for module in network.modules():
+        if isinstance(module, EqualizedConv2d):
+            continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0.2)
         elif isinstance(module, nn.Embedding):

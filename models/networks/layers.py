@@ -67,9 +67,21 @@ class PixelNorm(nn.Module):
     """Unit mean square over the channels, at each pixel (Karras et al. 2018, sec. 4.2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, ...] to the same."""
-        mean_square = widen(x).square().mean(1, keepdim=True)
+        """[N, C] or [N, C, H, W] to the same."""
+        mean_square = _channel_mean(widen(x).square())
         return x * (mean_square + 1e-8).rsqrt().to(x.dtype)
+
+
+def _channel_mean(x: Tensor) -> Tensor:
+    """Mean over dimension 1, kept.
+
+    An exported graph takes it as a convolution: ONNX Runtime's ReduceMean over the channels of a
+    map sums one row in another order than several, and an image must not depend on its batch.
+    """
+    if x.ndim == 4 and torch.compiler.is_exporting():
+        weight = torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype)
+        return functional.conv2d(x, weight)
+    return x.mean(1, keepdim=True)
 
 
 class MinibatchStd(nn.Module):

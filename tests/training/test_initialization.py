@@ -1,6 +1,6 @@
 import torch
 
-from models.networks import DCGAN, ImageShape
+from models.networks import DCGAN, ImageShape, Progressive
 from training.initialization import INITIALIZATIONS
 
 SHAPE = ImageShape(resolution=32, channels=1, num_classes=3)
@@ -25,3 +25,11 @@ def test_kaiming_starts_with_all_labels_alike() -> None:
     img = torch.randn(1, 1, 32, 32).expand(3, -1, -1, -1)
     logits = D(img, torch.arange(3))
     torch.testing.assert_close(logits, logits[:1].expand(3))
+
+
+def test_kaiming_leaves_layers_that_scale_when_they_are_used() -> None:
+    options = Progressive(z_dim=4, channel_base=64, channel_max=8)
+    D = options.discriminator(ImageShape(resolution=16, channels=1))
+    before = {name: value.clone() for name, value in D.state_dict().items()}
+    INITIALIZATIONS["kaiming"].apply(D)
+    assert all(torch.equal(value, before[name]) for name, value in D.state_dict().items())

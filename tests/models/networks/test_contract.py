@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +40,19 @@ def mixes_rows(network):
 
 def test_every_family_is_asked():
     assert {name.split("-")[0] for name in TINY} == set(FAMILIES)
+
+
+def test_the_page_of_networks_says_how_large_they_are():
+    page = (Path(__file__).parents[3] / "docs" / "networks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([\d.]+) / ([\d.]+) \|", page, re.M)
+    assert {name for name, *_ in rows} == set(FAMILIES)
+    with torch.device("meta"):
+        for name, *written in rows:
+            shape = ImageShape(resolution=32, channels=3)
+            options = FAMILIES[name]()
+            pair = options.generator(shape), options.discriminator(shape)
+            counts = [sum(p.numel() for p in player.parameters()) / 1e6 for player in pair]
+            assert [f"{count:.2f}" for count in counts] == written, name
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128, 256])
