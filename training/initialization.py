@@ -30,10 +30,11 @@ def kaiming(network: nn.Module) -> None:
 
     DCGAN's N(0, 0.02) counts on batch norm to restore the scale. Without it a narrow D starts so
     flat that G runs ahead and stays there. Layers that scale when they are used keep their weights:
-    they have this variance already.
+    they have this variance already. So do layers that start at 0: a branch that is to open later.
     """
     for module in network.modules():
-        if isinstance(module, EqualizedConv2d):
+        weight = getattr(module, "weight", None)
+        if isinstance(module, EqualizedConv2d) or (weight is not None and not weight.any()):
             continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0.2)

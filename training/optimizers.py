@@ -111,10 +111,12 @@ class Optimism:
     @torch.no_grad()
     def step(self, optimizer: Optimizer, tripped: Tensor) -> None:
         """One optimistic step; none at all where `tripped` (a scalar) is 1."""
-        before = [parameter.detach().clone() for parameter in self._parameters]
+        moving = [i for i, parameter in enumerate(self._parameters) if parameter.grad is not None]
+        parameters = [self._parameters[i] for i in moving]
+        last = [self.last[i] for i in moving]
+        before = [parameter.detach().clone() for parameter in parameters]
         optimizer.step()
-        moved = torch._foreach_sub(self._parameters, before)
-        extra = torch._foreach_sub(moved, self.last)
+        extra = torch._foreach_sub(torch._foreach_sub(parameters, before), last)
         torch._foreach_mul_(extra, 1 - tripped)
-        torch._foreach_add_(self._parameters, extra)
-        torch._foreach_add_(self.last, extra)
+        torch._foreach_add_(parameters, extra)
+        torch._foreach_add_(last, extra)

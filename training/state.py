@@ -20,6 +20,7 @@ from training.initialization import INITIALIZATIONS
 from training.optimizers import METHODS, Optimism, OptimizerConfig, build, set_rates
 from training.play import parameters_of
 from training.randomness import key, reseed
+from training.updates import Gradients
 
 
 class Seat:
@@ -34,14 +35,18 @@ class Seat:
         self.optimism = Optimism(self.parameters) if METHODS[optim.method].optimistic else None
         self._takes_flag = getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
-    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """The loss by this player's parameters alone; 0 for those that it doesn't depend on."""
-        return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+    def gradients(self, loss: Tensor) -> Gradients:
+        """The loss by this player's parameters alone; None for those that it doesn't depend on.
 
-    def move(self, gradients: tuple[Tensor, ...], tripped: Tensor) -> None:
+        Those are a growing network's that are not in use yet: steps of zero would shrink Adam's
+        second moment, and their first true step would be ten times too long.
+        """
+        return torch.autograd.grad(loss, self.parameters, allow_unused=True)
+
+    def move(self, gradients: Gradients, tripped: Tensor) -> None:
         """One step of the optimiser; none at all where `tripped` (a scalar) is 1."""
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = _laid_out(gradient, parameter)
+            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
         if self._takes_flag:
             # Fused, it reads the flag on the device: weights, moments and step count stay.
             self.optimizer.found_inf = tripped  # type: ignore[attr-defined]

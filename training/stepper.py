@@ -116,12 +116,14 @@ class Stepper:
         seat = self.state.seat(player)
         num = len(hand.parts)
         total: list[Tensor] = []
+        gradients: Gradients = ()
         names: tuple[str, ...] = ()
         for part in hand.parts:
             losses = self._judge(player, part, keep=num == 1, for_G=hand.for_G)
             gradients = seat.gradients(losses.total)
+            used = [gradient for gradient in gradients if gradient is not None]
             names, values = _scalars(player, losses, adaptive=self.config.augment.target > 0)
-            each = [values, *gradients]
+            each = [values, *used]
             total = list(torch._foreach_add(total, each)) if total else each
         if num > 1:
             torch._foreach_div_(total, float(num))
@@ -132,7 +134,8 @@ class Stepper:
         self.meters.add(names, values)
         if "r_t" in names:
             self._adapt(values[names.index("r_t")])
-        return tuple(mean)
+        found = iter(mean)
+        return tuple(None if gradient is None else next(found) for gradient in gradients)
 
     def move(self, player: str, gradients: Gradients) -> None:
         """See `training.updates.Board`."""

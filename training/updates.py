@@ -12,7 +12,9 @@ from torch import Tensor
 
 from training.play import Batch
 
-Gradients = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
+"""One for each of a player's parameters; None for one that its loss doesn't depend on."""
+
 Place = list[Tensor]
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from models.networks import DCGAN, ImageShape, Progressive
+from models.networks import DCGAN, R3GAN, ImageShape, Progressive
 from training.initialization import INITIALIZATIONS
 
 SHAPE = ImageShape(resolution=32, channels=1, num_classes=3)
@@ -17,6 +17,14 @@ def features_of(init: str) -> torch.Tensor:
 def test_kaiming_keeps_the_scale_that_the_family_loses() -> None:
     assert 0.25 < features_of("kaiming").square().mean() < 1.5
     assert features_of("family").square().mean() < 0.01
+
+
+def test_kaiming_leaves_branches_closed_that_start_so() -> None:
+    D = R3GAN(channel_base=64, channel_max=32, group_width=8).discriminator(SHAPE)
+    closed = {name for name, value in D.named_parameters() if not value.any()}
+    INITIALIZATIONS["kaiming"].apply(D)
+    assert closed <= {name for name, value in D.named_parameters() if not value.any()}
+    assert any("weight" in name for name in closed)
 
 
 def test_kaiming_starts_with_all_labels_alike() -> None:

@@ -48,6 +48,24 @@ def test_a_gradient_in_another_layout_moves_the_same_weights() -> None:
     assert torch.equal(*ends)
 
 
+def test_layers_that_are_not_in_use_take_no_step() -> None:
+    """A step of 0 would shrink Adam's second moment: the first true one would be far too long."""
+    network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    for method in ("adam", "optimistic-adam"):
+        seat = Seat(network, OptimizerConfig(method=method, lr=0.1, betas=(0.0, 0.99)))
+        later = [parameter.detach().clone() for parameter in network[1].parameters()]
+        for _ in range(3):
+            gradients = seat.gradients(network[0](torch.ones(1, 1)).sum())
+            assert [gradient is None for gradient in gradients] == [False, False, True, True]
+            seat.move(gradients, torch.zeros(()))
+        for before, after in zip(later, network[1].parameters(), strict=True):
+            assert torch.equal(before, after)
+        seat.move(seat.gradients(network(torch.ones(1, 1)).sum()), torch.zeros(()))
+        scale = 2 if method == "optimistic-adam" else 1
+        moved = (network[1].bias - later[1]).abs().item()
+        assert moved == pytest.approx(0.1 * scale, rel=1e-4)
+
+
 def test_the_average_loses_half_in_its_half_life() -> None:
     config = parse(["--ema-kimg", "0.64", "--ema-rampup", "0", "--batch-size", "64"]).config
     G, G_ema = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
