@@ -85,7 +85,7 @@ _RESNET = ResNet(z_dim=64, ngf=4, ndf=8)
 _R3GAN = R3GAN(
     z_dim=64, channel_base=256, channel_max=64, num_blocks=1, group_width=8, embed_dim=16
 )
-_PROGRESSIVE = Progressive(z_dim=64, channel_base=512, channel_max=64, embed_dim=16)
+_PROGRESSIVE = Progressive(z_dim=64, channel_base=256, channel_max=64, embed_dim=16)
 _STYLE = Style(z_dim=64, w_dim=64, mapping_layers=4, channel_base=256, channel_max=64)
 _VAEGAN = VAEGAN(z_dim=64, ngf=16, ndf=16, nef=16, embed_dim=16)
 

@@ -20,7 +20,7 @@ def test_kaiming_keeps_the_scale_that_the_family_loses() -> None:
 
 
 def test_kaiming_leaves_branches_closed_that_start_so() -> None:
-    D = R3GAN(channel_base=64, channel_max=32, group_width=8).discriminator(SHAPE)
+    D = R3GAN(channel_base=512, channel_max=32, group_width=8).discriminator(SHAPE)
     closed = {name for name, value in D.named_parameters() if not value.any()}
     INITIALIZATIONS["kaiming"].apply(D)
     assert closed <= {name for name, value in D.named_parameters() if not value.any()}
