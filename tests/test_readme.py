@@ -81,8 +81,8 @@ def test_every_evaluation_command_works(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training.evaluate import main
     from training.errors import GateError
+    from training.evaluate import main
 
     bundle = make_bundle(size=16, num_classes=10)
     Repository(tmp_path / "model-repository").publish("digits", bundle)

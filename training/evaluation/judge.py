@@ -140,7 +140,7 @@ def _judged(
     ceiling = entry.compute(stage, stage.ceiling, Resampling())
     metrics = []
     for name, estimate in found.items():
-        shown = entry.inception.get(name, name) if schedule.features == "inception" else name
+        shown = entry.shown(name, schedule.features)
         if shown not in schedule.figures:
             continue
         protocol = _protocol(entry, stage, setting)

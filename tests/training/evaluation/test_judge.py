@@ -209,6 +209,24 @@ def test_labels_that_the_data_lacks(digits, options, num_classes, says) -> None:
         resolve(Plan(**options), data, num_classes=num_classes)
 
 
+def test_inceptions_figures_have_the_names_that_are_theirs(digits, tmp_path) -> None:
+    weights = tmp_path / "inception.pth"
+    weights.write_bytes(b"not opened yet")
+    images = torch.zeros(5000, 1, 2, 2, dtype=torch.uint8)
+    data = dataclasses.replace(digits, images=images, labels=None, label_names=None)
+    plan = Plan(features="inception", weights=weights, num_images=2049)
+    figures = resolve(plan, data, num_classes=0).figures
+    assert {"fid", "kid", "coverage"} <= set(figures)
+    assert not {"frechet_distance", "kernel_distance"} & set(figures)
+    few = dataclasses.replace(plan, num_images=2048)
+    with pytest.raises(
+        ConfigError, match=r"num_images is 2048, allowed for fid: more than the 2048"
+    ):
+        resolve(few, data, num_classes=0)
+    with pytest.raises(ConfigError, match=r"'frechet_distance', allowed .* 'inception': fid, kid"):
+        resolve(dataclasses.replace(plan, figures=("frechet_distance",)), data, num_classes=0)
+
+
 def test_labels_that_the_model_lacks(digits) -> None:
     with pytest.raises(ConfigError, match=r"the model takes no labels, the data has 10 classes"):
         resolve(Plan(figures=("label_agreement",)), digits, num_classes=0)
