@@ -76,6 +76,24 @@ def test_every_training_command_is_one() -> None:
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+def test_every_evaluation_command_works(
+    make_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training.errors import GateError
+    from training.evaluate import main
+
+    bundle = make_bundle(size=16, num_classes=10)
+    Repository(tmp_path / "model-repository").publish("digits", bundle)
+    monkeypatch.chdir(tmp_path)
+    found = [c for c in commands() if c.startswith(".venv/bin/python -m training.evaluate")]
+    assert found
+    for command in found:
+        words = [*shlex.split(command)[3:], "--data.dataset", "digits", "--features", "random"]
+        assert main(words) in (0, GateError.exit_code), command
+
+
 def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
     for command in commands():

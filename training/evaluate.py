@@ -102,6 +102,8 @@ def _run(words: list[str]) -> None:
     assert bundle is not None  # --help has ended
     manifest = bundle.manifest
     plan, gates = command.plan(), parse_gates(command.gate)
+    if command.report is not None and not command.report.absolute().parent.is_dir():
+        raise ConfigError(f"report is {str(command.report)!r}: its folder does not exist; make it")
     image_set = load(command.data)
     _check_fits(manifest, image_set)
     num_classes = len(manifest.labels or ())

@@ -159,6 +159,7 @@ def test_data_that_an_unconditional_model_saw_without_labels_is_known(
         (["BUNDLE", "--data.resolution", "16"], 2, "data gives images [1, 16, 16], the model mak"),
         (["BUNDLE", "--data.dataset", "nonesuch"], 2, "data.dataset is 'nonesuch', allowed"),
         (["BUNDLE", "--device", "abacus"], 2, "device is 'abacus', allowed: cpu"),
+        (["BUNDLE", "--report", "no/where.json"], 2, "report is 'no/where.json': its folder"),
         (["BUNDLE", "--gate", "fid<=3"], 2, "fid is not going to be measured"),
         (["BUNDLE", "--gate", "beauty>1"], 2, "no figure 'beauty'"),
         (["BUNDLE", "--nonesuch"], 2, "--nonesuch"),

@@ -32,8 +32,8 @@ class Classifier(nn.Module):
     def __init__(self, channels: int, resolution: int, num_classes: int) -> None:
         super().__init__()
         trunk = Trunk(channels, resolution)
-        flat = nn.Linear(trunk.num_channels * trunk.side**2, NUM_FEATURES)
-        self.body = nn.Sequential(trunk, nn.Flatten(), flat, nn.LeakyReLU(0.1))
+        self.flat = nn.Linear(trunk.num_channels * trunk.side**2, NUM_FEATURES)
+        self.body = nn.Sequential(trunk, nn.Flatten(), self.flat, nn.LeakyReLU(0.1))
         self.head = nn.Linear(NUM_FEATURES, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -93,10 +93,21 @@ def train(image_set: ImageSet) -> tuple[Classifier, float]:
         optim.step()
         schedule.step()
     network.eval().requires_grad_(False)
+    _normalise(network, images[:num_train])
     predict = on_device(network, "cpu")
     held_out = np.concatenate([predict(part) for part in torch.split(images[num_train:], 256)])
     accuracy = float((held_out.argmax(axis=1) == labels[num_train:].numpy()).mean())
     return network, accuracy
+
+
+def _normalise(network: Classifier, images: Tensor) -> None:
+    """Scales the features to a mean square of 1, and leaves the logits: kernels need a scale."""
+    run = on_device(network.body, "cpu")
+    squares = [float((run(part) ** 2).mean()) * len(part) for part in torch.split(images, 256)]
+    scale = max(sum(squares) / len(images), 1e-12) ** -0.5
+    network.flat.weight.mul_(scale)
+    network.flat.bias.mul_(scale)
+    network.head.weight.div_(scale)
 
 
 def _trained(source: Source) -> tuple[Classifier, float]:

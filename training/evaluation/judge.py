@@ -1,8 +1,11 @@
 """The evaluation itself: a schedule carried out on an ONNX file, as metrics with their protocol."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from threadpoolctl import threadpool_limits
 
 from models.errors import ModelError
@@ -68,6 +71,30 @@ def assess(
     schedule = resolve(plan, image_set, num_classes=num_classes)
     if not schedule.measures:
         return ()
+    few = (FEATURES[schedule.features].num_features or _MANY_FEATURES) < _MANY_FEATURES
+    with _one_thread() if few else contextlib.nullcontext():
+        return _carried_out(schedule, sampler, image_set, num_classes=num_classes, say=say)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Of torch and BLAS: small networks and matrices lose by a second one, most on a busy machine.
+
+    It also makes a trained classifier independent of how many there are.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _carried_out(
+    schedule: Schedule, sampler: Sampler, image_set: ImageSet, *, num_classes: int, say: Say
+) -> tuple[Metric, ...]:
+    plan = schedule.plan
     extractor = _extractor(schedule, image_set, say) if "features" in schedule.needs else None
     recogniser = Recogniser.fit(image_set) if schedule.needs & {"classes", "labels"} else None
     setting = Setting(
@@ -105,18 +132,15 @@ def _judged(
 ) -> list[Metric]:
     """One measure on all three subjects."""
     setting.say(f"{key}: {entry.about}")
-    # Small matrices lose by a second thread of BLAS, more than twice on a busy machine.
-    num_threads = 1 if _num_features(setting.extractor) <= _MANY_FEATURES else None
     resampling = Resampling(
         num=_num_resamples(key, setting, schedule.plan), seed=schedule.plan.seed
     )
-    with threadpool_limits(num_threads, user_api="blas"):
-        found = entry.compute(stage, stage.generated, resampling)
-        floor = entry.compute(stage, stage.floor, Resampling())
-        ceiling = entry.compute(stage, stage.ceiling, Resampling())
+    found = entry.compute(stage, stage.generated, resampling)
+    floor = entry.compute(stage, stage.floor, Resampling())
+    ceiling = entry.compute(stage, stage.ceiling, Resampling())
     metrics = []
     for name, estimate in found.items():
-        shown = entry.inception.get(name, name) if schedule.features == "inception" else name
+        shown = entry.shown(name, schedule.features)
         if shown not in schedule.figures:
             continue
         protocol = _protocol(entry, stage, setting)
@@ -126,12 +150,9 @@ def _judged(
 
 
 def _num_resamples(key: str, setting: Setting, plan: Plan) -> int:
-    slow = key in ("frechet", "vendi") and _num_features(setting.extractor) > _MANY_FEATURES
+    num_features = 0 if setting.extractor is None else setting.extractor.num_features
+    slow = key in ("frechet", "vendi") and num_features > _MANY_FEATURES
     return min(plan.num_resamples, _FEW_RESAMPLES) if slow else plan.num_resamples
-
-
-def _num_features(extractor: Extractor | None) -> int:
-    return 0 if extractor is None else extractor.num_features
 
 
 def _protocol(entry: Measure, stage: Stage, setting: Setting) -> dict[str, Any]:
@@ -139,7 +160,7 @@ def _protocol(entry: Measure, stage: Stage, setting: Setting) -> dict[str, Any]:
     data, recogniser = setting.image_set, setting.recogniser
     of_classes = entry.needs in ("classes", "labels")
     num = len(stage.generated.recognised) if of_classes else setting.num_images
-    first = int(setting.seeds[0])
+    first = setting.first_seed
     seeds = f"{first}..{first + num - 1}"
     if setting.num_classes:
         seeds += f", label seed % {setting.num_classes}"

@@ -40,6 +40,10 @@ class Measure:
     protocol: dict[str, Any]
     """What is particular to it."""
 
+    def shown(self, figure: str, features: str) -> str:
+        """The name that one of its figures has with such features."""
+        return self.inception.get(figure, figure) if features == "inception" else figure
+
 
 MEASURES: dict[str, Measure] = {}
 
@@ -161,13 +165,13 @@ def _label_agreement(
     return {"label_agreement": mean(subject.recognised == subject.labels, resampling)}
 
 
-def directions(*, inception: bool) -> dict[str, Better]:
-    """Every figure's better direction, by the names that it has with such features."""
+def directions(features: str) -> dict[str, Better]:
+    """Every figure's better direction, by the names that figures have with such features."""
     return {
-        (entry.inception.get(name, name) if inception else name): better
+        entry.shown(name, features): better
         for entry in MEASURES.values()
         for name, better in entry.figures.items()
     }
 
 
-ALL_FIGURES: dict[str, Better] = directions(inception=False) | directions(inception=True)
+ALL_FIGURES: dict[str, Better] = directions("") | directions("inception")

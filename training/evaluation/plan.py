@@ -11,7 +11,6 @@ from training.data import ImageSet
 from training.errors import ConfigError
 from training.evaluation.classifier import NUM_FEATURES, classifier_features
 from training.evaluation.features import NUM_RANDOM_FEATURES, Extractor, Source, random_features
-from training.evaluation.frechet import check_rank
 from training.evaluation.manifold import NEAREST_K
 from training.evaluation.measures import ALL_FIGURES, MEASURES, Measure, directions
 from training.evaluation.pretrained import INCEPTION_FEATURES, inception_features, onnx_features
@@ -101,22 +100,28 @@ def resolve(plan: Plan, image_set: ImageSet, *, num_classes: int) -> Schedule:
         raise ConfigError(f"seed is {plan.seed}, allowed: 0 .. 2**31 - 1; set --seed")
     features = _features(plan, image_set)
     num_images = _num_images(plan, image_set)
-    names = directions(inception=features == "inception")
+    names = directions(features)
     for figure in plan.figures:
         _check_known(figure, features, list(names))
     measures, figures = {}, []
     for key, entry in MEASURES.items():
-        own = [
-            entry.inception.get(name, name) if features == "inception" else name
-            for name in entry.figures
+        wanted = [
+            name
+            for name in (entry.shown(own, features) for own in entry.figures)
+            if name in plan.figures or not plan.figures
         ]
-        wanted = [name for name in own if name in plan.figures or not plan.figures]
         if not wanted:
             continue
-        reason = _unfit(key, entry, image_set, num_classes)
+        reason = _unfit(entry, image_set, num_classes)
         if reason and plan.figures:
             raise ConfigError(f"measures names {', '.join(wanted)}: {reason}; leave it out")
-        if reason or not _enough(key, entry, features, num_images, lenient=plan.lenient):
+        few = "" if entry.needs in ("classes", "labels") else _too_few(key, features, num_images)
+        if few and not reason and not plan.lenient:
+            raise ConfigError(
+                f"num_images is {num_images}, allowed for {', '.join(wanted)}: {few}; take more "
+                "images, or other --features, or leave it out with --measures"
+            )
+        if reason or few:
             continue
         measures[key] = entry
         figures += wanted
@@ -189,7 +194,7 @@ def _check_known(figure: str, features: str, known: list[str]) -> None:
     )
 
 
-def _unfit(key: str, entry: Measure, image_set: ImageSet, num_classes: int) -> str:
+def _unfit(entry: Measure, image_set: ImageSet, num_classes: int) -> str:
     """Why the data or the model can't give it; empty where they can."""
     if entry.needs not in ("classes", "labels"):
         return ""
@@ -201,23 +206,10 @@ def _unfit(key: str, entry: Measure, image_set: ImageSet, num_classes: int) -> s
     return ""
 
 
-def _enough(key: str, entry: Measure, features: str, num_images: int, *, lenient: bool) -> bool:
-    """True where there are images enough.
-
-    Raises:
-        ConfigError: there are not, unless lenient.
-    """
-    if entry.needs in ("classes", "labels"):
-        return True
+def _too_few(key: str, features: str, num_images: int) -> str:
+    """How many images a measure of features takes; empty where there are enough."""
     num_features = FEATURES[features].num_features or 0
-    least = {"frechet": num_features + 1, "manifold": NEAREST_K + 1}.get(key, _LEAST)
-    if num_images >= least:
-        return True
-    if lenient:
-        return False
-    if key == "frechet":
-        check_rank(", ".join(entry.figures), num_images, num_features)
-    raise ConfigError(
-        f"num_images is {num_images}, allowed for {', '.join(entry.figures)}: {least} or more; "
-        "take more images, or leave it out with --measures"
-    )
+    if key == "frechet" and num_images <= num_features:
+        return f"more than the {num_features} features, or their covariance has not full rank"
+    least = NEAREST_K + 1 if key == "manifold" else _LEAST
+    return "" if num_images >= least else f"{least} or more"

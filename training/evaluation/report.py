@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 
 from models.manifest import Metric
-from training.evaluation.measures import ALL_FIGURES
+from training.evaluation.measures import ALL_FIGURES, MEASURES
 
 _HEADER = ("figure", "", "value", "95% interval", "floor (real)", "ceiling (noise)")
 _IN_COLUMNS = ("interval", "floor", "ceiling", "resamples")
+_OWN = {key for entry in MEASURES.values() for key in entry.protocol}
 
 
 def table(metrics: tuple[Metric, ...]) -> str:
@@ -42,21 +43,19 @@ def _row(metric: Metric) -> tuple[str, ...]:
 
 
 def _protocols(metrics: tuple[Metric, ...]) -> list[str]:
-    """What all protocols share, then each of the others with the figures it belongs to."""
-    parts = [
-        {key: value for key, value in metric.protocol.items() if key not in _IN_COLUMNS}
-        for metric in metrics
-    ]
-    shared = {
-        key: value
-        for key, value in (parts[0] if parts else {}).items()
-        if all(part.get(key) == value for part in parts)
-    }
-    lines: dict[str, list[str]] = {}
-    for metric, part in zip(metrics, parts, strict=True):
-        own = {key: value for key, value in part.items() if key not in shared}
-        lines.setdefault(_line(own), []).append(metric.name)
-    return [f"all: {_line(shared)}", *(f"{', '.join(lines[own])}: {own}" for own in lines)]
+    """Each protocol once, after the figures that share it; in brackets what is only one's own."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for metric in metrics:
+        own = {key: metric.protocol[key] for key in metric.protocol if key in _OWN}
+        rest = {k: v for k, v in metric.protocol.items() if k not in (*_IN_COLUMNS, *_OWN)}
+        groups.setdefault(_line(rest), {}).setdefault(_line(own), []).append(metric.name)
+    lines = []
+    for protocol, names in groups.items():
+        figures = [
+            ", ".join(figures) + (f" ({own})" if own else "") for own, figures in names.items()
+        ]
+        lines.append(f"{', '.join(figures)}:\n  {protocol}")
+    return lines
 
 
 def _line(protocol: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from training.evaluation.memorisation import pixels
 from training.evaluation.recogniser import Labels, Recogniser
 
 BATCH_SIZE = 64
-CLASS_IMAGES = 1000  # that class figures look at, even where the reference is smaller
+CLASS_IMAGES = 1000
 _NOISE_STREAM = 3
 _REPORT_INTERVAL_S = 5.0
 
@@ -84,10 +84,18 @@ class Setting:
             self.reducers["recognised"] = self.recogniser
 
     @property
-    def seeds(self) -> npt.NDArray[np.uint64]:
-        """Of the generated images: another seed gives others, none twice."""
-        num = max(self.num_images, CLASS_IMAGES) if self.recogniser else self.num_images
-        return np.arange(num, dtype=np.uint64) + np.uint64(self.seed * num)
+    def num_class_images(self) -> int:
+        """That class figures look at: enough for every class, whatever the reference has."""
+        return max(CLASS_IMAGES, 10 * self.image_set.shape.num_classes)
+
+    @property
+    def first_seed(self) -> int:
+        """Of the generated images: another seed of the plan gives others, none twice."""
+        return self.seed * max(self.num_images, self.num_class_images)
+
+    def seeds(self, start: int, stop: int) -> npt.NDArray[np.uint64]:
+        """Of generated images number start to stop."""
+        return np.arange(start, stop, dtype=np.uint64) + np.uint64(self.first_seed)
 
     def build(self) -> Stage:
         """Makes, reduces and forgets all images."""
@@ -111,35 +119,37 @@ class Setting:
             train_pixels=train_pixels,
             halves=(first, second),
             label_counts=counts,
-            generated=self._generated(),
+            generated=self._subject("generated images", self._made),
             floor=Subject(
                 features=held_out.get("features", _none()),
                 pixels=train_pixels[second] if len(train_pixels) else train_pixels,
                 recognised=_none() if recogniser is None else recogniser.recognised,
                 labels=None if recogniser is None else recogniser.held_out,
             ),
-            ceiling=self._noise(),
+            ceiling=self._subject("noise", self._noise),
         )
 
-    def _generated(self) -> Subject:
-        seeds, num = self.seeds, self.num_images
-        rows = self._reduce("generated images", self._made(seeds[:num]), self.reducers)
-        more = {k: v for k, v in self.reducers.items() if k == "recognised"}
-        rest = self._reduce("generated images", self._made(seeds[num:]), more)
-        return self._subject(rows, rest)
+    def _subject(self, what: str, made: Callable[[int, int], Iterator[Tensor]]) -> Subject:
+        """Rows of images 0, 1, ...: so many for features and pixels, so many for classes."""
+        num, num_class = self.num_images, self.num_class_images if self.recogniser else 0
+        both = min(num, num_class)
+        of_class = {k: v for k, v in self.reducers.items() if k == "recognised"}
+        others = {k: v for k, v in self.reducers.items() if k != "recognised"}
+        parts = [
+            self._reduce(what, made(0, both), self.reducers),
+            self._reduce(what, made(both, num), others),
+            self._reduce(what, made(both, num_class), of_class),
+        ]
 
-    def _noise(self) -> Subject:
-        rows = self._reduce("noise", self._uniform(self.num_images), self.reducers)
-        return self._subject(rows, {})
+        def rows(name: str) -> npt.NDArray[Any]:
+            found = [part[name] for part in parts if name in part]
+            return np.concatenate(found) if found else _none()
 
-    def _subject(self, rows: dict[str, Any], rest: dict[str, Any]) -> Subject:
-        recognised = [part["recognised"] for part in (rows, rest) if "recognised" in part]
-        found = np.concatenate(recognised) if recognised else _none()
         return Subject(
-            features=rows.get("features", _none()),
-            pixels=rows.get("pixels", _none()),
-            recognised=found,
-            labels=self.sampler.labels(self.seeds[: len(found)]),
+            features=rows("features"),
+            pixels=rows("pixels"),
+            recognised=rows("recognised"),
+            labels=self.sampler.labels(self.seeds(0, num_class)),
         )
 
     def _reduce(
@@ -162,16 +172,16 @@ class Setting:
         for start in range(0, len(index), BATCH_SIZE):
             yield images[torch.from_numpy(index[start : start + BATCH_SIZE]).to(images.device)]
 
-    def _made(self, seeds: npt.NDArray[np.uint64]) -> Iterator[Tensor]:
-        for start in range(0, len(seeds), BATCH_SIZE):
-            images = self.sampler(seeds[start : start + BATCH_SIZE])
+    def _made(self, start: int, stop: int) -> Iterator[Tensor]:
+        for first in range(start, stop, BATCH_SIZE):
+            images = self.sampler(self.seeds(first, min(first + BATCH_SIZE, stop)))
             yield torch.from_numpy(images).permute(0, 3, 1, 2)
 
-    def _uniform(self, num: int) -> Iterator[Tensor]:
-        rng = np.random.default_rng((self.seed, _NOISE_STREAM))
+    def _noise(self, start: int, stop: int) -> Iterator[Tensor]:
         shape = self.image_set.images.shape[1:]
-        for start in range(0, num, BATCH_SIZE):
-            size = (min(BATCH_SIZE, num - start), *shape)
+        for first in range(start, stop, BATCH_SIZE):
+            rng = np.random.default_rng((self.seed, _NOISE_STREAM, first))
+            size = (min(BATCH_SIZE, stop - first), *shape)
             yield torch.from_numpy(rng.integers(256, size=size, dtype=np.uint8))
 
 

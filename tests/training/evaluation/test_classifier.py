@@ -35,6 +35,15 @@ def test_it_learns_and_two_trainings_are_one(digits) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_features_have_a_mean_square_of_one_and_give_the_same_classes(digits) -> None:
+    network, accuracy = train(digits)
+    with torch.no_grad():
+        rows = network.body(digits.images.float() / 127.5 - 1)
+        shown = network.head(rows).argmax(dim=1)
+    assert float((rows**2).mean()) == pytest.approx(1, rel=0.05)
+    assert float((shown == digits.labels).float().mean()) == pytest.approx(accuracy, abs=0.1)
+
+
 def test_the_description_is_the_networks_own(digits) -> None:
     other = dataclasses.replace(digits, images=255 - digits.images, fingerprint="another")
     first, second, third = (
