@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ ROOT = Path(__file__).parents[2]
 BUDGET_MB = {"cpu": 350}
 """Most megabytes over the base image; CUDA's own libraries have no budget of ours."""
 GRACE_S = 30
+AGAIN = "localhost/saddlepoint-serve:image-test-again"
 
 pytestmark = pytest.mark.containers
 
 LOOK = """
-import compileall, importlib.util as u, json, os, pathlib, shutil, sys
-import serving.settings
+import importlib.util as u, json, os, pathlib, shutil, sys
+import msgspec, serving.settings
+def flags(module):  # of its bytecode; 1: made for the source's hash and not compared with the file
+    return int.from_bytes(pathlib.Path(module.__cached__).read_bytes()[4:8], "little")
 def refused(path):
     try: open(path, "w")
     except OSError: return True
@@ -30,7 +34,7 @@ print(json.dumps({
     "torch": [str(p) for p in pathlib.Path("/").glob("[!ps]*/**/torch") if p.is_dir()],
     "user": os.getuid(),
     "writable": [p for p in ("/", "/opt/app", "/model-repository") if not refused(p + "/x")],
-    "compiled": os.path.exists(serving.settings.__cached__),
+    "bytecode": [flags(serving.settings), flags(msgspec)],
 }))
 """
 
@@ -48,7 +52,7 @@ def test_says_how_it_runs(configuration: dict[str, Any]) -> None:
     assert list(config["ExposedPorts"]) == ["8000/tcp"]
     assert configuration["HealthCheck" if "HealthCheck" in configuration else "Healthcheck"]
     labels = config["Labels"]
-    for key in ("title", "description", "version", "revision"):
+    for key in ("title", "description", "version", "revision", "created", "base.name"):
         assert labels[f"org.opencontainers.image.{key}"], key
 
 
@@ -59,7 +63,7 @@ def test_holds_only_what_serving_needs(podman: Callable[..., str], image: str) -
     flags = ["--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp"]
     seen = json.loads(podman("run", *flags, "--entrypoint", "python", image, *arguments))
     assert seen.pop("user") >= 10000
-    assert seen.pop("compiled") is True
+    assert seen.pop("bytecode") == [1, 1]
     assert seen == {"modules": [], "commands": [], "torch": [], "writable": []}
 
 
@@ -75,6 +79,32 @@ def test_is_small(
     figure(f"serve_{runtime}_image_over_base", over_mb, "MB")
     figure(f"serve_{runtime}_image", configuration["Size"] / 1e6, "MB")
     assert over_mb <= BUDGET_MB.get(runtime, float("inf"))
+
+
+def test_a_second_build_gives_the_same_layers(
+    podman: Callable[..., str], configuration: dict[str, Any], remove: Callable[[str, str], None]
+) -> None:
+    """From nothing, without a cache; what differs is in the configuration: ids of the builder's."""
+    remove("image", AGAIN)
+    flags = f"{os.environ.get('BUILD_FLAGS', '')} --no-cache"
+    command = ["make", "image", f"TAG={AGAIN.rpartition(':')[2]}", f"BUILD_FLAGS={flags}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads(podman("image", "inspect", AGAIN))
+    assert again["RootFS"]["Layers"] == configuration["RootFS"]["Layers"]
+    assert len(again["RootFS"]["Layers"]) >= 4
+
+
+def test_the_bill_of_materials_is_the_lock_s(figure: Callable[..., None]) -> None:
+    lock = f"serve-{os.environ.get('RUNTIME', 'cpu')}"
+    bill = json.loads((ROOT / f".build/sbom/saddlepoint-{lock}.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    text = (ROOT / f"requirements/{lock}.txt").read_text()
+    locked = set(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
+    assert {(entry["name"], entry["version"]) for entry in bill["components"]} == locked
+    for entry in bill["components"]:
+        (reference,) = entry["externalReferences"]
+        assert reference["hashes"], entry["name"]
 
 
 def test_serves_read_only_and_ends_cleanly(
