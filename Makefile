@@ -13,7 +13,7 @@ ARGS ?=
 # Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
 # a commit that leaves the locks alone leaves the large layer as it was.
 SOURCE_DATE_EPOCH ?= 315532800
-export PYTHON_IMAGE TRAIN_IMAGE
+export PYTHON_IMAGE TRAIN_IMAGE BUILD_FLAGS
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -79,7 +79,7 @@ image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IM
 	@$(MAKE) --no-print-directory image TARGET=serve
 	@RUNTIME=$(RUNTIME) $(BIN)/pytest -m containers -p no:randomly $(or $(ARGS),tests/containers)
 
-k8s-local: ## run k8s/overlays/local with podman, without a cluster, and ask it for an image
+k8s-local: ## run k8s/overlays/local with podman, without a cluster: from the training to the drain
 	@$(MAKE) --no-print-directory image-test ARGS='tests/containers/test_local.py'
 
 lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
