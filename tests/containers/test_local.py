@@ -283,7 +283,14 @@ def test_training_says_that_a_volume_is_read_only(
     volume = f"{PREFIX}-empty"
     remove("volume", volume)
     podman("volume", "create", volume)
-    mounts = ["--volume", f"{volume}:/model-repository:ro", "--tmpfs", "/runs", "--tmpfs", "/tmp"]
+    mounts = [
+        "--volume",
+        f"{volume}:/model-repository:ro",
+        "--tmpfs",
+        "/runs:mode=1777",
+        "--tmpfs",
+        "/tmp",
+    ]
     if trainer.packages:
         path, inside = trainer.packages
         mounts += ["--volume", f"{path}:{inside}:ro"]

@@ -12,6 +12,7 @@ from models.repository import Repository
 from training.checkpoint import Checkpoints
 from training.command import Command, parse
 from training.data import load
+from training.distributed import World
 from training.run import main
 from training.runs import claim, continue_unfinished, mark_ended
 from training.state import State
@@ -59,7 +60,7 @@ def folder(evicted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def offered(command: Command) -> tuple[Path, int] | None:
     """The run that is gone on with, and where."""
     images = load(command.config.data)
-    state = State.fresh(command.config, images.shape, command.device())
+    state = State.fresh(command.config, images.shape, command.device(World()))
     found = continue_unfinished(command, state, images.fingerprint, io.StringIO())
     if found is None:
         return None
