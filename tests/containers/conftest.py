@@ -94,8 +94,8 @@ def trainer(podman: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
         return Trainer(TRAIN_IMAGE)
     file = tmp_path_factory.mktemp("trainer") / "Dockerfile"
     file.write_text(
-        f"FROM {IMAGE}\nCOPY models /opt/app/models\nCOPY training /opt/app/training\n"
-        'ENTRYPOINT ["python", "-m", "training.run"]\nCMD []\n'
+        f"FROM {IMAGE}\nCOPY models /opt/trainer/models\nCOPY training /opt/trainer/training\n"
+        'ENV PYTHONPATH=/opt/trainer\nENTRYPOINT ["python", "-m", "training.run"]\nCMD []\n'
     )
     podman("build", "--tag", MOUNTED_TRAIN_IMAGE, "--file", file, ROOT)
     where = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('purelib'))"

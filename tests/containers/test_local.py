@@ -277,20 +277,13 @@ def test_sigterm_answers_what_it_accepted(
 
 
 def test_training_says_that_a_volume_is_read_only(
-    podman: Callable[..., str], trainer: Any, remove: Callable[[str, str], None]
+    trainer: Any, remove: Callable[[str, str], None]
 ) -> None:
     """In the first line, at once, with an exit code that the Job doesn't try again."""
-    volume = f"{PREFIX}-empty"
-    remove("volume", volume)
-    podman("volume", "create", volume)
-    mounts = [
-        "--volume",
-        f"{volume}:/model-repository:ro",
-        "--tmpfs",
-        "/runs:mode=1777",
-        "--tmpfs",
-        "/tmp",
-    ]
+    mounts = ["--tmpfs", "/tmp"]
+    for folder, mode in (("model-repository", "ro"), ("runs", "rw")):
+        remove("volume", f"{VOLUMES[folder]}-empty")
+        mounts += ["--volume", f"{VOLUMES[folder]}-empty:/{folder}:{mode}"]
     if trainer.packages:
         path, inside = trainer.packages
         mounts += ["--volume", f"{path}:{inside}:ro"]
