@@ -69,8 +69,9 @@ sbom: $(SUPPLY)/.done ## what the image holds, as CycloneDX, from its lock: .bui
 	  -o .build/sbom/saddlepoint-$(basename $(notdir $(LOCK))).cdx.json 2>&1 | { grep -i error || true; }
 
 audit: $(SUPPLY)/.done ## known vulnerabilities in the locks; asks a service on the Internet
-	@for lock in requirements/*.txt; do echo "== $$lock"; \
-	  $(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock; done
+	@failed=; for lock in requirements/*.txt; do echo "== $$lock"; \
+	  $(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock \
+	  || failed=1; done; [[ -z $$failed ]]
 
 checkers: $(CHECKERS)/.done ## install checkov, hadolint and yamllint for tests/k8s/test_checkers.py
 

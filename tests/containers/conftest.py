@@ -157,6 +157,17 @@ class Container:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {READY_TIMEOUT_S} s\n{self.logs()}")
 
+    def wait_answer(self, path: str) -> httpx.Response:
+        """The first answer that GET path gets."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                return httpx.get(f"{self.url}{path}", timeout=5)
+            except httpx.TransportError:
+                assert self.state("Status") == "running", self.logs()
+                time.sleep(0.1)
+        raise AssertionError(f"no answer in {READY_TIMEOUT_S} s\n{self.logs()}")
+
     def logs(self) -> str:
         """All that it said."""
         command = ["podman", "logs", self.name]

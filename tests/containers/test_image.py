@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from models.bundle import Bundle
+from models.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 BUDGET_MB = {"cpu": 350}
@@ -134,3 +135,44 @@ def test_serves_read_only_and_ends_cleanly(
 def test_refuses_an_unknown_setting_in_words(podman: Callable[..., str], image: str) -> None:
     with pytest.raises(AssertionError, match="SADDLEPOINT_PROT"):
         podman("run", "--rm", "--env", "SADDLEPOINT_PROT=1", image)
+
+
+def test_a_wrong_key_file_is_the_first_line(
+    podman: Callable[..., str], image: str, tmp_path: Path
+) -> None:
+    """The container ends at once, with the code of a setting that can't be used."""
+    keys = tmp_path / "keys"
+    keys.write_text("alice sp_a-key-as-it-is-and-not-its-hash\n")
+    mounts = ["--tmpfs", "/tmp", "--volume", f"{keys}:/keys:ro"]
+    variable = ["--env", "SADDLEPOINT_API_KEYS=/keys"]
+    command = ["podman", "run", "--rm", "--read-only", *mounts, *variable, image]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("time=")]
+    assert lines[0].startswith("error: --api-keys is /keys: line 1:")
+    assert "sp_a-key" not in done.stdout + done.stderr
+
+
+def test_an_empty_volume_is_waited_at_and_said(
+    podman: Callable[..., str],
+    image: str,
+    container: Callable[..., Any],
+    remove: Callable[[str, str], None],
+    bundle: Bundle,
+) -> None:
+    """Alive, not ready, and it says why; the first model that is published is served."""
+    name, volume = "saddlepoint-image-test-empty", "saddlepoint-image-test-empty"
+    remove("container", name)
+    remove("volume", volume)
+    port = ["--publish", "127.0.0.1::8000"]
+    mounts = ["--volume", f"{volume}:/model-repository:ro", "--tmpfs", "/tmp"]
+    podman("run", "--detach", "--name", name, "--read-only", *mounts, *port, image)
+    server = container(name, f"http://{podman('port', name, '8000/tcp')}")
+    answer = server.wait_answer("/readyz")
+    assert answer.status_code == 503
+    assert "/model-repository" in answer.json()["detail"]
+    assert server.wait_answer("/livez").status_code == 200
+    folder = Path(podman("volume", "inspect", "--format", "{{.Mountpoint}}", volume))
+    Repository(folder).publish("digits", bundle)
+    server.wait_ready()
+    server.check_image(bundle)
