@@ -138,12 +138,13 @@ def test_refuses_an_unknown_setting_in_words(podman: Callable[..., str], image: 
 
 
 def test_a_wrong_key_file_is_the_first_line(
-    podman: Callable[..., str], image: str, tmp_path: Path
+    podman: Callable[..., str], image: str, bundle: Bundle, tmp_path: Path
 ) -> None:
     """The container ends at once, with the code of a setting that can't be used."""
     keys = tmp_path / "keys"
     keys.write_text("alice sp_a-key-as-it-is-and-not-its-hash\n")
-    mounts = ["--tmpfs", "/tmp", "--volume", f"{keys}:/keys:ro"]
+    repository = f"{bundle.path.parents[1]}:/model-repository:ro"
+    mounts = ["--tmpfs", "/tmp", "--volume", f"{keys}:/keys:ro", "--volume", repository]
     variable = ["--env", "SADDLEPOINT_API_KEYS=/keys"]
     command = ["podman", "run", "--rm", "--read-only", *mounts, *variable, image]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
