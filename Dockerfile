@@ -19,11 +19,12 @@ ENV PATH=/opt/saddlepoint/bin:$PATH \
 # Builds into /opt/saddlepoint (what we depend on, by hash) and /opt/app (ourselves): two layers, so that
 # a change of ours is a megabyte to pull. /opt/build does the work and stays behind; neither has pip.
 # A lock is whole and nothing is resolved here: --no-deps, which also lets serve-cpu.txt replace onnxruntime-gpu.
-# Bytecode doesn't look at file times: it is the same wherever and whenever the image is built.
+# Bytecode is made by compileall alone (pip's holds file times) and doesn't look at file times: it is the same
+# wherever and whenever the image is built.
 FROM base AS build
 # A folder of wheels, where no index is reached: --build-arg PIP_FIND_LINKS=/wheels --volume $PWD/wheels:/wheels
 ARG PIP_FIND_LINKS=
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_COMPILE=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY requirements/build.txt requirements/
 RUN python3 -m venv /opt/build \
@@ -76,12 +77,16 @@ COPY --from=build-train /opt/app /opt/app
 VOLUME ["/runs", "/model-repository"]
 ENTRYPOINT ["python", "-m", "training.run"]
 CMD ["digits"]
+ARG PYTHON_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="saddlepoint-train" \
       org.opencontainers.image.description="Trains a GAN, exports its generator to ONNX and publishes it." \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 
 
 # Serves a repository, mounted read-only at /model-repository. Writes to /tmp and /dev/shm only.
@@ -96,9 +101,13 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/livez' % os.environ['SADDLEPOINT_PORT'], timeout=2)"]
 ENTRYPOINT ["python", "-m", "serving.run"]
 CMD []
+ARG PYTHON_IMAGE
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="saddlepoint-serve" \
       org.opencontainers.image.description="Serves GAN generators over HTTP: POST seeds, get images." \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"

@@ -8,16 +8,24 @@ CONTAINERS ?= podman
 BUILD_FLAGS ?=
 TARGET ?= serve
 RUNTIME ?= cpu
+TAG ?= latest
 ARGS ?=
-export PYTHON_IMAGE TRAIN_IMAGE
+# Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
+# a commit that leaves the locks alone leaves the large layer as it was.
+SOURCE_DATE_EPOCH ?= 315532800
+export PYTHON_IMAGE TRAIN_IMAGE BUILD_FLAGS
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Tools that pin what the project doesn't, each set in an environment of its own.
+CHECKERS := .build/checkers
+SUPPLY := .build/supply
+LOCK = requirements/$(if $(filter train,$(TARGET)),train,serve-$(RUNTIME)).txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint format bench image image-test k8s-local lock clean
+.PHONY: help serve train test lint format bench image image-test k8s-local checkers sbom audit lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -46,19 +54,33 @@ bench: $(VENV)/.dev ## every benchmark, a line per figure; ARGS=--quick for a sh
 	@for script in $$(git ls-files 'benchmarks/*/*.py' ':!*/_*'); do \
 	  echo "== $$script"; $(BIN)/python $$script $(ARGS); done
 
-image: ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
-	@$(CONTAINERS) build --target $(TARGET) --tag localhost/saddlepoint-$(TARGET):latest \
-	  $(if $(findstring podman,$(CONTAINERS)),--format docker) $(BUILD_FLAGS) \
+image: sbom ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
+	@$(CONTAINERS) build --target $(TARGET) --tag localhost/saddlepoint-$(TARGET):$(TAG) \
+	  $(if $(findstring podman,$(CONTAINERS)),--format docker --timestamp $(SOURCE_DATE_EPOCH)) \
 	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) --build-arg RUNTIME=$(RUNTIME) \
 	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
-	  --build-arg REVISION=$$(git rev-parse HEAD) .
+	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(git log -1 --format=%cI) \
+	  $(BUILD_FLAGS) .
+
+sbom: $(SUPPLY)/.done ## what the image holds, as CycloneDX, from its lock: .build/sbom/
+	@mkdir -p .build/sbom
+	@$(SUPPLY)/bin/cyclonedx-py requirements $(LOCK) --pyproject pyproject.toml --mc-type application \
+	  --of JSON --sv 1.6 --output-reproducible --short-PURLs \
+	  -o .build/sbom/saddlepoint-$(basename $(notdir $(LOCK))).cdx.json 2>&1 | { grep -i error || true; }
+
+audit: $(SUPPLY)/.done ## known vulnerabilities in the locks; asks a service on the Internet
+	@failed=; for lock in requirements/*.txt; do echo "== $$lock"; \
+	  $(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock \
+	  || failed=1; done; [[ -z $$failed ]]
+
+checkers: $(CHECKERS)/.done ## install checkov, hadolint and yamllint for tests/k8s/test_checkers.py
 
 image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IMAGE=1 with the trainer; root, podman
 	@$(if $(TRAIN_IMAGE),$(MAKE) --no-print-directory image TARGET=train)
 	@$(MAKE) --no-print-directory image TARGET=serve
 	@RUNTIME=$(RUNTIME) $(BIN)/pytest -m containers -p no:randomly $(or $(ARGS),tests/containers)
 
-k8s-local: ## run k8s/overlays/local with podman, without a cluster, and ask it for an image
+k8s-local: ## run k8s/overlays/local with podman, without a cluster: from the training to the drain
 	@$(MAKE) --no-print-directory image-test ARGS='tests/containers/test_local.py'
 
 lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
@@ -91,6 +113,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Saddlepoint and its tools into $(VENV): a few minutes the first time, torch is large."
 	@$(PIP) install --no-compile -e '.[dev]'
 	@touch $(VENV)/.serve $@
+
+$(CHECKERS)/.done $(SUPPLY)/.done: .build/%/.done: requirements/%.in
+	@echo "Installing $< into $(@D)"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
+	@touch $@
 
 $(VENV)/.lock: | $(BIN)/python
 	@$(PIP) install pip-tools

@@ -97,7 +97,14 @@ def read(path: Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+        LookupError,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"{path} can't be read: {first}"
         raise CheckpointError(f"{message}; delete it to resume from the one before") from error

@@ -31,6 +31,7 @@ from training.recipes import DEFAULT, RECIPES
 from training.regularizers import PENALTIES
 
 CONFIG = "config.json"
+AUTO = Path("auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,9 @@ class Options:
     name: str | None = None
     """Name to publish under; the recipe's name if not given."""
     resume: Path | None = None
-    """Folder of a run to continue from its last checkpoint; its config.json gives the defaults."""
+    """Folder of a run to continue from its last checkpoint; its config.json gives the defaults.
+    auto: the newest run with these options that has not ended, or else a new one, and a signal ends
+    it with 128 and its number, so that who starts it again knows that there is more to do."""
     evaluation: Literal["quick", "full", "none"] = "quick"
     """How the exported model is judged: quick (seconds: 1,000 images at most, features of a random
     network), full (10,000, features of a classifier where the data has classes) or none."""
@@ -128,7 +131,8 @@ def parse(argv: Sequence[str]) -> Command:
     early.add_argument("--network", nargs="?")
     early.add_argument("--resume", nargs="?", type=Path)
     known, _ = early.parse_known_args(words)
-    default = _resumed(known.resume, recipe) if known.resume else _fresh(recipe or DEFAULT)
+    resumed = known.resume not in (None, AUTO)
+    default = _resumed(known.resume, recipe) if resumed else _fresh(recipe or DEFAULT)
     if known.network is not None:
         default = _with_family(default, known.network)
         words = _without(words, "--network")

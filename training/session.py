@@ -4,9 +4,9 @@ RUNS/00000-RECIPE/
   config.json  metrics.jsonl  log.txt  events/    the options and the figures
   samples/                                        a grid per tick, and the exported model's
   checkpoints/  bundle/                           to resume from; to serve
+  ended.txt                                       how it ended, where there is nothing more to do
 """
 
-import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from models.generator import CpuGenerator
 from models.manifest import Metric
 from models.repository import Repository
 from training.audit import record
-from training.checkpoint import Checkpoints, restore
-from training.command import CONFIG, Command, Options
+from training.checkpoint import Checkpoints
+from training.command import AUTO, CONFIG, Command, Options
 from training.config import to_builtins
 from training.data import Batches, ImageSet, load
 from training.data.weights import summary
@@ -33,25 +33,11 @@ from training.gate import check_measured, current_of, judge
 from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence, duration
 from training.loop import Hooks, fit
+from training.runs import check_writable, mark_ended, open_run
 from training.samples import TorchGenerator, save_grid
 from training.state import State
 from training.stepper import Stepper
 from training.transfer import open_source, start_from
-
-_RUN = re.compile(r"([0-9]{5,})-.*")
-
-
-def new_run_folder(runs: Path, recipe: str) -> Path:
-    """Makes RUNS/NNNNN-RECIPE, one number above the highest there."""
-    runs.mkdir(parents=True, exist_ok=True)
-    while True:
-        numbers = [int(match[1]) for path in runs.iterdir() if (match := _RUN.match(path.name))]
-        folder = runs / f"{max(numbers, default=-1) + 1:05d}-{recipe}"
-        try:
-            folder.mkdir()
-        except FileExistsError:  # another run was started at the same moment
-            continue
-        return folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +52,8 @@ class Session:
     journal: Journal | Silence
     interruption: Interruption
     world: World
+    lock: TextIO | None
+    """Holds the run for the leading process."""
 
     @classmethod
     def open(
@@ -80,9 +68,11 @@ class Session:
         Raises:
             TrainingError: the data, the network or the checkpoint can't be used.
         """
-        config, resume = command.config, command.options.resume
+        config = command.config
         world = world or World()
         world.check(config)
+        check_writable("runs", command.options.runs)
+        check_writable("repository", command.options.repository)
         device = command.device(world)
         config.compute.set_up(device)
         image_set = load(config.data).to(device)
@@ -92,13 +82,7 @@ class Session:
         taken = _start(command.options, state)
         span(state.G.network, world)
         span(state.D.network, world)
-        folder = resume
-        if resume is not None:
-            latest = Checkpoints(resume / "checkpoints").latest()
-            restore(latest, state, config, image_set.fingerprint)
-        elif world.leads:
-            folder = new_run_folder(command.options.runs, config.recipe)
-        folder = Path(world.share(str(folder)))
+        folder, lock = open_run(command, state, image_set.fingerprint, stream, world)
         journal: Journal | Silence = Silence()
         if world.leads:
             (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
@@ -114,6 +98,7 @@ class Session:
             journal=journal,
             interruption=interruption,
             world=world,
+            lock=lock,
         )
 
     def run(self) -> None:
@@ -134,9 +119,13 @@ class Session:
             raise
         except TrainingError as error:
             self.journal.log(f"error: {error}")
+            if self.world.leads and not isinstance(error, PublishError):  # that may pass
+                mark_ended(self.folder, f"error: {error}")
             raise
         finally:
             self.journal.close()
+            if self.lock is not None:
+                self.lock.close()
 
     def _introduce(self) -> None:
         config, image_set = self.command.config, self.image_set
@@ -244,7 +233,9 @@ class Session:
             message = f"{error}; the bundle stands in {bundle.path}"
             raise PublishError(message) from error
         manifest = published.manifest
-        self.journal.say(f"Published {manifest.name} version {manifest.version} in {root}")
+        outcome = f"Published {manifest.name} version {manifest.version} in {root}"
+        mark_ended(self.folder, outcome)
+        self.journal.say(outcome)
 
     def _save_grid(self, name: str, generate: TorchGenerator | CpuGenerator) -> None:
         save_grid(
@@ -274,9 +265,9 @@ def _start(options: Options, state: State) -> list[str]:
     """Puts the weights of --init-from into a fresh state, and says what it took."""
     if options.init_from is None:
         return []
-    resumed = options.resume is None
+    is_new = options.resume in (None, AUTO)  # what auto goes on with began with them
     remedy = f"resume={options.resume} goes on with its own weights: leave one out"
-    require(resumed, "init_from", str(options.init_from), "only for a new training", remedy)
+    require(is_new, "init_from", str(options.init_from), "only for a new training", remedy)
     return start_from(open_source(options.init_from), state)
 
 

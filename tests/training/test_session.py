@@ -16,7 +16,8 @@ from training.checkpoint import Checkpoints
 from training.errors import ExportError, GateError, PublishError
 from training.interruption import InterruptedRun, Interruption
 from training.run import main
-from training.session import _public, new_run_folder
+from training.runs import new_run_folder
+from training.session import _public
 
 TINY = ["--data.resolution", "16", "--network.ngf", "4", "--network.ndf", "4", "--batch-size", "16"]
 
@@ -53,8 +54,9 @@ def test_from_nothing_to_a_published_bundle(
     assert np.array_equal(tile, image[0, :, :, 0])
 
     # Resumed after its end, it exports and publishes again; a repository that can't be is said.
-    blocked = tmp_path / "file"
-    blocked.write_text("")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "mine").write_text("a file where the model's folder would be")
     words = ["--resume", str(run), "--repository", str(blocked)]
     assert main(words) == PublishError.exit_code
     assert str(blocked) in capsys.readouterr().err

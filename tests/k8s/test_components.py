@@ -1,0 +1,230 @@
+"""What scales, lets in, trains and stands in for the server agrees with server and trainer."""
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.metrics import DESCRIBED
+from serving.oip import PREFIX
+from serving.settings import parse
+from tests.k8s.rendering import K8S, Manifest, manifests, of_kind, pods, serve, settings, variables
+from training.command import AUTO
+from training.command import parse as parse_training
+from training.errors import PublishError, TrainingError
+
+GAUGE = "saddlepoint_rows_waiting"
+CLAIM = "PersistentVolumeClaim"
+
+
+def only(case: str, kind: str, name: str = "") -> Manifest:
+    (found,) = (m for m in of_kind(case, kind) if name in ("", m["metadata"]["name"]))
+    return found
+
+
+def seconds(duration: str) -> float:
+    """Of a Gateway API duration in whole seconds."""
+    assert re.fullmatch(r"\d+s", duration)
+    return float(duration[:-1])
+
+
+def test_both_autoscalers_follow_the_rows_that_wait() -> None:
+    """One gauge of the server, one threshold: a full batch for each server."""
+    (gauge,) = (entry for entry in DESCRIBED if entry.name == GAUGE)
+    assert gauge.kind == "gauge"
+    hpa = only("base+hpa", "HorizontalPodAutoscaler")["spec"]
+    keda = only("base+keda", "ScaledObject")["spec"]
+    (metric,) = hpa["metrics"]
+    (trigger,) = keda["triggers"]
+    assert metric["pods"]["metric"]["name"] == GAUGE
+    assert set(re.findall(r"saddlepoint_\w+", trigger["metadata"]["query"])) == {GAUGE}
+    for case, threshold in (
+        ("base+hpa", metric["pods"]["target"]["averageValue"]),
+        ("base+keda", trigger["metadata"]["threshold"]),
+    ):
+        given = settings(case)
+        assert int(threshold) == given.max_batch_rows
+        assert int(threshold) * 2 < given.max_waiting_rows  # scales long before it refuses
+    assert trigger["metricType"] == metric["pods"]["target"]["type"] == "AverageValue"
+    assert keda["minReplicaCount"] == hpa["minReplicas"] >= 2
+    assert keda["maxReplicaCount"] == hpa["maxReplicas"]
+    assert keda["fallback"]["replicas"] >= keda["minReplicaCount"]
+    assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
+    assert hpa["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
+    for case, scaled in (("base+hpa", hpa), ("base+keda", keda)):
+        spec, _, _ = serve(case)
+        assert scaled["scaleTargetRef"]["name"] == "saddlepoint-serve"
+        assert "replicas" not in spec
+
+
+def test_the_adapter_s_rule_gives_the_autoscaler_its_metric() -> None:
+    values = yaml.safe_load((K8S / "components/hpa/prometheus-adapter.yaml").read_text())
+    (rule,) = values["rules"]["custom"]
+    assert re.match(r"\w+", rule["seriesQuery"])[0] == GAUGE  # type: ignore[index]
+    metric = only("base+hpa", "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]
+    assert rule["name"]["as"] == rule["name"]["matches"] == metric["name"]
+    assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+
+
+def test_the_gateway_waits_longer_than_the_server_and_reads_no_more() -> None:
+    given = settings("base+gateway")
+    route = only("base+gateway", "HTTPRoute", "saddlepoint")["spec"]
+    (rule,) = route["rules"]
+    for timeout in rule["timeouts"].values():
+        assert seconds(timeout) > given.request_timeout_ms / 1000
+    (backend,) = rule["backendRefs"]
+    service = only("base+gateway", "Service")
+    ports = {port["port"]: port["targetPort"] for port in service["spec"]["ports"]}
+    assert backend["name"] == service["metadata"]["name"]
+    assert ports[backend["port"]] == "http"
+    policy = only("base+gateway/envoy", "BackendTrafficPolicy")["spec"]
+    assert policy["requestBuffer"]["limit"] == f"{given.max_body_bytes >> 20}Mi"
+    assert given.max_body_bytes % (1 << 20) == 0
+    assert [target["name"] for target in policy["targetRefs"]] == ["saddlepoint"]
+
+
+def test_a_key_is_never_asked_for_without_tls() -> None:
+    gateway = only("base+gateway", "Gateway")["spec"]
+    protocols = {entry["name"]: entry["protocol"] for entry in gateway["listeners"]}
+    routes = of_kind("base+gateway", "HTTPRoute")
+    for route in routes:
+        (parent,) = route["spec"]["parentRefs"]
+        served = any("backendRefs" in rule for rule in route["spec"]["rules"])
+        assert protocols[parent["sectionName"]] == ("HTTPS" if served else "HTTP")
+    hostnames = {entry["hostname"] for entry in gateway["listeners"]}
+    assert hostnames == {name for route in routes for name in route["spec"]["hostnames"]}
+
+
+def test_network_lets_in_and_out_what_is_named_and_no_more() -> None:
+    policies = {m["metadata"]["name"]: m["spec"] for m in of_kind("cpu", "NetworkPolicy")}
+    deny = policies.pop("saddlepoint-deny")
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert not deny.keys() & {"ingress", "egress"}
+    wanted = deny["podSelector"]["matchLabels"].items()
+    for template in (m for m in manifests("cpu") if m["kind"] in ("Deployment", "Job")):
+        assert wanted <= template["spec"]["template"]["metadata"]["labels"].items()
+    (dns,) = policies.pop("saddlepoint-dns")["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    server = policies.pop("saddlepoint-serve")
+    _, _, container = serve("cpu")
+    ports = {port["name"] for port in container["ports"]}
+    entries = {rule["ports"][0]["port"]: rule["from"] for rule in server["ingress"]}
+    assert entries.keys() == ports
+    assert policies == {}
+    assert "egress" not in server
+
+
+def test_selectors_of_others_were_left_alone() -> None:
+    """Kustomize adds this project's labels wherever it finds matchLabels, other namespaces' too."""
+    for case in ("cpu", "gpu"):
+        for policy in of_kind(case, "NetworkPolicy"):
+            rules = policy["spec"].get("ingress", []) + policy["spec"].get("egress", [])
+            peers = [peer for rule in rules for peer in rule.get("from", rule.get("to", []))]
+            assert "matchLabels" not in str(peers), policy["metadata"]["name"]
+
+
+def test_kserve_s_server_is_ours() -> None:
+    """Probes of the v2 protocol, the port, the repository's place, and an end after the drain."""
+    runtime = only("base+kserve", "ServingRuntime")["spec"]
+    predictor = only("base+kserve", "InferenceService")["spec"]["predictor"]
+    (container,) = runtime["containers"]
+    given = parse([], variables("base+kserve", container))
+    assert container["name"] == "kserve-container"
+    assert [port["containerPort"] for port in container["ports"]] == [given.port]
+    assert str(given.repository) == "/mnt/models"
+    probes = {container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe")}
+    assert probes == {f"{PREFIX}/health/ready"}
+    assert container["livenessProbe"]["httpGet"]["path"] == f"{PREFIX}/health/live"
+    assert runtime["annotations"]["prometheus.kserve.io/port"] == str(given.metrics_port)
+    assert predictor["model"]["runtime"] == "saddlepoint"
+    formats = [entry["name"] for entry in runtime["supportedModelFormats"]]
+    assert formats == [predictor["model"]["modelFormat"]["name"]]
+    claim = predictor["model"]["storageUri"].removeprefix("pvc://")
+    assert claim in {m["metadata"]["name"] for m in of_kind("base+kserve", "PersistentVolumeClaim")}
+    _, pod, ours = serve("cpu")
+    assert predictor["terminationGracePeriodSeconds"] == pod["terminationGracePeriodSeconds"]
+    assert predictor["securityContext"] == pod["securityContext"]
+    assert predictor["enableServiceLinks"] is predictor["automountServiceAccountToken"] is False
+    for field in ("securityContext", "lifecycle", "resources"):
+        assert container[field] == ours[field], field
+
+
+def arguments(case: str) -> dict[str, list[str]]:
+    """What every training of a case is started with."""
+    found = {name: pod["containers"][0].get("args", []) for name, pod in pods(case).items()}
+    del found["saddlepoint-serve"]
+    return found
+
+
+def test_trainings_are_command_lines_of_the_trainer() -> None:
+    told = arguments("cpu")
+    assert told.keys() == {"saddlepoint-train", "saddlepoint-retrain"}
+    told["distributed"] = only("base+kubeflow", "TrainJob")["spec"]["trainer"]["args"]
+    for name, words in told.items():
+        options = parse_training(words).options
+        pod = pods("cpu")["saddlepoint-train"]
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert {str(options.runs), str(options.repository)} <= mounts
+        assert (options.resume == AUTO) is (name != "distributed")
+
+
+def test_only_what_another_pod_could_mend_is_tried_again() -> None:
+    """Each of the trainer's errors but one would come again; SIGTERM's exit code isn't counted."""
+    codes = sorted(kind.exit_code for kind in kinds(TrainingError) if kind is not TrainingError)
+    for case, kind in (("cpu", "Job"), ("cpu", "CronJob")):
+        spec = only(case, kind)["spec"]
+        job = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
+        evicted, told, failed = job["podFailurePolicy"]["rules"]
+        assert evicted["action"] == told["action"] == "Ignore"
+        assert evicted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+        assert told["onExitCodes"]["values"] == [128 + 15]
+        assert failed["action"] == "FailJob"
+        given_up = set(failed["onExitCodes"]["values"])
+        assert PublishError.exit_code not in given_up
+        assert given_up >= set(codes) - {PublishError.exit_code}
+        assert job["template"]["spec"]["restartPolicy"] == "Never"
+        assert job["backoffLimit"] > 0
+        assert job["activeDeadlineSeconds"] > 0
+
+
+def kinds(parent: type[Any]) -> list[type[Any]]:
+    found = [parent]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
+
+
+def test_retraining_is_the_training_on_a_schedule() -> None:
+    job = only("cpu", "Job")["spec"]
+    cron = only("cpu", "CronJob")["spec"]
+    assert cron["concurrencyPolicy"] == "Forbid"
+    assert cron["timeZone"]
+    assert cron["startingDeadlineSeconds"] > 0
+    again = cron["jobTemplate"]["spec"]
+    one, other = copy.deepcopy((job["template"]["spec"], again["template"]["spec"]))
+    assert other["containers"][0].pop("args")[-1].startswith("--gate=")
+    one["containers"][0].pop("args")
+    assert other == one
+    assert again["podFailurePolicy"] == job["podFailurePolicy"]
+
+
+@pytest.mark.parametrize("case", ["base+kubeflow"])
+def test_several_nodes_run_the_same_pod(case: str) -> None:
+    runtime = only(case, "TrainingRuntime")
+    job = only(case, "TrainJob")["spec"]
+    assert job["runtimeRef"]["name"] == runtime["metadata"]["name"]
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    step = "trainer.kubeflow.org/trainjob-ancestor-step"
+    assert replicated["template"]["metadata"]["labels"][step] == "trainer"
+    pod = replicated["template"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][:3] == ["python", "-m", "torch.distributed.run"]
+    assert container["command"][-1] == "training.run"
+    assert pod["spec"]["volumes"] == pods(case)["saddlepoint-train"]["volumes"]
+    policy = only(case, "NetworkPolicy", "saddlepoint-train-distributed")["spec"]
+    labels = policy["podSelector"]["matchLabels"].items()
+    assert labels <= pod["metadata"]["labels"].items()
+    modes = {m["metadata"]["name"]: m["spec"]["accessModes"] for m in of_kind(case, CLAIM)}
+    assert set(map(tuple, modes.values())) == {("ReadWriteMany",)}
