@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from models.generator import Sampler
-from models.grid import grid
+from models.grid import grid, png
 from training.config import TrainingConfig
 from training.data import Batches, DataConfig, load
 from training.evaluation.judge import assess
@@ -178,7 +179,7 @@ class Digits:
 
     def picture(self, path: Path) -> None:
         images = self._sampler()(np.arange(20, dtype=np.uint64))
-        Image.fromarray(grid(images, 20).squeeze()).save(path)
+        path.write_bytes(png(grid(images, 20)))
 
     @property
     def _num_classes(self) -> int:
@@ -242,10 +243,14 @@ def fill(wanted: list[Cell], out: Path, workers: int) -> None:
     missing = [cell for cell in wanted if made(cell, out) is None]
     print(f"{len(wanted)} cells, {len(missing)} to make, {workers} at a time", flush=True)
     start = time.monotonic()
-    with ProcessPoolExecutor(max_workers=workers) as pool:
+    # Spawned: a forked child of a process that has run torch inherits its threads' state.
+    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(run, cell, out): cell for cell in missing}
         for num, done in enumerate(as_completed(waiting), 1):
-            cell, result = waiting[done], done.result()
+            cell = waiting[done]
+            if done.exception():
+                pool.shutdown(cancel_futures=True)
+            result = done.result()
             left = (time.monotonic() - start) / num * (len(missing) - num)
             last = result["trace"][-1] if result["trace"] else {}
             names = ("frechet_distance", "coverage", "modes", "good", "reverse_kl")

@@ -16,6 +16,8 @@ from training.command import parse as parse_training
 from training.errors import PublishError, TrainingError
 
 GAUGE = "saddlepoint_rows_waiting"
+LANES = "saddlepoint_worker_lanes"
+BUSY = "saddlepoint_workers_busy"
 CLAIM = "PersistentVolumeClaim"
 
 
@@ -36,8 +38,8 @@ def test_both_autoscalers_follow_the_rows_that_wait() -> None:
     assert gauge.kind == "gauge"
     hpa = only("base+hpa", "HorizontalPodAutoscaler")["spec"]
     keda = only("base+keda", "ScaledObject")["spec"]
-    (metric,) = hpa["metrics"]
-    (trigger,) = keda["triggers"]
+    metric, _ = hpa["metrics"]
+    trigger, _ = keda["triggers"]
     assert metric["pods"]["metric"]["name"] == GAUGE
     assert set(re.findall(r"saddlepoint_\w+", trigger["metadata"]["query"])) == {GAUGE}
     for case, threshold in (
@@ -59,13 +61,32 @@ def test_both_autoscalers_follow_the_rows_that_wait() -> None:
         assert "replicas" not in spec
 
 
-def test_the_adapter_s_rule_gives_the_autoscaler_its_metric() -> None:
+def test_both_autoscalers_keep_the_servers_that_are_busy() -> None:
+    """Seconds of computing in a second, over the batches that can be made at once."""
+    _, metric = only("base+hpa", "HorizontalPodAutoscaler")["spec"]["metrics"]
+    _, trigger = only("base+keda", "ScaledObject")["spec"]["triggers"]
+    target = metric["pods"]["target"]["averageValue"]
+    assert target == f"{float(trigger['metadata']['threshold']) * 1000:.0f}m"
+    exported = {entry.name: entry.kind for entry in DESCRIBED}
+    assert exported["saddlepoint_compute_seconds"] == "histogram"
+    assert exported[LANES] == "gauge"
+    for query in (trigger["metadata"]["query"], adapter_rules()[BUSY]["metricsQuery"]):
+        assert re.findall(r"rate\((\w+)", query) == ["saddlepoint_compute_seconds_sum"]
+
+
+def adapter_rules() -> dict[str, Any]:
     values = yaml.safe_load((K8S / "components/hpa/prometheus-adapter.yaml").read_text())
-    (rule,) = values["rules"]["custom"]
-    assert re.match(r"\w+", rule["seriesQuery"])[0] == GAUGE  # type: ignore[index]
-    metric = only("base+hpa", "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]
-    assert rule["name"]["as"] == rule["name"]["matches"] == metric["name"]
-    assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+    return {rule["name"]["as"]: rule for rule in values["rules"]["custom"]}
+
+
+def test_the_adapter_s_rules_give_the_autoscaler_its_metrics() -> None:
+    rules = adapter_rules()
+    metrics = only("base+hpa", "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert [metric["pods"]["metric"]["name"] for metric in metrics] == list(rules)
+    for rule, gauge in zip(rules.values(), (GAUGE, LANES), strict=True):
+        assert re.match(r"\w+", rule["seriesQuery"])[0] == gauge  # type: ignore[index]
+        assert rule["name"]["matches"] == gauge
+        assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
 
 
 def test_the_gateway_waits_longer_than_the_server_and_reads_no_more() -> None:
