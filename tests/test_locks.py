@@ -45,7 +45,14 @@ def test_names_no_index(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "extra"), [("serve-cpu", "serve"), ("serve-cuda", "serve"), ("train", "train")]
+    ("name", "extra"),
+    [
+        ("serve-cpu", "serve"),
+        ("serve-cpu", "trace"),
+        ("serve-cuda", "serve"),
+        ("serve-cuda", "trace"),
+        ("train", "train"),
+    ],
 )
 def test_meets_what_the_project_asks(name: str, extra: str) -> None:
     versions = locked(name)
