@@ -23,98 +23,37 @@ Run: python benchmarks/training/zoo.py [--quick] [--write docs/zoo.md]
 import argparse
 import json
 import math
-import statistics
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from _zoo_cells import DATASETS, MARKS, NOT_METHODS, Cell, cells, made
+from _zoo_page import HEAD, report
+from PIL import Image
 
 from models.generator import Sampler
 from models.grid import grid, png
 from training.config import TrainingConfig
-from training.data import Batches, DataConfig, load
+from training.data import Batches, load
 from training.evaluation.judge import assess
 from training.evaluation.modes import MIXTURES, NUM_SAMPLES, modes
 from training.evaluation.plan import Plan
 from training.recipes import RECIPES
 from training.samples import TorchGenerator
-from training.stability.toys import MixtureDeal, fresh, points, toy
+from training.stability.toys import MixtureDeal, fresh, points
 from training.state import State
 from training.stepper import Stepper
 
-MARKS = 8
-DATASETS = ("digits", *MIXTURES)
-WIDE = {"mnist", "fashion-mnist", "cifar10", "folder"}  # about data, not about a method
-NO_TOY = (
-    {"vaegan", "diffaugment", "ada"}
-    | {name for name in RECIPES if name.endswith("-conditional")}
-    | {"digits"}
-)
 NUM_IMAGES = 800
 FIGURES = ("frechet_distance", "coverage", "modes")
 PANEL = 96
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How much each cell of a data set is trained."""
-
-    kimg: float
-    batch_size: int | None = None  # None: the recipe's
-
-
-BUDGETS = {
-    "digits": Budget(kimg=20),
-    "ring-8": Budget(kimg=320, batch_size=128),
-    "grid-25": Budget(kimg=320, batch_size=128),
-}
-QUICK = {
-    "digits": Budget(kimg=2),
-    "ring-8": Budget(kimg=26, batch_size=128),
-    "grid-25": Budget(kimg=26, batch_size=128),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One training."""
-
-    recipe: str
-    dataset: str
-    seed: int
-    budget: Budget
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}-{self.recipe}-{self.seed}"
-
-    def config(self) -> TrainingConfig:
-        """The recipe's at this budget: its schedules are stretched to it."""
-        config = RECIPES[self.recipe].config
-        stretch = self.budget.kimg / config.total_kimg
-        schedules = tuple(replace(each, kimg=each.kimg * stretch) for each in config.schedules)
-        options: dict[str, Any] = {
-            "schedules": schedules,
-            "total_kimg": self.budget.kimg,
-            "tick_kimg": self.budget.kimg,
-            "seed": self.seed,
-        }
-        if self.budget.batch_size:
-            options["batch_size"] = self.budget.batch_size
-        if self.dataset != "digits":
-            return toy(config, **options)
-        if config.data.dataset != "digits":
-            options["data"] = DataConfig(conditional=config.data.conditional)
-        return replace(config, **options)
 
 
 def run(cell: Cell, out: Path) -> dict[str, Any]:
@@ -218,26 +157,6 @@ class Points:
         return points(self.stepper.state.G_ema, NUM_SAMPLES, seed=0)
 
 
-def cells(
-    datasets: list[str], recipes: list[str], num_seeds: int, *, quick: bool
-) -> Iterator[Cell]:
-    for seed in range(num_seeds):
-        for dataset in datasets:
-            for recipe in recipes:
-                if dataset == "digits" or recipe not in NO_TOY:
-                    budget = (QUICK if quick else BUDGETS)[dataset]
-                    yield Cell(recipe=recipe, dataset=dataset, seed=seed, budget=budget)
-
-
-def made(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """The cell's result, if it was made at this budget."""
-    path = out / f"{cell.name}.json"
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result if result["cell"] == asdict(cell) else None
-
-
 def fill(wanted: list[Cell], out: Path, workers: int) -> None:
     """Makes what is missing, saying how far it is."""
     missing = [cell for cell in wanted if made(cell, out) is None]
@@ -262,150 +181,18 @@ def fill(wanted: list[Cell], out: Path, workers: int) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Row:
-    """A recipe on a data set, over its seeds."""
-
-    recipe: str
-    results: list[dict[str, Any]]
-
-    def last(self, name: str) -> list[float]:
-        return [each["trace"][-1][name] for each in self.results if not each["failed"]]
-
-    def half(self, name: str) -> list[list[float]]:
-        """The second half's marks, a list for each seed."""
-        return [
-            [mark[name] for mark in each["trace"][MARKS // 2 - 1 :]]
-            for each in self.results
-            if not each["failed"]
-        ]
-
-    @property
-    def num_failed(self) -> int:
-        return sum(1 for each in self.results if each["failed"])
-
-    def cpu_s(self) -> float:
-        return statistics.mean(each["cpu_s"] for each in self.results)
-
-    def gap(self) -> str:
-        """D(real) and D(fake) at the end; meaningless for critics."""
-        return f"{_mean(self.last('D_real')):.2f} / {_mean(self.last('D_fake')):.2f}"
-
-
-def _mean(values: list[float]) -> float:
-    return statistics.mean(values) if values else math.nan
-
-
-def _spread(values: list[float], digits: int) -> str:
-    if not values:
-        return "-"
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} +- {spread:.{digits}f}"
-
-
-def digits_table(rows: list[Row]) -> list[str]:
-    rows = sorted(rows, key=lambda row: _mean(row.last("frechet_distance") or [math.inf]))
-    some = next(row.results[0]["trace"][-1] for row in rows if row.last("modes"))
-    lines = [
-        f"Floor (digits against digits) {some['floor_frechet_distance']:.3g}, ceiling (noise) "
-        f"{some['ceiling_frechet_distance']:.3g}; coverage {some['floor_coverage']:.2f} and "
-        f"{some['ceiling_coverage']:.2f}.",
-        "",
-        "| recipe | Frechet distance | coverage | classes | swing | D(real) / D(fake) | failed "
-        "| CPU s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        swings = [max(values) / min(values) for values in row.half("frechet_distance")]
-        lines.append(
-            f"| `{row.recipe}` | {_spread(row.last('frechet_distance'), 1)} "
-            f"| {_spread(row.last('coverage'), 2)} | {_mean(row.last('modes')):.1f} "
-            f"| {_mean(swings):.2f} | {row.gap()} | {row.num_failed} | {row.cpu_s():.0f} |"
-        )
-    return lines
-
-
-def points_table(rows: list[Row]) -> list[str]:
-    rows = sorted(rows, key=lambda row: _mean(row.last("reverse_kl") or [math.inf]))
-    lines = [
-        "| recipe | modes | good % | reverse KL | swing: fewest modes | failed | CPU s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        kept = [min(values) for values in row.half("modes")]
-        lines.append(
-            f"| `{row.recipe}` | {_spread(row.last('modes'), 1)} "
-            f"| {_spread([100 * value for value in row.last('good')], 1)} "
-            f"| {_spread(row.last('reverse_kl'), 2)} | {_mean(kept):.1f} "
-            f"| {row.num_failed} | {row.cpu_s():.0f} |"
-        )
-    return lines
-
-
-def sheet(recipes: list[str], dataset: str, out: Path) -> Image.Image:
-    """The first seed's pictures, one recipe below or beside the other, with its name."""
-    pictures = [Image.open(out / f"{dataset}-{recipe}-0.png").convert("L") for recipe in recipes]
-    width, height = pictures[0].size
-    margin, columns = (150, 1) if dataset == "digits" else (0, 7)
-    cell = (width + margin + 4, height + (4 if margin else 16))
-    rows = math.ceil(len(pictures) / columns)
-    page = Image.new("L", (cell[0] * columns, cell[1] * rows), 255)
-    draw = ImageDraw.Draw(page)
-    for index, (recipe, picture) in enumerate(zip(recipes, pictures, strict=True)):
-        x, y = index % columns * cell[0], index // columns * cell[1]
-        draw.text((x + 2, y + (height // 2 - 6 if margin else 1)), recipe, fill=0)
-        page.paste(picture, (x + margin, y + (2 if margin else 14)))
-    return page
-
-
-def report(wanted: list[Cell], out: Path, folder: Path) -> str:
-    """The page, with its pictures in a folder beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for dataset in dict.fromkeys(cell.dataset for cell in wanted):
-        here = [cell for cell in wanted if cell.dataset == dataset]
-        recipes = list(dict.fromkeys(cell.recipe for cell in here))
-        rows = [
-            Row(
-                recipe,
-                [result for cell in here if cell.recipe == recipe if (result := made(cell, out))],
-            )
-            for recipe in recipes
-        ]
-        rows = [row for row in rows if row.results]
-        budget, num_seeds = here[0].budget, len({cell.seed for cell in here})
-        size = f", batches of {budget.batch_size}" if budget.batch_size else ""
-        table = digits_table(rows) if dataset == "digits" else points_table(rows)
-        names = [line.split("`")[1] for line in table if line.startswith("| `")]
-        sheet(names, dataset, out).save(folder / f"{dataset}.png", optimize=True)
-        parts += [f"## {dataset}", "", f"{budget.kimg:g} kimg{size}, {num_seeds} seeds.", ""]
-        parts += [*table, "", f"![{dataset}]({folder.name}/{dataset}.png)", ""]
-    return "\n".join(parts)
-
-
-HEAD = """# The zoo
-
-Written by `benchmarks/training/zoo.py`, whose docstring is the protocol: every recipe at one
-budget, the mean and standard deviation over seeds, sorted by quality. The pictures are of seed 0,
-in the order of the tables; every recipe's paper is in `python -m training.run --list`.
-
-The budget is what two cores can do, not what the methods need: it shows how fast and how steadily
-each gets somewhere, on small networks. Published figures, with their data, are in the recipes.
-
-"""
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    recipes = [name for name in RECIPES if name not in WIDE]
+    recipes = [name for name in RECIPES if name not in NOT_METHODS]
     parser.add_argument("--quick", action="store_true", help="one seed, a twentieth of the budget")
     parser.add_argument("--recipes", nargs="*", choices=recipes, default=recipes)
     parser.add_argument("--datasets", nargs="*", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a core each")
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/zoo"), help="cells and cache")
+    parser.add_argument("--as-is", action="store_true", help="make no cell, report those there are")
     parser.add_argument("--write", type=Path, help="page to write, with a folder of pictures")
     return parser.parse_args()
 
@@ -417,7 +204,8 @@ def main() -> int:
     num_seeds = 1 if given.quick else given.seeds
     wanted = list(cells(given.datasets, given.recipes, num_seeds, quick=given.quick))
     start = time.monotonic()
-    fill(wanted, out, given.workers)
+    if not given.as_is:
+        fill(wanted, out, given.workers)
     page = given.write or out / "zoo.md"
     text = report(wanted, out, page.with_suffix(""))
     page.write_text(HEAD + text)
