@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from serving.frames import (
     Announce,
+    Candidacy,
     Failed,
     FrameProtocol,
     Loaded,
@@ -44,6 +45,17 @@ messages = st.one_of(
     st.builds(
         Announce,
         st.lists(st.builds(Loaded, st.text(), st.integers(1, 9), st.text())),
+        st.lists(
+            st.builds(
+                Candidacy,
+                st.text(),
+                st.none() | st.integers(1, 9),
+                st.floats(0, 100),
+                st.text(),
+                st.text(),
+            ),
+            max_size=2,
+        ),
         st.just("cpu"),
         st.integers(1, 8),
         st.dictionaries(st.text(), st.text(), max_size=2),
