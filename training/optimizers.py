@@ -67,6 +67,13 @@ class FusedAdam(Adam):
         self._parameters = parameters
         self._moments: tuple[list[Tensor], list[Tensor], Tensor] | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch has it: each parameter with a count of its own."""
+        content = super().state_dict()
+        remembered = content["state"].items()
+        counted = {index: {**each, "step": each["step"].clone()} for index, each in remembered}
+        return {**content, "state": counted}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch has it."""
         super().load_state_dict(state_dict)
