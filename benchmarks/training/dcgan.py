@@ -83,7 +83,7 @@ def make(name: str, batch_size: int) -> Side:
     return side(board)
 
 
-def peak_MiB(name: str, batch_size: int) -> float:
+def peak_of(name: str, batch_size: int) -> float:
     """The peak of a process that plays two rounds of one side."""
     command = [sys.executable, __file__, "--side", name, "--batch-size", str(batch_size)]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -99,8 +99,8 @@ def main() -> None:
     if args.side:
         make(args.side, args.batch_size)(2)
         # Not getrusage's: that starts from the peak of the process that started this one.
-        (peak_KiB,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        print(int(peak_KiB) / 1024)
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        print(int(peak) / 1024)
         return
     batch_size = min(args.batch_size, 16) if args.quick else args.batch_size
     if args.cpu_time:
@@ -117,7 +117,7 @@ def main() -> None:
         ratios = [a / b for a, b in zip(seconds["plain"], seconds[name], strict=True)]
         figure(f"dcgan64_{name}_ratio", statistics.median(ratios), "x")
     for name in SIDES:
-        figure(f"dcgan64_{name}_peak", peak_MiB(name, batch_size), "MiB")
+        figure(f"dcgan64_{name}_peak", peak_of(name, batch_size), "MiB")
 
 
 if __name__ == "__main__":
