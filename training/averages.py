@@ -30,7 +30,11 @@ class Average:
     @torch.no_grad()
     def update(self, cur_nimg: int) -> None:
         """Moves G_ema towards G. cur_nimg: images seen, this round's among them."""
-        torch._foreach_lerp_(self._to, self._from, 1.0 - self.decay(cur_nimg))
+        decay = self.decay(cur_nimg)
+        if decay == 0:
+            torch._foreach_copy_(self._to, self._from)
+        else:
+            torch._foreach_lerp_(self._to, self._from, 1.0 - decay)
 
     def decay(self, cur_nimg: int) -> float:
         """What a round leaves of the old average: half after min(ema_kimg, rampup * seen)."""

@@ -41,7 +41,8 @@ class Losses:
     @property
     def total(self) -> Tensor:
         """What the player minimises."""
-        return torch.stack(list(self.terms.values())).sum()
+        first, *others = self.terms.values()
+        return torch.stack([first, *others]).sum() if others else first
 
 
 class Game:
@@ -132,13 +133,15 @@ class Game:
             D,
             batch,
             self._seen(fake_img, "fake", player, batch),
+            G=G,
             real_img=self._seen(batch.real_img, "real", player, batch) if judge_real else None,
             gradients=gradients,
             features=features,
             judge_real=judge_real,
             joint=self.joint,
         )
-        seen = replace(seen, G=G, field=self._field(G, seen) if field else ())
+        if field:
+            seen = replace(seen, field=self._field(G, seen))
         adversarial = self._adversarial(player, seen)
         return Losses(terms=self._terms(adversarial, due, seen), play=seen)
 

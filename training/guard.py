@@ -1,10 +1,11 @@
 """Finds a loss or gradient that is not finite, before it reaches the weights.
 
-On an accelerator asking for a value stops the pipeline, so nothing is asked: `tripped` is a number
-on the device, which fused Adam takes as its `found_inf` and then updates nothing. It stays up, so
-every later update is a no-op too, until the loop asks at the next tick.
+On an accelerator asking for a value stops the pipeline, so nothing is asked there: `tripped` is a
+number on the device, which fused Adam takes as its `found_inf` and then updates nothing. It stays
+up, so every later update is a no-op too, until the loop asks at the next tick.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,9 @@ class Guard:
     def __init__(self, device: torch.device, *, cur_nimg: int, round_nimg: int) -> None:
         """cur_nimg: images seen before the first round that is looked at. round_nimg: in each."""
         self.tripped = torch.zeros((), device=device)
-        self._num_good = torch.zeros((), dtype=torch.int64, device=device)
+        self._num_rounds = 0
+        self._num_bad = torch.zeros((), device=device)
+        self._asks = device.type == "cpu"
         self._bad: dict[tuple[str, ...], Tensor] = {}
         self._cur_nimg = cur_nimg
         self._round_nimg = round_nimg
@@ -37,6 +40,8 @@ class Guard:
 
         names: of the values. values: [len(names)] float32.
         """
+        if self._asks and all(map(math.isfinite, values.tolist())):
+            return
         bad = values.isfinite().logical_not_()
         bad = bad.logical_and_(self.tripped == 0)  # what follows the first trip is no news
         if names in self._bad:
@@ -46,8 +51,9 @@ class Guard:
         self.tripped = torch.maximum(self.tripped, bad.any().to(self.tripped.dtype))
 
     def end_round(self) -> None:
-        """Counts the rounds before the trip."""
-        self._num_good += self.tripped == 0
+        """Counts the rounds, and those from the trip on."""
+        self._num_rounds += 1
+        self._num_bad += self.tripped
 
     def trip(self) -> Trip | None:
         """What tripped it, None if nothing did. Waits for the device."""
@@ -59,4 +65,5 @@ class Guard:
             for name, is_bad in zip(names, bad.tolist(), strict=True)
             if is_bad
         )
-        return Trip(terms=terms, cur_nimg=self._cur_nimg + int(self._num_good) * self._round_nimg)
+        num_good = self._num_rounds - int(self._num_bad)
+        return Trip(terms=terms, cur_nimg=self._cur_nimg + num_good * self._round_nimg)

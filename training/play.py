@@ -122,6 +122,7 @@ def play(
     batch: Batch,
     fake_img: Tensor,
     *,
+    G: Player | None = None,
     real_img: Tensor | None = None,
     gradients: Collection[Site] = (),
     features: bool = False,
@@ -134,6 +135,7 @@ def play(
         D: images [N, C, H, W] and labels [N] to logits [N].
         batch: data and randomness.
         fake_img: G's images for the batch, [N, C, H, W] float32.
+        G: the generator, where penalties may ask it; nothing does here.
         real_img: what D sees of the batch's real images, if not those themselves.
         gradients: sites by whose images the logits are differentiated.
         features: keep D's last features too.
@@ -156,6 +158,7 @@ def play(
     sites = [site for site in images if site in gradients]
     found = _input_gradients([logits[site] for site in sites], [images[site] for site in sites])
     return Play(
+        G=G,
         D=D,
         batch=batch,
         images=images,

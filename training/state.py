@@ -17,7 +17,7 @@ from training.config import TrainingConfig
 from training.constraints import CONSTRAINTS
 from training.errors import ConfigError
 from training.initialization import INITIALIZATIONS
-from training.optimizers import METHODS, Optimism, OptimizerConfig, build, set_rates
+from training.optimizers import METHODS, Optimism, OptimizerConfig, advance, build, set_rates
 from training.play import parameters_of
 from training.randomness import key, reseed
 from training.updates import Gradients
@@ -33,7 +33,6 @@ class Seat:
         self.optim = optim
         self.optimizer = build(self.parameters, optim)
         self.optimism = Optimism(self.parameters) if METHODS[optim.method].optimistic else None
-        self._takes_flag = getattr(self.optimizer, "_step_supports_amp_scaling", False)
 
     def gradients(self, loss: Tensor) -> Gradients:
         """The loss by this player's parameters alone; None for those that it doesn't depend on.
@@ -45,15 +44,14 @@ class Seat:
 
     def move(self, gradients: Gradients, tripped: Tensor) -> None:
         """One step of the optimiser; none at all where `tripped` (a scalar) is 1."""
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
-        if self._takes_flag:
-            # Fused, it reads the flag on the device: weights, moments and step count stay.
-            self.optimizer.found_inf = tripped  # type: ignore[attr-defined]
-            self._step(tripped)
-        elif not tripped:  # waits for the device
-            self._step(tripped)
-        self.optimizer.zero_grad(set_to_none=True)
+        laid_out = [
+            None if gradient is None else _laid_out(gradient, parameter)
+            for parameter, gradient in zip(self.parameters, gradients, strict=True)
+        ]
+        if self.optimism is None:
+            advance(self.optimizer, laid_out, tripped)
+        else:
+            self.optimism.advance(self.optimizer, laid_out, tripped)
 
     def set_rates(self, lr: float, betas: tuple[float, float]) -> None:
         """Rates of the next step."""
@@ -75,12 +73,6 @@ class Seat:
             group.update(options)
         if self.optimism is not None:
             torch._foreach_copy_(self.optimism.last, content["optimism"])
-
-    def _step(self, tripped: Tensor) -> None:
-        if self.optimism is None:
-            self.optimizer.step()
-        else:
-            self.optimism.step(self.optimizer, tripped)
 
 
 @dataclass

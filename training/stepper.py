@@ -74,6 +74,11 @@ class Stepper:
             for term in config.regularizers
             if term.name in CONSTRAINTS
         ]
+        self._growing = [
+            network
+            for network in (state.G.network, state.D.network, state.G_ema)
+            if isinstance(network, Growing)
+        ]
         self._grow()
 
     def step(self) -> None:
@@ -128,7 +133,7 @@ class Stepper:
         if num > 1:
             torch._foreach_div_(total, float(num))
         values, *mean = self.world.mean(total)
-        norm = torch.nn.utils.get_total_norm(mean)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(mean)))
         names, values = (*names, f"gradient_{player}"), torch.cat([values, norm[None]])
         self._guard.inspect(names, values)
         self.meters.add(names, values)
@@ -218,10 +223,8 @@ class Stepper:
 
     def _grow(self) -> None:
         """Lets networks that grow know where the training is."""
-        state = self.state
-        for network in (state.G.network, state.D.network, state.G_ema):
-            if isinstance(network, Growing):
-                network.set_progress(min(state.cur_nimg / self.config.total_nimg, 1.0))
+        for network in self._growing:
+            network.set_progress(min(self.state.cur_nimg / self.config.total_nimg, 1.0))
 
 
 def _rows(batch: Batch, start: int, size: int) -> Batch:

@@ -5,6 +5,7 @@ article's closing Sigmoid is left to the loss, which takes logits: log(1 - sigmo
 reaches -inf.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -44,7 +45,9 @@ class MLPDiscriminator(Discriminator):
 
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
         """See `Discriminator`; takes no label."""
-        features: Tensor = self.layers[:-1](img.flatten(1))
+        features = img.flatten(1)
+        for layer in itertools.islice(self.layers, len(self.layers) - 1):
+            features = layer(features)
         return features
 
     def logits(self, features: Tensor, label: Tensor | None = None) -> Tensor:

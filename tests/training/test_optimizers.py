@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -48,6 +49,30 @@ def test_optimistic_adam_is_daskalakis_algorithm_1() -> None:
         direction = m / (1 - beta1**step) / (v / (1 - beta2**step)) ** 0.5
         w, last = w - 2 * lr * direction + lr * last, direction
         assert weight(seat) == pytest.approx(w, rel=1e-9)
+
+
+def test_fused_adam_is_torchs_bit_for_bit_and_reads_its_state() -> None:
+    torch.manual_seed(0)
+    config = OptimizerConfig(method="adam", lr=0.1, betas=(0.5, 0.9))
+    seat, twin = Seat(nn.Linear(3, 2), config), nn.Linear(3, 2)
+    twin.load_state_dict(seat.network.state_dict())
+    parameters = list(twin.parameters())
+    torchs = torch.optim.Adam(parameters, lr=0.1, betas=(0.5, 0.9), eps=1e-8, fused=True)
+    for step in range(6):
+        if step == 3:  # each goes on with what the other remembers
+            saved = copy.deepcopy(seat.state_dict())
+            seat.load_state_dict(
+                {"optimizer": copy.deepcopy(torchs.state_dict()), "optimism": None}
+            )
+            torchs.load_state_dict(saved["optimizer"])
+        gradients = tuple(torch.randn_like(each) for each in parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        torchs.step()
+        seat.move(gradients, OK)
+        for ours, theirs in zip(seat.parameters, parameters, strict=True):
+            assert torch.equal(ours, theirs)
+    assert [each["step"].item() for each in seat.optimizer.state.values()] == [6, 6]
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

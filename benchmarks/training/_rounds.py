@@ -1,0 +1,77 @@
+"""What the benchmarks of training share: a game on noise, sides that take turns, figures.
+
+Knows no recipe. Noise does for images, since the time of a step doesn't depend on what is in a
+pixel.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from models.networks import ImageShape
+from training.config import TrainingConfig
+from training.data import Batches, ImageSet
+from training.state import State
+from training.stepper import Stepper
+
+Side = Callable[[int], None]
+"""Plays that many rounds, to their end."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    made.add_argument("--quick", action="store_true", help="a short look, no figure for the record")
+    return made
+
+
+def figure(name: str, value: float, unit: str) -> None:
+    print(f"figure {name} {value:.4g} {unit}", flush=True)
+
+
+def noise(shape: ImageShape, num: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    size = (num, shape.channels, shape.resolution, shape.resolution)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    return ImageSet("noise", images, None, None, fingerprint="noise", skipped=())
+
+
+def stepper(config: TrainingConfig, image_set: ImageSet) -> Stepper:
+    """The recipe's own board, on the device where the images are."""
+    device = image_set.images.device
+    config.compute.set_up(device)
+    state = State.fresh(config, image_set.shape, device)
+    batches = Batches(image_set, batch_size=config.batch_size, seed=config.seed)
+    return Stepper(config, state, batches)
+
+
+def side(board: Stepper) -> Side:
+    """Rounds of a board, with the loop's test for values that are not finite."""
+
+    def play(num: int) -> None:
+        for _ in range(num):
+            board.step()
+        if trip := board.trip():
+            raise SystemExit(f"{', '.join(trip.terms)} is not finite; nothing was measured")
+
+    return play
+
+
+def take_turns(
+    sides: Mapping[str, Side],
+    *,
+    num_turns: int,
+    num_rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds a round of each side, one for each turn, after a round that doesn't count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for play in sides.values():
+        play(1)
+    for _ in range(num_turns):
+        for name, play in sides.items():
+            start = clock()
+            play(num_rounds)
+            seconds[name].append((clock() - start) / num_rounds)
+    return seconds
