@@ -119,9 +119,8 @@ class FusedAdam(Adam):
     def _advance_apart(self, gradients: Sequence[Tensor | None], tripped: Tensor) -> None:
         """The same by torch's own step: every parameter has a count of its own."""
         if not self._apart:
-            for parameter in self._parameters:
-                if self.state[parameter]:
-                    self.state[parameter]["step"] = self.state[parameter]["step"].clone()
+            for state in self.state.values():
+                state["step"] = state["step"].clone()
             self._apart, self._moments = True, None
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
