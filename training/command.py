@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,7 @@ from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
 from training.regularizers import PENALTIES
+from training.stability.watchdog import Rescue
 
 CONFIG = "config.json"
 AUTO = Path("auto")
@@ -71,6 +72,8 @@ class Command:
 
     config: Annotated[TrainingConfig, tyro.conf.arg(name="")]
     options: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
+    rescues: tyro.conf.Suppress[tyro.conf.Fixed[tuple[Rescue, ...]]] = ()
+    """What the watchdog has changed since the start, already in `config`."""
 
     @property
     def name(self) -> str:
@@ -94,6 +97,7 @@ class Command:
             "repository": str(self.options.repository),
             "evaluation": self.options.evaluation,
             "gate": self.options.gate,
+            "rescues": [asdict(rescue) for rescue in self.rescues],
         }
         return json.dumps(record, indent=2) + "\n"
 
@@ -175,6 +179,7 @@ def _resumed(run: Path, recipe: str | None) -> Command:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         training, name, repository = record["training"], record["name"], record["repository"]
+        rescues = tuple(Rescue(**rescue) for rescue in record.get("rescues", ()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"resume is {str(run)!r}, allowed: the folder of an earlier run, but {path} can't be "
@@ -191,7 +196,7 @@ def _resumed(run: Path, recipe: str | None) -> Command:
     options = Options(
         name=name, repository=Path(repository), resume=run, evaluation=evaluation, gate=gate
     )
-    return Command(config=config, options=options)
+    return Command(config=config, options=options, rescues=rescues)
 
 
 def _with_family(command: Command, name: str) -> Command:
