@@ -88,7 +88,9 @@ class Checkpoints:
         """The newest from before that many images; the oldest where all are later."""
         paths = self.paths()
         earlier = [path for path in paths if _cur_nimg(path) < cur_nimg]
-        return (earlier[-1:] or paths[:1] or [None])[0]
+        if earlier:
+            return earlier[-1]
+        return paths[0] if paths else None
 
     def drop_after(self, path: Path) -> None:
         """Deletes all that are newer."""

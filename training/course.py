@@ -68,7 +68,7 @@ class Course:
                 except _Failure as failure:
                     self._rescue(failure.alarm, failure)
                 except NonFiniteError as error:
-                    self._rescue(alarm_of(error.trip), error)
+                    self._rescue(alarm_of(error.trip, self.state), error)
                 else:
                     break
             if not ended and self.world.leads:

@@ -25,9 +25,10 @@ class Journal:
         self._live = stream.isatty()
         self._total_nimg = total_nimg
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
+        self._metrics, self._events = self._opened(cur_nimg)
+        self._start = self._last = (cur_nimg, time.monotonic())
         self._next_refresh = 0.0
         self._width = 0
-        self._open(cur_nimg)
 
     def say(self, text: str) -> None:
         """A line for the person and the log."""
@@ -70,7 +71,8 @@ class Journal:
         """Goes on from there: the figures beyond will come again, the log stays."""
         self._events.close()
         self._metrics.close()
-        self._open(cur_nimg)
+        self._metrics, self._events = self._opened(cur_nimg)
+        self._start = self._last = (cur_nimg, time.monotonic())
 
     def close(self) -> None:
         """Closes every file."""
@@ -79,10 +81,9 @@ class Journal:
         self._metrics.close()
         self._log.close()
 
-    def _open(self, cur_nimg: int) -> None:
-        self._metrics = _open_metrics(self._folder / "metrics.jsonl", cur_nimg)
-        self._events = SummaryWriter(str(self._folder / "events"), purge_step=cur_nimg)
-        self._start = self._last = (cur_nimg, time.monotonic())
+    def _opened(self, cur_nimg: int) -> tuple[TextIO, SummaryWriter]:
+        events = SummaryWriter(str(self._folder / "events"), purge_step=cur_nimg)
+        return _open_metrics(self._folder / "metrics.jsonl", cur_nimg), events
 
     def _line(self, cur_nimg: int, means: dict[str, float]) -> str:
         speed = _rate(cur_nimg - self._start[0], time.monotonic() - self._start[1])

@@ -16,6 +16,8 @@ Vitals = dict[str, float]
 """Figures of one tick by name, cur_nimg among them; a figure that makes no sense is left out."""
 History = Sequence[Vitals]
 _MIN_PAST = 3  # ticks before a figure is compared with its own past
+_GROWING = ("gradient_G", "gradient_D", "weights_G", "weights_D", "logits")
+_FLOOR = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Sign:
     """Ticks in a row that it must show before it is an alarm."""
     warm_up: float
     """Share of the training in which it means nothing yet."""
+    after_nimg: int = 5000
+    """Images below which it means nothing yet, however short the training: G starts as grey."""
     says: str
     """What the figure is, for a message."""
     means: str
@@ -106,19 +110,18 @@ def vanishing(history: History) -> float | None:
 
 
 def growth(history: History) -> dict[str, float]:
-    """By what factor gradients, logits and weights are above their own median before."""
-    if len(history) <= _MIN_PAST:
-        return {}
-    found = {}
-    for name in ("gradient_G", "gradient_D", "weights_G", "weights_D", "logits"):
-        before = median(vitals[name] for vitals in history[:-1])
-        found[name] = history[-1][name] / max(before, _FLOOR[name.partition("_")[0]])
-    return found
+    """By what factor gradients, logits and weights are above their own median before, or 10."""
+    before = history[:-1] if len(history) > _MIN_PAST else []
+    usual = {
+        name: max([_FLOOR, *([median(vitals[name] for vitals in before)] if before else [])])
+        for name in _GROWING
+    }
+    return {name: history[-1][name] / usual[name] for name in _GROWING}
 
 
 def divergence(history: History) -> float | None:
     """The largest growth; see there."""
-    return max(growth(history).values(), default=None)
+    return max(growth(history).values())
 
 
 def oscillation(history: History) -> float | None:
@@ -172,7 +175,8 @@ def _streak(sign: Sign, history: History, total_nimg: int) -> int:
     streak = 0
     while streak < len(history):
         upto = history[: len(history) - streak]
-        if upto[-1]["cur_nimg"] <= sign.warm_up * total_nimg or not sign.shows(upto):
+        start = max(sign.warm_up * total_nimg, sign.after_nimg)
+        if upto[-1]["cur_nimg"] <= start or not sign.shows(upto):
             break
         streak += 1
     return streak
@@ -185,7 +189,6 @@ def _player(history: History) -> Literal["G", "D"]:
     return "G" if worst.endswith("_G") else "D"
 
 
-_FLOOR = {"gradient": 1e-3, "weights": 1e-3, "logits": 1.0}
 _AT_TICKS = "one forward pass of 128 images of each kind a tick, shared by all signs"
 
 SIGNS: dict[str, Sign] = {
@@ -195,7 +198,8 @@ SIGNS: dict[str, Sign] = {
         threshold=100.0,
         window=1,
         warm_up=0.0,
-        says="growth of a gradient, of the logits or of the weights over its own median",
+        after_nimg=0,
+        says="growth of a gradient, the logits or the weights over their own median, or over 10",
         means="steps are too large to come down from",
         advice="lower --optim-D.lr and --optim-G.lr, or add --regularizers r1=1",
         remedies=("lower-lr", "lower-lr-of-both", "raise-gamma"),
@@ -207,6 +211,7 @@ SIGNS: dict[str, Sign] = {
         threshold=0.01,
         window=2,
         warm_up=0.05,
+        after_nimg=0,
         says="what is left of G's gradient",
         means="G learns nothing any more",
         advice="take --objective non-saturating, add --regularizers r1=1, or lower --optim-D.lr",
@@ -254,7 +259,7 @@ SIGNS: dict[str, Sign] = {
         alarming="above",
         threshold=0.97,
         window=4,
-        warm_up=0.1,
+        warm_up=0.2,
         says="r_t = E[sign D(real)]",
         means="D knows the training images by heart",
         advice="add --augment.policy ada --augment.target 0.6, more images, or r1",

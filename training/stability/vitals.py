@@ -6,10 +6,12 @@ that training draws depends on it. So watched and unwatched trainings have the s
 step costs nothing but the keeping of scalars that it has computed anyway.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +29,13 @@ from training.views import VIEWS
 
 NUM_IMAGES = 128
 SURE = 4.6  # |logit| beyond which sigmoid is within 1% of 0 or 1
-MIN_ROUNDS = 64  # in a tick, below which its series are too short to see a period in
+MIN_ROUNDS = 128  # in a tick, below which its series are too short to see a period in
+_ROUNDS_A_MEAN, _NUM_MEANS = 4, 128
+_FAINT = 0.1
 _SIDE = 16  # images are compared at this resolution at most
 _COPY_SIDE = 8  # and looked up among the training images at this one
 _MAX_SEARCHED = 65_536
+_PART = 4096
 _TWIN = 0.25  # of the data's own median distance to the nearest other image
 _NEAR_QUANTILE = 0.01
 
@@ -80,7 +85,7 @@ class Look:
         found = {"cur_nimg": float(state.cur_nimg)}
         for player, seat in (("G", state.G), ("D", state.D)):
             found[f"gradient_{player}"] = means[f"gradient_{player}"]
-            found[f"weights_{player}"] = float(torch.nn.utils.get_total_norm(seat.parameters))
+            found[f"weights_{player}"] = weights(seat.parameters)
         found |= judged(self._objective, seen.real_logits.double(), seen.fake_logits.double())
         found["spread"] = spread(fake_img) / max(self._spread, 1e-12)
         twins = nearest_other(small(fake_img, _SIDE)) < self._twin
@@ -114,11 +119,11 @@ class Copies:
 
     def __init__(self, image_set: ImageSet) -> None:
         """Of more than 65,536 images, that many are taken, evenly spaced."""
-        images = image_set.images
-        step = -(-len(images) // _MAX_SEARCHED)
-        rows = [small(part.float() / 127.5 - 1, _COPY_SIDE) for part in images[::step].split(4096)]
+        images = image_set.images[:: -(-len(image_set) // _MAX_SEARCHED)]
+        parts = (images[start : start + _PART] for start in range(0, len(images), _PART))
+        rows = torch.cat([small(part.float() / 127.5 - 1, _COPY_SIDE) for part in parts])
         # An image that is there twice is no sign of how near others come to it.
-        self._rows = torch.cat(rows).unique(dim=0)
+        self._rows: Tensor = torch.unique(rows, dim=0)
         self._near: Tensor | None = None
         if len(self._rows) > 1:
             chosen = self._rows[:: -(-len(self._rows) // 1024)]
@@ -157,6 +162,11 @@ def judged(objective: Objective, real_logits: Tensor, fake_logits: Tensor) -> Vi
     return found
 
 
+def weights(parameters: Sequence[Tensor]) -> float:
+    """Their norm."""
+    return torch.nn.utils.get_total_norm([each.detach() for each in parameters]).item()
+
+
 def small(img: Tensor, side: int) -> Tensor:
     """[N, C, H, W] to rows [N, d] float32, of side x side pixels at most; points [N, 2] stay."""
     if img.dim() < 4:
@@ -181,31 +191,31 @@ def nearest_other(rows: Tensor) -> Tensor:
 def swing(values: Sequence[float]) -> float:
     """How periodic a series is: the first peak of its autocorrelation beyond the first trough.
 
-    The series is brought to 128 means at most and freed of its straight line. 1 for a pure wave,
-    about 0 for noise; 0 too for a wave of which fewer than three fit into the series, as chance
-    makes such ones.
+    The series is brought to means of four rounds or more, 128 at most, so that what flips from one
+    step to the next is not taken for a cycle, and freed of its straight line. About 1 for a wave,
+    0 for noise; 0 too where it is fainter than a tenth of the series' own size, or where fewer
+    than three waves fit in, as chance makes such ones.
     """
-    wave = np.asarray(values, dtype=np.float64)
-    block = max(1, len(wave) // 128)
-    wave = wave[: len(wave) // block * block].reshape(-1, block).mean(1)
-    num = len(wave)
+    block = max(_ROUNDS_A_MEAN, len(values) // _NUM_MEANS)
+    num = len(values) // block
+    wave = np.asarray(values[: num * block], dtype=np.float64).reshape(num, block).mean(1)
+    size = np.abs(wave).mean()
     time = np.arange(num) - (num - 1) / 2
     wave = wave - wave.mean() - time * (time @ wave) / (time @ time)
-    power = wave @ wave
-    if not np.isfinite(power) or power <= 1e-12 * num:
+    power = wave @ wave / num
+    if not math.isfinite(power) or power <= (_FAINT * size) ** 2:
         return 0.0
-    lags = num // 3
-    found = [
-        (wave[: num - lag] @ wave[lag:]) / power * num / (num - lag) for lag in range(lags + 1)
-    ]
-    correlation = np.array(found)
-    below = np.flatnonzero(correlation < 0)
-    if not len(below):
-        return 0.0
-    above = np.flatnonzero(correlation[below[0] :] > 0)
-    if not len(above):
-        return 0.0
-    return float(min(correlation[below[0] + above[0] :].max(), -correlation.min()))
+    lags = range(num // 3 + 1)
+    correlation = np.array([wave[: num - lag] @ wave[lag:] / (num - lag) for lag in lags]) / power
+    trough = _first(correlation < 0, 0)
+    peak = _first(correlation > 0, trough)
+    return float(min(correlation[peak:].max(initial=0.0), -correlation.min()))
+
+
+def _first(mask: npt.NDArray[np.bool_], start: int) -> int:
+    """Index of the first True from start on; the length where there is none."""
+    found = np.flatnonzero(mask[start:])
+    return start + int(found[0]) if len(found) else len(mask)
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from training.guard import Trip
 from training.meters import Meters
 from training.stability.remedies import Remedy, choose
 from training.stability.signs import SIGNS, Alarm, Vitals, alarms
-from training.stability.vitals import Look
+from training.stability.vitals import Look, weights
 from training.state import State
 
 PREFIX = "watch."
+_USUAL = 100.0  # norm of weights that one needn't wonder at
 _SERIES = ("loss_G.adversarial", "loss_D.adversarial")
 
 
@@ -68,14 +69,25 @@ def figures(vitals: Vitals) -> dict[str, float]:
     return {f"{PREFIX}{name}": vitals[name] for name in sorted(own)}
 
 
-def alarm_of(trip: Trip) -> Alarm:
-    """What is not finite is a divergence, without a window."""
+def alarm_of(trip: Trip, state: State) -> Alarm:
+    """What is not finite is a divergence, without a window.
+
+    The player concerned is the one whose weights have grown more since the last tick: D's loss is
+    the first to tell of G's images too. Where neither has doubled, it is the one that tripped.
+    """
+    last = state.history[-1] if state.history else {}
+    grown = {
+        player: weights(state.seat(player).parameters) / last.get(f"weights_{player}", _USUAL)
+        for player in "GD"
+    }
+    by_weights: Literal["G", "D"] = "G" if grown["G"] > grown["D"] else "D"
+    by_terms: Literal["G", "D"] = "G" if all("_G" in term for term in trip.terms) else "D"
     return Alarm(
         failure="divergence",
         value=float("inf"),
         since_nimg=trip.cur_nimg + 1,  # up to there all was well
         cur_nimg=trip.cur_nimg,
-        player=_player(trip),
+        player=by_weights if max(grown.values()) > 2 else by_terms,
     )
 
 
@@ -106,10 +118,3 @@ def report(
         "alarms": [{**asdict(alarm), "says": str(alarm)} for alarm in seen],
         "rescues": [asdict(rescue) for rescue in rescues],
     }
-
-
-def _player(trip: Trip) -> Literal["G", "D"]:
-    """Who moved too far: D is asked first, so its loss tells of G's images too."""
-    terms = trip.terms
-    is_G = all("_G" in term for term in terms) or ("D_fake" in terms and "D_real" not in terms)
-    return "G" if is_G else "D"
