@@ -119,7 +119,8 @@ def test_a_d_that_knows_its_data_by_heart_is_caught(digits: ImageSet) -> None:
 def test_looking_changes_nothing_that_trains(digits: ImageSet) -> None:
     """Batch norm's running means and spectral norm's vectors included."""
     words = "--network dcgan --network.ngf 4 --network.ndf 4 --network.d-norm batch"
-    game = parse(f"digits --data.resolution 16 {words} --regularizers spectral=1".split()).config
+    words = f"digits --data.resolution 16 {words} --init-D family --regularizers spectral=1"
+    game = parse(words.split()).config
     images = load(game.data)
     state = State.fresh(game, images.shape, CPU)
     deal = Batches(images, batch_size=game.batch_size, seed=0)

@@ -4,7 +4,7 @@ A new one is one more entry. Knows no weights: networks and optimisers stay what
 checkpoint of before the change still fits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from training.config import TrainingConfig
@@ -35,7 +35,7 @@ Cure = Callable[[TrainingConfig, Alarm], TrainingConfig]
 def raise_gamma(config: TrainingConfig, alarm: Alarm) -> TrainingConfig:
     """Gradient penalties times FACTOR, or R1 where there is none: it damps (docs/watchdog.md)."""
     terms = config.regularizers
-    if not any(term.name in _GRADIENT_PENALTIES for term in terms):
+    if not _is_held(config):
         return replace(config, regularizers=(*terms, Term(name="r1", weight=1.0)))
     raised = (
         replace(term, weight=term.weight * FACTOR if term.weight else 1.0)
@@ -69,10 +69,13 @@ def turn_ada_on(config: TrainingConfig, alarm: Alarm) -> TrainingConfig:
     """Adaptive augmentation at ADA's target, able to come on within a tenth of the training.
 
     Raises:
-        ConfigError: it is on already, or the objective has no r_t.
+        ConfigError: it is on already, the objective has no r_t, or no gradient penalty holds D:
+            a D that wins by steepness alone is no case for ADA, which was made beside R1.
     """
     if config.augment.target:
         raise ConfigError("adaptive augmentation is on already")
+    if not _is_held(config):
+        raise ConfigError("D has no gradient penalty yet")
     augment = replace(
         config.augment,
         policy=config.augment.policy or ("ada",),
@@ -91,20 +94,24 @@ REMEDIES: dict[str, Cure] = {
 }
 
 
-def choose(config: TrainingConfig, alarm: Alarm, num_before: int) -> Remedy | None:
-    """The remedy for an alarm. num_before: how often this failure was treated already.
+def choose(config: TrainingConfig, alarm: Alarm, tried: Collection[str]) -> Remedy | None:
+    """The remedy for an alarm. tried: those that this failure was treated with already.
 
-    The sign's remedies are taken in their order, and the last again and again; one that makes no
-    valid configuration is passed over. None if there is none left.
+    The sign's remedies are taken in their order, one that makes no valid configuration is passed
+    over, and where all were tried the last is taken again. None if nothing in it can be done.
     """
     names = SIGNS[alarm.failure].remedies
-    for name in names[min(num_before, len(names) - 1) :]:
+    for name in (*(name for name in names if name not in tried), *reversed(names)):
         try:
             changed = REMEDIES[name](config, alarm)
         except ConfigError:
             continue
         return Remedy(name=name, config=changed, change=_difference(config, changed))
     return None
+
+
+def _is_held(config: TrainingConfig) -> bool:
+    return any(term.name in _GRADIENT_PENALTIES for term in config.regularizers)
 
 
 def _slower(optim: OptimizerConfig) -> OptimizerConfig:

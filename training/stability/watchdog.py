@@ -95,8 +95,8 @@ def remedy_for(alarm: Alarm, config: TrainingConfig, rescues: tuple[Rescue, ...]
     """What to change; None where the training was rescued often enough, or nothing is left."""
     if len(rescues) >= config.watchdog.max_rescues:
         return None
-    num_before = sum(rescue.failure == alarm.failure for rescue in rescues)
-    return choose(config, alarm, num_before)
+    tried = {rescue.remedy for rescue in rescues if rescue.failure == alarm.failure}
+    return choose(config, alarm, tried)
 
 
 def report(
