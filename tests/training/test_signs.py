@@ -1,5 +1,7 @@
 """Each sign on histories made by hand: where it shows, where not, for how long, since when."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +42,7 @@ SICK: dict[str, dict[str, float]] = {
     "divergence": {"gradient_D": 1001.0},
     "vanishing": {"slope": 0.009},
     "saturation": {"sure": 0.96},
-    "collapse": {"spread": 0.14},
+    "collapse": {"spread": 0.09},
     "oscillation": {"swing": 0.61},
     "overfitting": {"r_t": 0.98},
     "memorisation": {"copied": 0.51},
@@ -80,7 +82,7 @@ def test_a_sign_is_an_alarm_once_it_stood_for_its_window(failure: str) -> None:
     ("failure", "figures"),
     [
         ("vanishing", {"gradient_G": 0.0099}),
-        ("collapse", {"twins": 0.86}),
+        ("collapse", {"twins": 0.91}),
         ("divergence", {"gradient_G": 1001.0}),
         ("divergence", {"weights_D": 1001.0}),
         ("divergence", {"logits": 1001.0}),
@@ -123,3 +125,13 @@ def test_a_figure_that_does_not_exist_is_no_sign() -> None:
         for name in ("sure", "r_t", "copied", "swing"):
             del vitals[name]
     assert found(history) == []
+
+
+def test_the_page_has_every_threshold() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "watchdog.md").read_text()
+    for failure, sign in SIGNS.items():
+        (row,) = re.findall(rf"^\| `{failure}` \|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|$", page, re.M)
+        threshold, window, warm_up = (cell.strip() for cell in row)
+        assert threshold == f"{sign.alarming} {sign.threshold:g}"
+        assert int(window) == sign.window
+        assert float(warm_up) == sign.warm_up

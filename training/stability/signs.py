@@ -233,7 +233,7 @@ SIGNS: dict[str, Sign] = {
     "collapse": Sign(
         figure=collapse,
         alarming="below",
-        threshold=0.15,
+        threshold=0.1,
         window=3,
         warm_up=0.2,
         says="variety left in G's images (1 is the data's)",
