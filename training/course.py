@@ -142,7 +142,7 @@ class Course:
             self.alarms.append(alarm)
             self.journal.say(f"watchdog: {error}")
         path = self._good(alarm)
-        command = replace(self.command, config=remedy.config)
+        command = replace(self.command, config=remedy.config, asked=self.command.asked or config)
         state = self.fresh(command)
         if path is not None:
             self.checkpoints.drop_after(path)

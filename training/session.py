@@ -32,7 +32,7 @@ from training.export import export
 from training.gate import check_measured, current_of, judge
 from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence
-from training.runs import check_writable, mark_ended, open_run
+from training.runs import as_rescued, check_writable, mark_ended, open_run
 from training.samples import save_grid
 from training.state import State
 from training.transfer import open_source, start_from
@@ -65,6 +65,7 @@ class Session:
         Raises:
             TrainingError: the data, the network or the checkpoint can't be used.
         """
+        command = as_rescued(command)
         config = command.config
         world = world or World()
         world.check(config)

@@ -71,9 +71,16 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("moment", ["before config.json", "before the next checkpoint"])
+@pytest.mark.parametrize(
+    ("moment", "named"),
+    [
+        ("before config.json", True),
+        ("before the next checkpoint", True),
+        ("before the next checkpoint", False),
+    ],
+)
 def test_killed_in_a_rescue_it_ends_as_if_nothing_had_happened(
-    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, moment: str, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(whole, *EXPLODING) == 0
@@ -97,7 +104,9 @@ def test_killed_in_a_rescue_it_ends_as_if_nothing_had_happened(
     monkeypatch.setattr(Checkpoints, "save", save)
     num_rescues = len(read(killed, "config.json")["rescues"])
     assert num_rescues == (moment != "before config.json")
-    assert main(["--resume", str(killed / RUN)]) == 0
+    # A restarted pod has the arguments of the first: --resume auto knows its run all the same.
+    words = ["--resume", str(killed / RUN)]
+    assert (main(words) if named else train(killed, *EXPLODING, "--resume", "auto")) == 0
     assert len(read(killed, "config.json")["rescues"]) == 1
     assert flat(end(killed)) == flat(end(whole))
     models = [folder / "models" / "digits" / "1" / "model.onnx" for folder in (killed, whole)]
