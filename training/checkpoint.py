@@ -54,8 +54,16 @@ class Checkpoints:
             return []
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
-    def save(self, state: State, config: TrainingConfig, fingerprint: str) -> Path:
+    def save(
+        self, state: State, config: TrainingConfig, fingerprint: str, pin_nimg: int | None = None
+    ) -> Path:
         """Writes one and drops the oldest.
+
+        Args:
+            state: what to save.
+            config: of the training.
+            fingerprint: of its data.
+            pin_nimg: keep the newest from before this many images too.
 
         Raises:
             OSError: it could not be written, for a full disk, say; the old ones are untouched.
@@ -70,9 +78,26 @@ class Checkpoints:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(self.folder)
+        pinned = self.before(pin_nimg) if pin_nimg is not None else None
         for old in self.paths()[:-NUM_KEPT]:
-            old.unlink()
+            if old != pinned:
+                old.unlink()
         return path
+
+    def before(self, cur_nimg: int) -> Path | None:
+        """The newest from before that many images; the oldest where all are later."""
+        paths = self.paths()
+        earlier = [path for path in paths if _cur_nimg(path) < cur_nimg]
+        if earlier:
+            return earlier[-1]
+        return paths[0] if paths else None
+
+    def drop_after(self, path: Path) -> None:
+        """Deletes all that are newer."""
+        for other in self.paths():
+            if other.name > path.name:
+                other.unlink()
+        sync_folder(self.folder)
 
     def latest(self) -> Checkpoint:
         """Reads the newest.
@@ -133,7 +158,14 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     state.augment_p.copy_(content["augment_p"])
     if state.slow:
         torch._foreach_copy_(state.slow, content["slow"])
+    state.history[:] = content.get("history", [])  # a release before the watchdog wrote none
     state.cur_nimg = checkpoint.cur_nimg
+
+
+def _cur_nimg(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str, Any]:
@@ -149,6 +181,7 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
         "optim_D": state.D.state_dict(),
         "slow": state.slow,
         "augment_p": state.augment_p,
+        "history": state.history,
     }
 
 

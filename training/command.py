@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,7 @@ from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
 from training.regularizers import PENALTIES
+from training.stability.watchdog import Rescue
 
 CONFIG = "config.json"
 AUTO = Path("auto")
@@ -71,6 +72,10 @@ class Command:
 
     config: Annotated[TrainingConfig, tyro.conf.arg(name="")]
     options: Annotated[Options, tyro.conf.arg(name="")] = field(default_factory=Options)
+    rescues: tyro.conf.Suppress[tyro.conf.Fixed[tuple[Rescue, ...]]] = ()
+    """What the watchdog has changed since the start, already in `config`."""
+    asked: tyro.conf.Suppress[tyro.conf.Fixed[TrainingConfig | None]] = None
+    """What the run began with, where a rescue has changed it."""
 
     @property
     def name(self) -> str:
@@ -94,6 +99,8 @@ class Command:
             "repository": str(self.options.repository),
             "evaluation": self.options.evaluation,
             "gate": self.options.gate,
+            "rescues": [asdict(rescue) for rescue in self.rescues],
+            "asked": None if self.asked is None else to_builtins(self.asked),
         }
         return json.dumps(record, indent=2) + "\n"
 
@@ -131,8 +138,8 @@ def parse(argv: Sequence[str]) -> Command:
     early.add_argument("--network", nargs="?")
     early.add_argument("--resume", nargs="?", type=Path)
     known, _ = early.parse_known_args(words)
-    resumed = known.resume not in (None, AUTO)
-    default = _resumed(known.resume, recipe) if resumed else _fresh(recipe or DEFAULT)
+    is_named = known.resume not in (None, AUTO)
+    default = resumed(known.resume, recipe) if is_named else _fresh(recipe or DEFAULT)
     if known.network is not None:
         default = _with_family(default, known.network)
         words = _without(words, "--network")
@@ -170,11 +177,18 @@ def _fresh(recipe: str) -> Command:
     return Command(config=RECIPES[recipe].config)
 
 
-def _resumed(run: Path, recipe: str | None) -> Command:
+def resumed(run: Path, recipe: str | None) -> Command:
+    """What a run's own config.json says.
+
+    Raises:
+        CheckpointError: it can't be read, or is of another recipe.
+    """
     path = run / CONFIG
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         training, name, repository = record["training"], record["name"], record["repository"]
+        rescues = tuple(Rescue(**rescue) for rescue in record.get("rescues", ()))
+        began = record.get("asked")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"resume is {str(run)!r}, allowed: the folder of an earlier run, but {path} can't be "
@@ -191,7 +205,8 @@ def _resumed(run: Path, recipe: str | None) -> Command:
     options = Options(
         name=name, repository=Path(repository), resume=run, evaluation=evaluation, gate=gate
     )
-    return Command(config=config, options=options)
+    asked = None if began is None else from_builtins(began, str(path))
+    return Command(config=config, options=options, rescues=rescues, asked=asked)
 
 
 def _with_family(command: Command, name: str) -> Command:

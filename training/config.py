@@ -24,6 +24,7 @@ from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.optimizers import OptimizerConfig
 from training.schedules import Schedule
+from training.stability.settings import WatchdogConfig
 from training.terms import Term
 from training.updates import UPDATES
 
@@ -51,6 +52,7 @@ _CORRUPTION = tyro.constructors.PrimitiveConstructorSpec[Corruption](
 _AUGMENT = AugmentConfig()
 _OPTIMIZER = OptimizerConfig()
 _COMPUTE = ComputeConfig()
+_WATCHDOG = WatchdogConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,8 @@ class TrainingConfig:
     """Of every random draw of the training, 0 or more."""
     compute: ComputeConfig = _COMPUTE
     """How it is computed."""
+    watchdog: WatchdogConfig = _WATCHDOG
+    """What happens when the training shows the signs of a known failure."""
 
     def __post_init__(self) -> None:
         """Refuses options that make no training, alone or together."""

@@ -48,6 +48,11 @@ class World:
                 f"times accumulate={accumulate}) that leave each 2 images or more; change "
                 "--batch-size or the number of processes"
             )
+        action = config.watchdog.action
+        alone = self.size == 1 or action != "rescue"
+        remedy = "a rescue goes back in one process only: set --watchdog.action stop"
+        allowed = f"off, warn, stop with processes={self.size}"
+        require(alone, "watchdog.action", action, allowed, remedy)
         for term in config.regularizers:
             whole = self.size == 1 or term.name not in PENALTIES or not PENALTIES[term.name].field
             allowed = f"without processes={self.size}"

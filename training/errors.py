@@ -4,7 +4,10 @@ A message names the offending field, the value given, what is allowed and the re
 """
 
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from training.guard import Trip
 
 
 class TrainingError(Exception):
@@ -35,6 +38,17 @@ class NonFiniteError(TrainingError):
     """A loss or gradient that is not finite; the weights were not updated by it."""
 
     exit_code: ClassVar[int] = 5
+
+    def __init__(self, trip: "Trip", message: str) -> None:
+        """trip: what was not finite, and when."""
+        super().__init__(message)
+        self.trip = trip
+
+
+class WatchdogError(TrainingError):
+    """A training that showed a known failure, and was told to stop, or rescued often enough."""
+
+    exit_code: ClassVar[int] = 10
 
 
 class ExportError(TrainingError):

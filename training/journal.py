@@ -20,12 +20,12 @@ class Journal:
 
     def __init__(self, folder: Path, stream: TextIO, *, cur_nimg: int, total_nimg: int) -> None:
         """cur_nimg: where the run starts; what an earlier, killed process wrote beyond goes."""
+        self._folder = folder
         self._stream = stream
         self._live = stream.isatty()
         self._total_nimg = total_nimg
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
-        self._metrics = _open_metrics(folder / "metrics.jsonl", cur_nimg)
-        self._events = SummaryWriter(str(folder / "events"), purge_step=cur_nimg)
+        self._metrics, self._events = self._opened(cur_nimg)
         self._start = self._last = (cur_nimg, time.monotonic())
         self._next_refresh = 0.0
         self._width = 0
@@ -67,12 +67,23 @@ class Journal:
             self._events.add_scalar(name.replace(".", "/"), value, cur_nimg)
         self._events.flush()
 
+    def rewind(self, cur_nimg: int) -> None:
+        """Goes on from there: the figures beyond will come again, the log stays."""
+        self._events.close()
+        self._metrics.close()
+        self._metrics, self._events = self._opened(cur_nimg)
+        self._start = self._last = (cur_nimg, time.monotonic())
+
     def close(self) -> None:
         """Closes every file."""
         self._clear()
         self._events.close()
         self._metrics.close()
         self._log.close()
+
+    def _opened(self, cur_nimg: int) -> tuple[TextIO, SummaryWriter]:
+        events = SummaryWriter(str(self._folder / "events"), purge_step=cur_nimg)
+        return _open_metrics(self._folder / "metrics.jsonl", cur_nimg), events
 
     def _line(self, cur_nimg: int, means: dict[str, float]) -> str:
         speed = _rate(cur_nimg - self._start[0], time.monotonic() - self._start[1])
@@ -106,6 +117,9 @@ class Silence:
         """Nothing."""
 
     def tick(self, tick: int, cur_nimg: int, means: dict[str, float]) -> None:
+        """Nothing."""
+
+    def rewind(self, cur_nimg: int) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -25,7 +25,8 @@ class Hooks:
     report: Callable[[int, dict[str, float]], None]
     """Given cur_nimg and the means since the last tick."""
     tick: Callable[[int, State, dict[str, float]], None]
-    """Called at every tick, numbered from 1, and at the end, with the means since the last."""
+    """Called at every tick, numbered from 1, and at the end, with the means since the last; what
+    it raises ends the training there."""
     last_good: Callable[[], str]
     """Names the checkpoint to go back to."""
 
@@ -69,7 +70,8 @@ def _require_finite(stepper: Stepper, hooks: Hooks) -> None:
         return
     tick = trip.cur_nimg // stepper.config.tick_nimg + 1
     raise NonFiniteError(
+        trip,
         f"{', '.join(trip.terms)} is not finite in tick {tick} ({trip.cur_nimg / 1000:.3f} kimg); "
         f"no weight was updated by it. Last good checkpoint: {hooks.last_good()}. "
-        "Lower --optim-D.lr and --optim-G.lr, or add --regularizers r1=1 r2=1"
+        "Lower --optim-D.lr and --optim-G.lr, or add --regularizers r1=1 r2=1",
     )

@@ -1,12 +1,17 @@
 """Means of per-step scalars, summed where they were computed: no step waits for a value."""
 
+from collections import deque
+
+import torch
 from torch import Tensor
 
 
 class Meters:
     """Sums of named scalars. Terms that come at intervals are averaged over the steps they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_kept: int = 0) -> None:
+        """num_kept: calls of `add` whose scalars are kept one by one, for `series`."""
+        self._kept: deque[tuple[tuple[str, ...], Tensor]] = deque(maxlen=num_kept)
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._counts: dict[tuple[str, ...], int] = {}
 
@@ -15,8 +20,9 @@ class Meters:
         if names in self._sums:
             self._sums[names].add_(values)
         else:
-            self._sums[names] = values.double()
+            self._sums[names] = values.to(torch.float64, copy=True)
         self._counts[names] = self._counts.get(names, 0) + 1
+        self._kept.append((names, values))  # nobody writes into it: nothing is copied
 
     def means(self) -> dict[str, float]:
         """The mean of each since the last reset. Waits for the device."""
@@ -27,7 +33,14 @@ class Meters:
                 totals[name] = total + value, count + self._counts[names]
         return {name: total / count for name, (total, count) in totals.items()}
 
+    def series(self, name: str) -> list[float]:
+        """The scalar's values since the last reset, one by one. Waits for the device."""
+        found = [values[names.index(name)] for names, values in self._kept if name in names]
+        series: list[float] = torch.stack(found).tolist() if found else []
+        return series
+
     def reset(self) -> None:
         """Forgets everything."""
         self._sums.clear()
         self._counts.clear()
+        self._kept.clear()

@@ -11,11 +11,12 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from training.checkpoint import Checkpoints, restore
-from training.command import AUTO, CONFIG, Command
+from training.command import AUTO, CONFIG, Command, resumed
 from training.distributed import World
 from training.errors import CheckpointError, require
 from training.state import State
@@ -69,22 +70,40 @@ def open_run(
         CheckpointError: the run that was named can't be resumed.
     """
     options, lock = command.options, None
-    resumed = options.resume
-    if resumed == AUTO:
+    run = options.resume
+    if run == AUTO:
         found = continue_unfinished(command, state, fingerprint, stream) if world.leads else None
         folder, lock = found or ("", None)
         shared = world.share(str(folder))
-        resumed = Path(shared) if shared else None
-    if resumed is not None and lock is None:
-        restore(Checkpoints(resumed / "checkpoints").latest(), state, command.config, fingerprint)
-        lock = claim(resumed) if world.leads else None
-    if resumed is None:
+        run = Path(shared) if shared else None
+    if run is not None and lock is None:
+        restore(Checkpoints(run / "checkpoints").latest(), state, command.config, fingerprint)
+        lock = claim(run) if world.leads else None
+    if run is None:
         folder = new_run_folder(options.runs, command.config.recipe) if world.leads else ""
-        resumed = Path(world.share(str(folder)))
-        lock = claim(resumed) if world.leads else None
+        run = Path(world.share(str(folder)))
+        lock = claim(run) if world.leads else None
     if world.leads:
-        (resumed / _ENDED).unlink(missing_ok=True)
-    return resumed, lock
+        (run / _ENDED).unlink(missing_ok=True)
+    return run, lock
+
+
+def as_rescued(command: Command) -> Command:
+    """The command as the watchdog has changed it, where `--resume auto` goes on with such a run."""
+    if command.options.resume != AUTO:
+        return command
+    wanted = json.loads(command.to_json())
+    for folder, record in _open_runs(command):
+        if {**record, **_as_asked(record)} == wanted:
+            try:
+                claim(folder).close()
+            except CheckpointError:  # another process goes on with it
+                continue
+            rescued = resumed(folder, None)
+            return replace(
+                command, config=rescued.config, rescues=rescued.rescues, asked=rescued.asked
+            )
+    return command
 
 
 def claim(folder: Path) -> TextIO:
@@ -141,6 +160,17 @@ def continue_unfinished(
 def _unfinished(command: Command) -> Iterator[Path]:
     """Runs with the same options that have a checkpoint and no end, the newest first."""
     wanted = json.loads(command.to_json())
+    yield from (folder for folder, record in _open_runs(command) if record == wanted)
+
+
+def _as_asked(record: dict[str, Any]) -> dict[str, Any]:
+    """What config.json held before the first rescue, as far as it was another."""
+    began = record.get("asked")
+    return {} if began is None else {"training": began, "rescues": [], "asked": None}
+
+
+def _open_runs(command: Command) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Runs of the recipe with a checkpoint and no end, and their config.json, the newest first."""
     folders = command.options.runs.glob(f"*-{command.config.recipe}")
     numbered = [(int(match[1]), path) for path in folders if (match := _RUN.fullmatch(path.name))]
     for _, folder in sorted(numbered, reverse=True):
@@ -149,5 +179,5 @@ def _unfinished(command: Command) -> Iterator[Path]:
         except (OSError, ValueError):
             continue
         ended = (folder / _ENDED).exists()
-        if record == wanted and not ended and Checkpoints(folder / "checkpoints").paths():
-            yield folder
+        if not ended and Checkpoints(folder / "checkpoints").paths():
+            yield folder, record

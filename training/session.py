@@ -2,14 +2,14 @@
 
 RUNS/00000-RECIPE/
   config.json  metrics.jsonl  log.txt  events/    the options and the figures
+  watchdog.json                                   alarms and rescues, once there is one
   samples/                                        a grid per tick, and the exported model's
   checkpoints/  bundle/                           to resume from; to serve
   ended.txt                                       how it ended, where there is nothing more to do
 """
 
 import shutil
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,10 +19,10 @@ from models.generator import CpuGenerator
 from models.manifest import Metric
 from models.repository import Repository
 from training.audit import record
-from training.checkpoint import Checkpoints
-from training.command import AUTO, CONFIG, Command, Options
+from training.command import AUTO, Command, Options
 from training.config import to_builtins
-from training.data import Batches, ImageSet, load
+from training.course import Course, write_config
+from training.data import ImageSet, load
 from training.data.weights import summary
 from training.datasets import DATASETS
 from training.distributed import World, span
@@ -31,12 +31,10 @@ from training.evaluation import PLANS, evaluate, resolve
 from training.export import export
 from training.gate import check_measured, current_of, judge
 from training.interruption import InterruptedRun, Interruption
-from training.journal import Journal, Silence, duration
-from training.loop import Hooks, fit
-from training.runs import check_writable, mark_ended, open_run
-from training.samples import TorchGenerator, save_grid
+from training.journal import Journal, Silence
+from training.runs import as_rescued, check_writable, mark_ended, open_run
+from training.samples import save_grid
 from training.state import State
-from training.stepper import Stepper
 from training.transfer import open_source, start_from
 
 
@@ -48,7 +46,6 @@ class Session:
     folder: Path
     image_set: ImageSet
     state: State
-    checkpoints: Checkpoints
     journal: Journal | Silence
     interruption: Interruption
     world: World
@@ -68,6 +65,7 @@ class Session:
         Raises:
             TrainingError: the data, the network or the checkpoint can't be used.
         """
+        command = as_rescued(command)
         config = command.config
         world = world or World()
         world.check(config)
@@ -78,14 +76,11 @@ class Session:
         image_set = load(config.data).to(device)
         config.check_shape(image_set.shape)
         _check_gates(command, image_set)
-        state = State.fresh(config, image_set.shape, device)
-        taken = _start(command.options, state)
-        span(state.G.network, world)
-        span(state.D.network, world)
+        state, taken = _fresh(command, image_set, world)
         folder, lock = open_run(command, state, image_set.fingerprint, stream, world)
         journal: Journal | Silence = Silence()
         if world.leads:
-            (folder / CONFIG).write_text(command.to_json(), encoding="utf-8")
+            write_config(folder, command)
             journal = Journal(folder, stream, cur_nimg=state.cur_nimg, total_nimg=config.total_nimg)
         for line in taken:
             journal.say(line)
@@ -94,7 +89,6 @@ class Session:
             folder=folder,
             image_set=image_set,
             state=state,
-            checkpoints=Checkpoints(folder / "checkpoints"),
             journal=journal,
             interruption=interruption,
             world=world,
@@ -110,10 +104,10 @@ class Session:
         """
         try:
             self._introduce()
-            self._fit()
+            course = self._course()
+            course.run()
             if self.world.leads:
-                bundle = self._export()
-                self._publish(bundle)
+                replace(self, command=course.command, state=course.state)._finish()
         except InterruptedRun:
             self.journal.say(f"Interrupted; continue with --resume {self.folder}")
             raise
@@ -126,6 +120,22 @@ class Session:
             self.journal.close()
             if self.lock is not None:
                 self.lock.close()
+
+    def _course(self) -> Course:
+        return Course(
+            command=self.command,
+            folder=self.folder,
+            image_set=self.image_set,
+            state=self.state,
+            fresh=lambda command: _fresh(command, self.image_set, self.world)[0],
+            journal=self.journal,
+            interruption=self.interruption,
+            world=self.world,
+        )
+
+    def _finish(self) -> None:
+        bundle = self._export()
+        self._publish(bundle)
 
     def _introduce(self) -> None:
         config, image_set = self.command.config, self.image_set
@@ -152,42 +162,6 @@ class Session:
         device = str(self.image_set.images.device)
         return device if self.world.size == 1 else f"{self.world.size} processes ({device})"
 
-    def _fit(self) -> None:
-        config = self.command.config
-        batches = Batches(self.image_set, batch_size=config.batch_size, seed=config.seed)
-        stepper = Stepper(config, self.state, batches, self.world)
-        hooks = Hooks(
-            should_stop=lambda: self.interruption.signal is not None,
-            should_report=self.journal.refresh_is_due,
-            report=self.journal.refresh,
-            tick=self._tick,
-            last_good=self._last_good,
-        )
-        start, start_nimg = time.monotonic(), self.state.cur_nimg
-        with self.interruption.deferred():
-            ended = fit(stepper, hooks)
-            if not ended and self.world.leads:
-                self._save_checkpoint()
-        if not ended or self.interruption.signal is not None:
-            raise InterruptedRun
-        taken_s = time.monotonic() - start
-        shown = (self.state.cur_nimg - start_nimg) / 1000
-        self.journal.say(f"Trained {shown:.1f} kimg in {duration(taken_s)} ({taken_s:.1f} s)")
-
-    def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
-        if not self.world.leads:
-            return
-        self.journal.tick(tick, state.cur_nimg, means)
-        name = f"samples-{state.cur_nimg // 1000:06d}.png"
-        try:
-            self._save_grid(name, TorchGenerator(state.G_ema))
-            self._save_checkpoint()
-        except OSError as error:  # a full disk, say: the last checkpoint stands, training goes on
-            self.journal.say(
-                f"warning: tick {tick} was not saved: {error}; last good checkpoint: "
-                f"{self._last_good()}; make room before the next tick"
-            )
-
     def _export(self) -> Bundle:
         config = self.command.config
         destination = self.folder / "bundle"
@@ -197,7 +171,7 @@ class Session:
             z_dim=config.network.z_dim,
             image_set=self.image_set,
             recipe=config.recipe,
-            options=_public(to_builtins(config)),
+            options=_public(to_builtins(config)) | self._rescues(),
             metrics=self._measure,
             name=self.command.name,
             destination=destination,
@@ -211,6 +185,13 @@ class Session:
         for metric in manifest.metrics:
             self.journal.say(f"{metric.name} {metric.value:.4g}")
         return bundle
+
+    def _rescues(self) -> dict[str, Any]:
+        """What a reader of the model card should know: these options weren't those of the start."""
+        told = [
+            f"{rescue.failure} at {rescue.cur_nimg}: {rescue}" for rescue in self.command.rescues
+        ]
+        return {"rescues": told} if told else {}
 
     def _measure(self, model_path: Path) -> tuple[Metric, ...]:
         plan = PLANS[self.command.options.evaluation]
@@ -237,20 +218,13 @@ class Session:
         mark_ended(self.folder, outcome)
         self.journal.say(outcome)
 
-    def _save_grid(self, name: str, generate: TorchGenerator | CpuGenerator) -> None:
+    def _save_grid(self, name: str, generate: CpuGenerator) -> None:
         save_grid(
             self.folder / "samples" / name,
             generate,
             z_dim=self.command.config.network.z_dim,
             num_classes=self.image_set.shape.num_classes,
         )
-
-    def _save_checkpoint(self) -> None:
-        self.checkpoints.save(self.state, self.command.config, self.image_set.fingerprint)
-
-    def _last_good(self) -> str:
-        paths = self.checkpoints.paths()
-        return str(paths[-1]) if paths else "none yet"
 
 
 def _check_gates(command: Command, image_set: ImageSet) -> None:
@@ -259,6 +233,15 @@ def _check_gates(command: Command, image_set: ImageSet) -> None:
     num_classes = image_set.shape.num_classes
     figures = () if plan is None else resolve(plan, image_set, num_classes=num_classes).figures
     check_measured(command.gates, figures, "choose another --evaluation, or leave the gate out")
+
+
+def _fresh(command: Command, image_set: ImageSet, world: World) -> tuple[State, list[str]]:
+    """The state that a training starts from, and what was taken from --init-from."""
+    state = State.fresh(command.config, image_set.shape, image_set.images.device)
+    taken = _start(command.options, state)
+    span(state.G.network, world)
+    span(state.D.network, world)
+    return state, taken
 
 
 def _start(options: Options, state: State) -> list[str]:

@@ -91,6 +91,8 @@ class State:
     """Probability that adaptive augmentation has come to, a scalar on the device."""
     slow: list[Tensor] = field(default_factory=list)
     """Where lookahead draws the players back to, one for each parameter of G, then D."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """What the watchdog read at each tick (`training.stability.vitals`)."""
 
     @classmethod
     def fresh(cls, config: TrainingConfig, shape: ImageShape, device: torch.device) -> "State":

@@ -27,6 +27,8 @@ from training.schedules import Timetable
 from training.state import State
 from training.updates import UPDATES, Gradients, Hand, Part, Place
 
+_NUM_KEPT = 4096  # calls whose scalars the watchdog may want one by one: bounds their memory
+
 
 class Deal(Protocol):
     """Where batches come from: `training.data.Batches`, for one."""
@@ -50,7 +52,7 @@ class Stepper:
         """state, deal: on one device. world: the processes that play together."""
         self.config = config
         self.state = state
-        self.meters = Meters()
+        self.meters = Meters(_NUM_KEPT if config.watchdog.is_on else 0)
         self.world = world or World()
         self._deal = deal
         self._timetable = Timetable(config.schedules)
@@ -59,7 +61,7 @@ class Stepper:
             config.regularizers,
             joint=rows_are_independent(state.D.network),
             timetable=self._timetable,
-            lenses=_lenses(config),
+            lenses=lenses(config),
         )
         twice = self._game.differentiates_twice
         self._G = config.compute.player(state.G.network, twice=self._game.has_field)
@@ -239,7 +241,7 @@ def _rows(batch: Batch, start: int, size: int) -> Batch:
     )
 
 
-def _lenses(config: TrainingConfig) -> tuple[Lens, ...]:
+def lenses(config: TrainingConfig) -> tuple[Lens, ...]:
     """What stands between an image and D, nearest to the image first."""
     measurement = (lens(config.corruption),) if config.corruption else ()
     return (*measurement, config.augment.lens()) if config.augment.policy else measurement

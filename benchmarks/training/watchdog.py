@@ -1,0 +1,306 @@
+"""What the watchdog catches, how often it cries wolf, and what it costs.
+
+    planted     a failure put into a short training on scikit-learn's digits; the figure is when its
+                sign was an alarm, in kimg
+    healthy     recipes that converge, over seeds; the figure is how many of the trainings raised
+                any alarm
+    cost        the same training with and without the watchdog, in turns, so that whatever else
+                the machine does falls on both; the figure is the median of the rounds' ratios, and
+                beside it the watchdog's own time as a share of the training's
+
+Everything is played by `training.loop.fit` as `python -m training.run` calls it, without sample
+grids and checkpoints.
+
+Run: python benchmarks/training/watchdog.py [--quick] [--only planted|healthy|cost]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.command import parse
+from training.config import TrainingConfig
+from training.data import Batches, ImageSet, load
+from training.errors import NonFiniteError
+from training.loop import Hooks, fit
+from training.stability.signs import SIGNS, Alarm
+from training.stability.watchdog import Watchdog, alarm_of
+from training.state import State
+from training.stepper import Stepper
+
+MLP = "article --data.dataset digits --data.resolution 28 --tick-kimg 1"
+DCGAN = (
+    "digits --data.resolution 16 --network.ngf 8 --network.ndf 8 --network.z-dim 32 --tick-kimg 1"
+)
+NUM_SEEDS = 10
+
+
+@dataclass
+class Watched:
+    """A training with the watchdog beside it."""
+
+    config: TrainingConfig
+    images: ImageSet
+    plant: Callable[[State], None] = lambda state: None
+    players: Callable[[], tuple[nn.Module, nn.Module]] | None = None
+    alarms: list[Alarm] = field(default_factory=list)
+    looking_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        config, images = self.config, self.images
+        device = images.images.device
+        if self.players is None:
+            self.state = State.fresh(config, images.shape, device)
+        else:
+            self.state = State.of(config, *self.players(), device)
+        self.plant(self.state)
+        deal = Batches(images, batch_size=config.batch_size, seed=config.seed)
+        self.stepper = Stepper(config, self.state, deal)
+        self.watchdog = Watchdog(config, images) if config.watchdog.is_on else None
+
+    def play(self, total_kimg: float | None = None) -> "Watched":
+        """Plays to the end, or to total_kimg."""
+        if total_kimg is not None:
+            self.stepper.config = replace(self.config, total_kimg=total_kimg)
+        hooks = Hooks(
+            should_stop=lambda: False,
+            should_report=lambda: False,
+            report=lambda cur_nimg, means: None,
+            tick=self._tick,
+            last_good=lambda: "none",
+        )
+        try:
+            fit(self.stepper, hooks)
+        except NonFiniteError as error:
+            self.alarms.append(alarm_of(error.trip, self.state))
+        return self
+
+    def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
+        start = time.perf_counter()
+        if self.watchdog is not None:
+            self.watchdog.read(state, means, self.stepper.meters)
+            self.alarms += [alarm for alarm in self.watchdog.alarms(state) if alarm.is_new]
+        self.looking_s += time.perf_counter() - start
+
+
+class Point(nn.Module):
+    """G: theta, whatever the latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(()))
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.theta.expand(len(z), 1, 1, 1)
+
+
+class Slope(nn.Module):
+    """D: psi x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(torch.zeros(()))
+
+    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.psi * img.flatten(1).sum(1)
+
+
+def few(images: ImageSet, num: int) -> ImageSet:
+    """The first images, each as often as it takes to fill 512."""
+    return replace(images, images=images.images[:num].repeat(512 // num, 1, 1, 1))
+
+
+def one_image(state: State) -> None:
+    """G's first layer sees no latent any more."""
+    first = next(module for module in state.G.network.modules() if isinstance(module, nn.Linear))
+    with torch.no_grad():
+        first.weight.zero_()
+
+    def no_latent(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (torch.zeros_like(given[0]), *given[1:])
+
+    first.register_forward_pre_hook(no_latent)
+
+
+def nan(state: State) -> None:
+    """One weight of D."""
+    with torch.no_grad():
+        state.D.parameters[0].view(-1)[0] = torch.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A failure that was put there on purpose."""
+
+    name: str
+    words: str
+    failure: str
+    """The sign that must show."""
+    images: Callable[[ImageSet], ImageSet] = lambda images: images
+    plant: Callable[[State], None] = lambda state: None
+    players: Callable[[], tuple[nn.Module, nn.Module]] | None = None
+
+
+PLANTED = (
+    Planted(
+        name="saturated D: D's lr a hundred times the recipe's, G's a hundredth",
+        words=f"{MLP} --total-kimg 20 --optim-D.lr 2e-2 --optim-G.lr 2e-6",
+        failure="saturation",
+    ),
+    Planted(
+        name="the article's own equation against such a D",
+        words=f"{MLP} --total-kimg 20 --objective minimax --optim-D.lr 2e-2 --optim-G.lr 2e-6",
+        failure="vanishing",
+    ),
+    Planted(
+        name="frozen G", words=f"{MLP} --total-kimg 20 --optim-G.lr 1e-30", failure="vanishing"
+    ),
+    Planted(
+        name="G of one image",
+        words=f"{MLP} --total-kimg 20",
+        failure="collapse",
+        plant=one_image,
+    ),
+    Planted(name="NaN in D", words=f"{MLP} --total-kimg 20", failure="divergence", plant=nan),
+    Planted(
+        name="exploding lr of D",
+        words=f"{DCGAN} --total-kimg 10 --optim-D.lr 1",
+        failure="divergence",
+    ),
+    Planted(
+        name="exploding lr of G",
+        words=f"{DCGAN} --total-kimg 10 --optim-G.lr 1e4",
+        failure="divergence",
+    ),
+    Planted(
+        name="duplicated data: 4 images 128 times",
+        words=f"{MLP} --total-kimg 60 --optim-G.lr 2e-3 --optim-D.lr 1e-3 --regularizers r1=1",
+        failure="memorisation",
+        images=lambda images: few(images, 4),
+    ),
+    Planted(
+        name="64 images for a D that learns fast",
+        words=f"{MLP} --total-kimg 20 --optim-D.lr 5e-3 --optim-G.lr 2e-6",
+        failure="overfitting",
+        images=lambda images: few(images, 64),
+    ),
+    Planted(
+        name="players that circle: the Dirac-GAN, G a point and D a slope, undamped",
+        words=f"{MLP} --total-kimg 60 --tick-kimg 5 --objective minimax --batch-size 8 "
+        "--optim-G.method sgd --optim-D.method sgd --optim-G.betas 0 0 --optim-D.betas 0 0 "
+        "--optim-G.lr 0.1 --optim-D.lr 0.1 --data.resolution 1",
+        images=lambda images: replace(images, images=torch.full_like(images.images, 127)),
+        players=lambda: (Point(), Slope()),
+        failure="oscillation",
+    ),
+)
+
+
+def planted(quick: bool) -> None:
+    caught = 0
+    for case in PLANTED[-3 if quick else 0 :]:
+        config = parse(case.words.split()).config
+        images = case.images(load(config.data))
+        watched = Watched(config, images, case.plant, case.players).play()
+        when = [alarm.cur_nimg for alarm in watched.alarms if alarm.failure == case.failure]
+        others = sorted({alarm.failure for alarm in watched.alarms} - {case.failure})
+        caught += bool(when)
+        said = f"at {when[0] / 1000:.1f} kimg" if when else "MISSED"
+        print(f"planted {case.name}: {case.failure} {said}; beside it {', '.join(others) or '-'}")
+    print(f"figure watchdog_caught {caught} of {3 if quick else len(PLANTED)}")
+
+
+HEALTHY = {
+    "digits": f"{DCGAN} --total-kimg 30",
+    "digits-long-ticks": f"{DCGAN} --total-kimg 60 --tick-kimg 5",
+    "article-r1": f"{MLP} --total-kimg 60 --tick-kimg 3 --optim-G.lr 1e-3 --optim-D.lr 1e-3 "
+    "--regularizers r1=1",
+}
+
+
+def healthy(quick: bool) -> None:
+    num_seeds = 2 if quick else NUM_SEEDS
+    for name, words in HEALTHY.items():
+        loud = 0
+        reached: dict[str, float] = {}
+        for seed in range(num_seeds):
+            config = parse([*words.split(), "--seed", str(seed)]).config
+            watched = Watched(config, load(config.data)).play()
+            loud += bool(watched.alarms)
+            for alarm in watched.alarms:
+                print(f"healthy {name}, seed {seed}: {alarm}")
+            for failure, value in extremes(watched):
+                best = max if SIGNS[failure].alarming == "above" else min
+                reached[failure] = best(value, reached.get(failure, value))
+        for failure, value in reached.items():
+            sign = SIGNS[failure]
+            print(
+                f"healthy {name}: {failure} came to {value:.3g}, {sign.alarming} {sign.threshold:g}"
+            )
+        print(f"figure watchdog_false_alarms_{name} {loud} of {num_seeds} seeds", flush=True)
+
+
+def extremes(watched: Watched) -> Iterator[tuple[str, float]]:
+    """The figures of each sign at every tick past its warm-up."""
+    history, total = watched.state.history, watched.config.total_nimg
+    for num in range(1, len(history) + 1):
+        for failure, sign in SIGNS.items():
+            start = max(sign.warm_up * total, sign.after_nimg)
+            value = sign.figure(history[:num])
+            if value is not None and history[num - 1]["cur_nimg"] > start:
+                yield failure, value
+
+
+COST = {
+    "digits": ("digits", 5.0),
+    "article": ("article --data.dataset digits --data.resolution 28", 60.0),
+}
+
+
+def cost(quick: bool) -> None:
+    """A round is a tick of the recipe's own length."""
+    num_rounds = 3 if quick else 9
+    for name, (words, tick_kimg) in COST.items():
+        sides = []
+        for action in ("warn", "off"):
+            config = parse([*words.split(), "--watchdog.action", action]).config
+            assert config.tick_kimg == tick_kimg
+            sides.append(Watched(config, load(config.data)))
+        ratios, spent_s, looking_s = [], 0.0, 0.0
+        for number in range(num_rounds + 1):
+            times = [timed(side, (number + 1) * tick_kimg) for side in sides]
+            if number:  # the first is for the caches
+                ratios.append(times[0] / times[1])
+                spent_s += times[0]
+                looking_s += sides[0].looking_s
+        print(f"figure watchdog_cost_{name} {statistics.median(ratios):.3f} x, median of rounds")
+        print(f"figure watchdog_looking_{name} {100 * looking_s / spent_s:.2f} % of the time")
+
+
+def timed(side: Watched, kimg: float) -> float:
+    side.looking_s = 0.0
+    start = time.perf_counter()
+    side.play(kimg)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three failures, two seeds")
+    parser.add_argument("--only", choices=["planted", "healthy", "cost"])
+    given = parser.parse_args()
+    for part in (planted, healthy, cost):
+        if given.only in (None, part.__name__):
+            part(given.quick)
+
+
+if __name__ == "__main__":
+    main()
