@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks import ImageShape
 from training.config import TrainingConfig
@@ -56,6 +57,27 @@ def side(board: Stepper) -> Side:
             raise SystemExit(f"{', '.join(trip.terms)} is not finite; nothing was measured")
 
     return play
+
+
+class _NoModules:
+    """Stands in for the counter's record of modules, which refuses images with gradients."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> "_NoModules":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def operations(work: Callable[[], object]) -> int:
+    """Floating point operations of products and convolutions, as torch counts them."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    with counter:
+        work()
+    return counter.get_total_flops()
 
 
 def take_turns(

@@ -29,8 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from _rounds import figure, noise, parser, side, stepper
-from torch.utils.flop_counter import FlopCounterMode
+from _rounds import figure, noise, operations, parser, side, stepper
 
 from models.networks import DCGAN, R3GAN, ImageShape, Style
 from training.compute import PRECISIONS, ComputeConfig
@@ -90,13 +89,6 @@ def games(text: str) -> list[str]:
     return names
 
 
-def operations(board: Stepper) -> int:
-    """Of one round, counted while it is played."""
-    with FlopCounterMode(display=False) as counter:
-        board.step()
-    return counter.get_total_flops()
-
-
 def seconds_each(board: Stepper, *, quick: bool) -> float:
     play = side(board)  # its test for finite values waits for the device
     play(1 if quick else 10)
@@ -123,7 +115,7 @@ def measure(
     config = replace(entry.config, compute=compute, batch_size=batch_size)
     image_set = noise(entry.shape, 8 * batch_size).to(device)
     plain = replace(config, compute=replace(compute, compile=False))
-    flops = operations(stepper(plain, image_set))
+    flops = operations(stepper(plain, image_set).step)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

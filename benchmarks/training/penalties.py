@@ -11,7 +11,9 @@ to one of D follows from the operations of their forward passes, counted by torc
 
 Rounds with and without take turns on the digits' DCGAN and on a DCGAN of 64 pixels (ngf = ndf =
 64), batch norm off. `factor` is the median of the turns' ratios of time; `excess` is factor over
-expected: 1 where the penalty costs its passes and no more.
+expected: 1 where the penalty costs its passes and no more. Where images are a penalty's own,
+torch's leaky ReLU keeps it above 1: its second derivative is a tensor of zeros, which torch sends
+back through D, by images and by weights, so that nearly two passes more are computed for nothing.
 
 Run: python benchmarks/training/penalties.py [--quick] [--cpu-time]
 """
@@ -22,8 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from _rounds import figure, noise, parser, side, stepper, take_turns
-from torch.utils.flop_counter import FlopCounterMode
+from _rounds import figure, noise, operations, parser, side, stepper, take_turns
 
 from models.networks import DCGAN, ImageShape
 from training.config import TrainingConfig
@@ -62,20 +63,12 @@ def cases(*, quick: bool) -> list[Case]:
     ]
 
 
-def operations(case: Case) -> tuple[int, int]:
+def forward_operations(case: Case) -> tuple[int, int]:
     """Of a forward pass of G and of D on one batch."""
     state = State.fresh(case.config, case.shape, torch.device("cpu"))
     size = (case.config.batch_size, case.shape.channels, *[case.shape.resolution] * 2)
-    given = (
-        (state.G.network, torch.zeros(case.config.batch_size, case.config.network.z_dim)),
-        (state.D.network, torch.zeros(size)),
-    )
-    counts = []
-    for network, images in given:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(images)
-        counts.append(counter.get_total_flops())
-    return counts[0], counts[1]
+    z, img = torch.zeros(case.config.batch_size, case.config.network.z_dim), torch.zeros(size)
+    return operations(lambda: state.G.network(z)), operations(lambda: state.D.network(img))
 
 
 def measure(case: Case, clock: Callable[[], float], num_turns: int) -> None:
@@ -85,7 +78,7 @@ def measure(case: Case, clock: Callable[[], float], num_turns: int) -> None:
         terms = tuple(Term.parse(word) for word in words.split())
         sides[words] = side(stepper(replace(case.config, regularizers=terms), image_set))
     seconds = take_turns(sides, num_turns=num_turns, num_rounds=case.num_rounds, clock=clock)
-    of_G, of_D = operations(case)
+    of_G, of_D = forward_operations(case)
     figure(f"{case.name}_none", statistics.median(seconds["none"]) * 1e3, "ms/round")
     for words, extra in EXTRA.items():
         name = case.name + "_" + "_".join(word.split("=")[0] for word in words.split())
