@@ -201,7 +201,7 @@ class Course:
 
     def _save_checkpoint(self) -> None:
         config, fingerprint = self.command.config, self.image_set.fingerprint
-        self.checkpoints.save(self.state, config, fingerprint, pin_nimg=self._pending_since())
+        self.checkpoints.save(self.state, config, fingerprint, self._pending_since())
 
     def _last_good(self) -> str:
         paths = self.checkpoints.paths()

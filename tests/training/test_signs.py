@@ -114,7 +114,7 @@ def test_growth_is_measured_against_the_trainings_own_past() -> None:
 @pytest.mark.parametrize("failure", ["saturation", "collapse", "oscillation", "overfitting"])
 def test_a_beginning_means_nothing(failure: str) -> None:
     """Neither the first share of a training nor its first images."""
-    sick = [tick(1, **{**SICK[failure], "cur_nimg": 100.0 * number}) for number in range(1, 50)]
+    sick = [tick(n, **{**SICK[failure], "cur_nimg": 100.0 * n}) for n in range(1, 50)]
     assert [alarm.failure for alarm in found(sick)] == []
     assert [alarm.failure for alarm in alarms(sick, total_nimg=4900)] == []
 
