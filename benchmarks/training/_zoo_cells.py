@@ -27,7 +27,7 @@ class Budget:
 
 
 BUDGETS = {
-    "digits": Budget(kimg=20),
+    "digits": Budget(kimg=10),
     "ring-8": Budget(kimg=320, batch_size=128),
     "grid-25": Budget(kimg=320, batch_size=128),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _zoo_cells import MARKS, Cell, made
+from _zoo_cells import Cell, made
 from PIL import Image, ImageDraw
 
 
@@ -21,9 +21,9 @@ class Row:
         return [each["trace"][-1][name] for each in self.results if not each["failed"]]
 
     def half(self, name: str) -> list[list[float]]:
-        """The second half's marks, a list for each seed."""
+        """Where it was looked at, a list for each seed."""
         return [
-            [mark[name] for mark in each["trace"][MARKS // 2 - 1 :]]
+            [mark[name] for mark in each["trace"] if name in mark]
             for each in self.results
             if not each["failed"]
         ]
