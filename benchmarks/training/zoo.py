@@ -3,8 +3,8 @@
 A cell is a recipe, a data set and a seed. Each is trained by `training.stepper.Stepper`, as
 `python -m training.run` does it, and looked at three times, from half of the budget on. Cells are
 files under --out and are made once: the benchmark can be stopped and goes on where it was. All
-cells of a data set show D the same number of images, so a recipe with five steps of D for one of G has a
-fifth of G's steps.
+cells of a data set show D the same number of images, so a recipe with five steps of D for one of G
+has a fifth of G's steps.
 
     digits   scikit-learn's digits at 32x32, the recipe's networks; Frechet distance and coverage on
              features of a classifier trained on them, against held-out digits (the floor: digits
