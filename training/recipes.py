@@ -302,7 +302,9 @@ RECIPES: dict[str, Recipe] = {
     "unrolled": Recipe(
         about="G looks five gradient steps of D ahead",
         paper="Metz et al. 2017, arXiv:1611.02163",
-        config=_digits("unrolled", unrolled_steps=5, **_both(adam(5e-4, 0.5, 0.999))),
+        config=_digits(
+            "unrolled", unrolled_steps=5, unrolled_lr=0.01, **_both(adam(5e-4, 0.5, 0.999))
+        ),
     ),
     "optimistic": Recipe(
         about="each step corrected by the last one",

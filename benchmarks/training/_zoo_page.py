@@ -37,11 +37,17 @@ class Row:
 
     def gap(self) -> str:
         """D(real) and D(fake) at the end; meaningless for critics."""
+        if not self.last("D_real"):
+            return "-"
         return f"{_mean(self.last('D_real')):.2f} / {_mean(self.last('D_fake')):.2f}"
 
 
 def _mean(values: list[float]) -> float:
     return statistics.mean(values) if values else math.nan
+
+
+def _short(values: list[float], digits: int) -> str:
+    return f"{statistics.mean(values):.{digits}f}" if values else "-"
 
 
 def _spread(values: list[float], digits: int) -> str:
@@ -67,8 +73,8 @@ def digits_table(rows: list[Row]) -> list[str]:
         swings = [max(values) / min(values) for values in row.half("frechet_distance")]
         lines.append(
             f"| `{row.recipe}` | {_spread(row.last('frechet_distance'), 1)} "
-            f"| {_spread(row.last('coverage'), 2)} | {_mean(row.last('modes')):.1f} "
-            f"| {_mean(swings):.2f} | {row.gap()} | {row.num_failed} | {row.cpu_s():.0f} |"
+            f"| {_spread(row.last('coverage'), 2)} | {_short(row.last('modes'), 1)} "
+            f"| {_short(swings, 2)} | {row.gap()} | {row.num_failed} | {row.cpu_s():.0f} |"
         )
     return lines
 
@@ -84,7 +90,7 @@ def points_table(rows: list[Row]) -> list[str]:
         lines.append(
             f"| `{row.recipe}` | {_spread(row.last('modes'), 1)} "
             f"| {_spread([100 * value for value in row.last('good')], 1)} "
-            f"| {_spread(row.last('reverse_kl'), 2)} | {_mean(kept):.1f} "
+            f"| {_spread(row.last('reverse_kl'), 2)} | {_short(kept, 1)} "
             f"| {row.num_failed} | {row.cpu_s():.0f} |"
         )
     return lines
