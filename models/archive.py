@@ -30,12 +30,12 @@ class ArchiveError(ValueError):
     """An archive that is not to be read, and why."""
 
 
-def read_arrays(path: Path, *, names: Collection[str], max_bytes: int) -> Arrays:
+def read_arrays(path: Path, *, names: Collection[str] | None, max_bytes: int) -> Arrays:
     """The arrays of a .npz file.
 
     Args:
         path: the file.
-        names: the only arrays that it may hold.
+        names: the only arrays that it may hold; None for any.
         max_bytes: what they may take together, inflated; and the file itself.
 
     Raises:
@@ -49,8 +49,8 @@ def read_arrays(path: Path, *, names: Collection[str], max_bytes: int) -> Arrays
         raise ArchiveError(f"holds {found.st_size} bytes, allowed are {max_bytes}")
     with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
-        known = {name + _SUFFIX for name in names}
         given = [member.filename for member in members]
+        known = set(given) if names is None else {name + _SUFFIX for name in names}
         if len(set(given)) != len(given) or not set(given) <= known:
             raise ArchiveError(f"holds {_some(given)}, allowed are {', '.join(sorted(known))}")
         size = sum(member.file_size for member in members)

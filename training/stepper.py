@@ -174,7 +174,8 @@ class Stepper:
         D = self._D
         if self.config.unrolled_steps:
             network = self.state.D.network
-            bound = Bound(network, dict(network.named_parameters()))
+            moving = {name: each for name, each in network.named_parameters() if each.requires_grad}
+            bound = Bound(network, moving)
             steps, lr = self.config.unrolled_steps, self.config.unrolled_lr
             D = game.unrolled(self._G, bound, batch, fake_img, steps=steps, lr=lr)
         return game.judge_G(self._G, D, batch, fake_img)

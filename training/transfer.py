@@ -6,6 +6,8 @@ optimisers and the data's order are not taken over: that is what resuming does.
 """
 
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.archive import read_arrays
 from models.bundle import MANIFEST, Bundle
 from models.errors import ModelError
 from training.checkpoint import Checkpoints
@@ -21,6 +24,7 @@ from training.errors import CheckpointError
 from training.state import State
 
 WEIGHTS = "weights.npz"
+_MAX_BYTES = 4 << 30  # of a bundle's weights: a stranger's archive may claim any size
 _LEAST_SHARE = 0.5  # of a player's weights: below it, it is another network
 
 
@@ -92,9 +96,9 @@ def _bundle_weights(path: Path) -> dict[str, Tensor]:
                 "older release; name the run's folder instead"
             )
         bundle.verify_files()
-        with (path / WEIGHTS).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (ModelError, OSError, ValueError) as error:
+        arrays = read_arrays(path / WEIGHTS, names=None, max_bytes=_MAX_BYTES)
+        return {name: torch.from_numpy(value) for name, value in arrays.items()}
+    except (ModelError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"init_from is {str(path)!r}: {error}") from error
 
 

@@ -152,7 +152,7 @@ GAMES = {
     "rounds": ["--steps-D", "2", "--steps-G", "2", "--unrolled-steps", "2", "--regularizers"],
     "schedules": ["--schedules", "r1=0@0.1:cosine", "optim_G.lr=0@0.1", "ema_kimg=1@0.1"],
     "uniform": ["--average", "uniform", "--accumulate", "2", "--compute.precision", "bf16"],
-    "frozen": ["--frozen-D", "1", "--compute.channels-last"],
+    "frozen": ["--frozen-D", "1", "--compute.channels-last", "--unrolled-steps", "1"],
     "progressive": [
         "--network",
         "progressive",
