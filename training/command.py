@@ -21,14 +21,10 @@ from models.errors import RepositoryError
 from models.networks import FAMILIES
 from models.repository import check_name
 from training.config import TrainingConfig, from_builtins, to_builtins
-from training.corruption import CORRUPTIONS
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError, require
 from training.gate import Gate, parse_gates
-from training.initialization import INITIALIZATIONS
-from training.objectives import OBJECTIVES
 from training.recipes import DEFAULT, RECIPES
-from training.regularizers import PENALTIES
 from training.stability.watchdog import Rescue
 
 CONFIG = "config.json"
@@ -147,29 +143,6 @@ def parse(argv: Sequence[str]) -> Command:
     _check_name(command.name)
     parse_gates(command.options.gate)
     return command
-
-
-def catalogue() -> str:
-    """What --list prints."""
-    sections = {
-        "recipes": {name: (recipe.about, recipe.paper) for name, recipe in RECIPES.items()},
-        "objectives": {name: ("", entry.paper) for name, entry in OBJECTIVES.items()},
-        "regularizers": {
-            name: (f"added to {entry.player}'s loss", entry.paper)
-            for name, entry in PENALTIES.items()
-        },
-        "corruptions": {name: (entry.about, entry.paper) for name, entry in CORRUPTIONS.items()},
-        "initializations": {name: ("", entry.paper) for name, entry in INITIALIZATIONS.items()},
-        "networks": {name: (cls.__doc__ or "", "") for name, cls in FAMILIES.items()},
-    }
-    lines = []
-    for section, entries in sections.items():
-        lines.append(f"{section}:")
-        for name, (about, paper) in entries.items():
-            lines.append(f"  {name:<16}{about}" if about else f"  {name:<16}{paper}")
-            if about and paper:
-                lines.append(f"  {'':<16}{paper}")
-    return "\n".join(lines)
 
 
 def _fresh(recipe: str) -> Command:

@@ -7,7 +7,8 @@ saved checkpoint and 0, or with --resume auto as one ends whom the signal kills:
 import sys
 from collections.abc import Sequence
 
-from training.command import AUTO, catalogue, parse
+from training.catalogue import catalogue
+from training.command import AUTO, parse
 from training.distributed import joined
 from training.errors import TrainingError
 from training.interruption import InterruptedRun, Interruption

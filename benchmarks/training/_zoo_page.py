@@ -146,6 +146,6 @@ budget, the mean and standard deviation over seeds, sorted by quality. The pictu
 in the order of the tables; every recipe's paper is in `python -m training.run --list`.
 
 The budget is what two cores can do, not what the methods need: it shows how fast and how steadily
-each gets somewhere, on small networks. Published figures, with their data, are in the recipes.
+each gets somewhere, on small networks. Published figures, with their data, are in that list too.
 
 """

@@ -4,13 +4,17 @@ from pathlib import Path
 import pytest
 
 from models.networks import DCGAN, MLP
-from training.command import CONFIG, catalogue, parse
+from training.augmentations import AUGMENTATIONS
+from training.catalogue import catalogue
+from training.command import CONFIG, parse
 from training.config import Term, from_builtins
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError
 from training.objectives import OBJECTIVES
+from training.optimizers import METHODS
 from training.recipes import RECIPES
-from training.regularizers import PENALTIES
+from training.terms import REGULARIZERS
+from training.updates import UPDATES
 
 
 def test_options_override_the_recipe() -> None:
@@ -102,6 +106,6 @@ def test_the_resolved_configuration_is_json_that_reads_back() -> None:
 
 def test_the_catalogue_names_every_entry() -> None:
     text = catalogue()
-    for name in (*RECIPES, *OBJECTIVES, *PENALTIES):
+    for name in (*RECIPES, *OBJECTIVES, *REGULARIZERS, *AUGMENTATIONS, *UPDATES, *METHODS):
         assert name in text
     assert all(recipe.paper in text for recipe in RECIPES.values())
