@@ -134,7 +134,7 @@ MODEL_CREATED = _gauge(
 )
 READY = _gauge(
     "saddlepoint_http_processes_ready",
-    "HTTP processes whose /readyz answers 200; 0 where none can make images.",
+    "HTTP processes that can make images; /readyz answers 200 once all of them could.",
     over_processes="livesum",
 )
 LANES = _gauge(

@@ -26,6 +26,7 @@ from serving.http import ClientGoneError, Exchange, Reply
 from serving.link import WorkerLink, socket_path, withdrawn_folder
 from serving.schemas import Order
 from serving.settings import Settings
+from serving.siblings import Siblings
 from serving.tallies import Tallies
 from serving.terms import Terms
 from serving.tickets import Batch, Ticket
@@ -48,12 +49,13 @@ class Service:
         num_workers: int,
         on_ready: Callable[["Service"], None],
     ) -> None:
-        """run_folder: where the workers' sockets lie. on_ready: called at the first model."""
+        """run_folder: where the workers' sockets lie. on_ready: called once a server is."""
         self.settings = settings
         self._repository = Repository(settings.repository)
         self.catalogue = Catalogue(self._repository, self._on_change)
         self._on_ready = on_ready
         self._was_ready = False
+        self._siblings = Siblings(run_folder, settings.api_processes)
         self._withdrawn = withdrawn_folder(run_folder)
         self.gate = Gate(settings.api_keys, run_folder)
         self.tallies = Tallies(self._set_gauges)
@@ -108,6 +110,8 @@ class Service:
         self.check_workers()
         if not self.catalogue.current:
             raise UnavailableProblem("no model of the repository is in service")
+        if not self._siblings.all_started():
+            raise UnavailableProblem("another HTTP process of this server is still starting")
 
     def check_workers(self) -> None:
         """Raises UnavailableProblem where there is nobody who could load a model."""
@@ -286,7 +290,8 @@ class Service:
         self.tallies.touch()
         if after and not self._was_ready:
             self._was_ready = True
-            self._on_ready(self)
+            if self._siblings.join():
+                self._on_ready(self)
 
     def _on_made(self, batch: Batch, compute_s: float) -> None:
         tallies, (name, version) = self.tallies, batch.key

@@ -193,6 +193,29 @@ def test_what_is_wrong_with_the_only_model_is_said_where_one_looks(
     wait_for(lambda: all(server.get("/readyz").status_code == 200 for _ in range(10)))
 
 
+def test_it_is_ready_once_each_of_its_processes_is(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, start_server: Callable[..., Any]
+) -> None:
+    """A connection may be anyone's, so the first to have a model waits for the last."""
+    repository = Repository(tmp_path / "models")
+    flags = ("--api-processes", "2", "--reload-interval-s", "0.1")
+    server = start_server(repository.root, *flags, ready=False)
+    server.wait_until("/livez", 200)
+    wait_for(lambda: len(http_processes_of(server)) == 2)
+    last = http_processes_of(server)[0]
+    os.kill(last, signal.SIGSTOP)
+    repository.publish("tiny", make_bundle())
+    wait_for(lambda: server.generate(model="tiny", seeds=[1]).status_code == 200)
+    early = server.get("/readyz")
+    assert early.status_code == 503
+    assert "another HTTP process of this server is still starting" in early.text
+    os.kill(last, signal.SIGCONT)
+    server.wait_until("/readyz", 200)
+    for _ in range(10):
+        assert server.generate(model="tiny", seeds=[1]).status_code == 200
+    assert server.log.read_text().count("Serving tiny") == 1
+
+
 def test_a_killed_worker_comes_back(
     tiny_repository: Path, start_server: Callable[..., Any]
 ) -> None:

@@ -11,7 +11,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from models.generator import CpuGenerator, Sampler
 from models.repository import Repository
-from training.command import catalogue, parse
+from training.catalogue import catalogue
+from training.command import parse
 from training.config import from_builtins, to_builtins
 from training.corruption import CORRUPTIONS, Corruption, lens, measure
 from training.data import DataConfig, load
