@@ -5,8 +5,11 @@ pixel.
 """
 
 import argparse
+import contextlib
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -57,6 +60,28 @@ def side(board: Stepper) -> Side:
             raise SystemExit(f"{', '.join(trip.terms)} is not finite; nothing was measured")
 
     return play
+
+
+def elsewhere(make: Callable[..., Side], *args: object) -> Side:
+    """A side in a process of its own, which another one's settings can't help or harm."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(theirs, make, args), daemon=True).start()
+    theirs.close()
+
+    def play(num: int) -> None:
+        ours.send(num)
+        ours.recv()
+
+    return play
+
+
+def _serve(pipe: Connection, make: Callable[..., Side], args: tuple[object, ...]) -> None:
+    play = make(*args)
+    with contextlib.suppress(EOFError):  # the measuring one has ended
+        while True:
+            play(pipe.recv())
+            pipe.send(None)
 
 
 class _NoModules:

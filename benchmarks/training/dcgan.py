@@ -11,22 +11,21 @@ falls on all; the figures are medians of the turns' ratios.
     bf16    the same with --compute.precision bf16
     nchw    the same without either, to tell what the layout does
 
-With --cpu-time seconds are the process's own on one thread: a ratio that neighbours on the
-machine disturb less, for development. The peak of memory is measured in a process for each side.
+Each side is a process of its own, since a training also tells malloc to keep what is freed
+(`training/compute.py`), which would help the plain loop too.
 
-Run: python benchmarks/training/dcgan.py [--quick] [--batch-size N] [--cpu-time]
+Run: python benchmarks/training/dcgan.py [--quick] [--batch-size N]
 """
 
 import re
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from _rounds import Side, figure, noise, parser, side, stepper, take_turns
+from _rounds import Side, elsewhere, figure, noise, parser, side, stepper, take_turns
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.networks import DCGAN, ImageShape
@@ -93,7 +92,6 @@ def peak_of(name: str, batch_size: int) -> float:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--batch-size", type=int, default=128)
-    options.add_argument("--cpu-time", action="store_true", help="CPU seconds, on one thread")
     options.add_argument("--side", choices=SIDES, help="only this one's peak of memory, in MiB")
     args = options.parse_args()
     if args.side:
@@ -103,13 +101,10 @@ def main() -> None:
         print(int(peak) / 1024)
         return
     batch_size = min(args.batch_size, 16) if args.quick else args.batch_size
-    if args.cpu_time:
-        torch.set_num_threads(1)
     seconds = take_turns(
-        {name: make(name, batch_size) for name in SIDES},
+        {name: elsewhere(make, name, batch_size) for name in SIDES},
         num_turns=3 if args.quick else 7,
         num_rounds=1 if args.quick else 3,
-        clock=time.process_time if args.cpu_time else time.perf_counter,
     )
     for name, each in seconds.items():
         figure(f"dcgan64_{name}", batch_size / statistics.median(each), "images/s")

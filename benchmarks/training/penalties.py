@@ -11,9 +11,9 @@ to one of D follows from the operations of their forward passes, counted by torc
 
 Rounds with and without take turns on the digits' DCGAN and on a DCGAN of 64 pixels (ngf = ndf =
 64), batch norm off. `factor` is the median of the turns' ratios of time; `excess` is factor over
-expected: 1 where the penalty costs its passes and no more. Where images are a penalty's own,
-torch's leaky ReLU keeps it above 1: its second derivative is a tensor of zeros, which torch sends
-back through D, by images and by weights, so that nearly two passes more are computed for nothing.
+expected: 1 where the penalty costs its passes and no more. torch's
+own rectifiers would add to that: their second derivative is a tensor of zeros, which torch sends
+back through D (`models/networks/activations.py`).
 
 Run: python benchmarks/training/penalties.py [--quick] [--cpu-time]
 """

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.networks.activations import LeakyReLU, ReLU
 from models.networks.family import (
     POWERS_OF_TWO,
     Discriminator,
@@ -41,14 +42,14 @@ class DCGANGenerator(nn.Module):
         self.stem = nn.Sequential(
             nn.ConvTranspose2d(in_dim, widths[0], 4, bias=False),
             nn.BatchNorm2d(widths[0]),
-            nn.ReLU(),
+            ReLU(),
         )
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
                     nn.BatchNorm2d(narrow),
-                    nn.ReLU(),
+                    ReLU(),
                 )
                 for wide, narrow in itertools.pairwise(widths)
             )
@@ -71,13 +72,13 @@ def shrinking(channels: int, widths: list[int], *, batch_norm: bool) -> list[nn.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
-        nn.LeakyReLU(0.2),
+        LeakyReLU(),
     ]
     for narrow, wide in itertools.pairwise(widths):
         layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=not batch_norm))
         if batch_norm:
             layers.append(nn.BatchNorm2d(wide))
-        layers.append(nn.LeakyReLU(0.2))
+        layers.append(LeakyReLU())
     return layers
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.networks.activations import LRELU_SLOPE
 from models.networks.family import widen
 
-LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2 / (1 + LRELU_SLOPE**2))  # of leaky ReLU (He et al. 2015, eq. 14)
 SQRT_2 = math.sqrt(2)
 
@@ -141,8 +141,3 @@ def upsample_bilinear(x: Tensor) -> Tensor:
 def downsample(x: Tensor) -> Tensor:
     """[N, C, H, W] to [N, C, H/2, W/2]; the 2x2 mean is what bilinear resampling is at a half."""
     return functional.avg_pool2d(x, 2)
-
-
-def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU(0.2), the slope of all these papers."""
-    return functional.leaky_relu(x, LRELU_SLOPE)

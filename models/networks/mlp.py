@@ -8,8 +8,10 @@ reaches -inf.
 import itertools
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from models.networks.activations import LeakyReLU, ReLU
 from models.networks.family import Discriminator, Family, ImageShape, family, widen
 
 
@@ -21,13 +23,33 @@ class MLPGenerator(nn.Module):
         self.image_size = (shape.channels, shape.resolution, shape.resolution)
         num_pixels = shape.channels * shape.resolution**2
         self.layers = nn.Sequential(
-            nn.Linear(z_dim, hidden), nn.ReLU(), nn.Linear(hidden, num_pixels), nn.Tanh()
+            nn.Linear(z_dim, hidden), ReLU(), nn.Linear(hidden, num_pixels), nn.Tanh()
         )
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """See `models.networks`; takes no label."""
         img: Tensor = self.layers(z)
         return widen(img).view(-1, *self.image_size)
+
+
+class Dropout(nn.Module):
+    """Zeroes a share of what it is given, in training; scales the rest, so that the mean stays.
+
+    nn.Dropout's mask is drawn by `bernoulli_`, which takes three times as long on the CPU as
+    uniform numbers do: a tenth of the article's game.
+    """
+
+    def __init__(self, share: float) -> None:
+        """share: in [0, 1)."""
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        if not self.training or not self.share:
+            return x
+        kept = torch.rand(x.shape, device=x.device).ge_(self.share).div_(1 - self.share)
+        return x * kept.to(x.dtype)
 
 
 class MLPDiscriminator(Discriminator):
@@ -38,8 +60,8 @@ class MLPDiscriminator(Discriminator):
         num_pixels = shape.channels * shape.resolution**2
         self.layers = nn.Sequential(
             nn.Linear(num_pixels, hidden),
-            nn.LeakyReLU(0.2),
-            nn.Dropout(dropout),
+            LeakyReLU(),
+            Dropout(dropout),
             nn.Linear(hidden, 1),
         )
 

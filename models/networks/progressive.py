@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.networks.activations import leaky_relu
 from models.networks.family import (
     POWERS_OF_TWO,
     Discriminator,
@@ -31,7 +32,6 @@ from models.networks.layers import (
     MinibatchStd,
     PixelNorm,
     downsample,
-    leaky_relu,
     upsample_nearest,
 )
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.networks.activations import leaky_relu
 from models.networks.family import (
     POWERS_OF_TWO,
     Discriminator,
@@ -25,7 +26,7 @@ from models.networks.family import (
     family,
     widen,
 )
-from models.networks.layers import LRELU_GAIN, downsample, leaky_relu, upsample_bilinear
+from models.networks.layers import LRELU_GAIN, downsample, upsample_bilinear
 
 
 @dataclass(frozen=True, kw_only=True)

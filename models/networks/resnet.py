@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.networks.activations import relu
 from models.networks.family import (
     POWERS_OF_TWO,
     Discriminator,
@@ -65,8 +66,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         """The sum of the branch and the shortcut."""
-        y = self.conv_0(upsample_nearest(self.norm_0(x, label).relu()))
-        y = self.conv_1(self.norm_1(y, label).relu())
+        y = self.conv_0(upsample_nearest(relu(self.norm_0(x, label))))
+        y = self.conv_1(relu(self.norm_1(y, label)))
         # A 1x1 convolution and nearest upsampling commute; this order is a quarter of the work.
         total: Tensor = y + upsample_nearest(self.shortcut(x))
         return total
@@ -103,7 +104,7 @@ class ResNetGenerator(nn.Module):
         x = self.stem(z).unflatten(1, (-1, 4, 4))
         for block in self.blocks:
             x = block(x, label)
-        return widen(torch.tanh(self.to_img(self.norm(x).relu())))
+        return widen(torch.tanh(self.to_img(relu(self.norm(x)))))
 
 
 class DownBlock(nn.Module):
@@ -125,8 +126,8 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of the branch and the shortcut."""
-        y = x if self.first else self.norm_0(x).relu()
-        y = self.conv_1(self.norm_1(self.conv_0(y)).relu())
+        y = x if self.first else relu(self.norm_0(x))
+        y = self.conv_1(relu(self.norm_1(self.conv_0(y))))
         if self.halve:
             # A 1x1 convolution and the mean commute; this order is a quarter of the work.
             x, y = downsample(x), downsample(y)
@@ -164,7 +165,7 @@ class ResNetDiscriminator(ProjectionDiscriminator):
 
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
         """See `Discriminator`."""
-        pixels: Tensor = self.blocks(img).relu().flatten(2)
+        pixels: Tensor = relu(self.blocks(img)).flatten(2)
         return pixels.sum(2) if self.pool == "sum" else pixels.mean(2)
 
 

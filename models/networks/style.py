@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.networks.activations import leaky_relu
 from models.networks.family import (
     POWERS_OF_TWO,
     Discriminator,
@@ -34,7 +35,6 @@ from models.networks.layers import (
     EqualizedLinear,
     MinibatchStd,
     PixelNorm,
-    leaky_relu,
     upsample_bilinear,
 )
 

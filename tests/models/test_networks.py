@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from models.networks import DCGAN, FAMILIES, MLP, Family, ImageShape, family
+from models.networks.activations import LeakyReLU, ReLU
+from models.networks.mlp import Dropout
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -33,12 +35,10 @@ def test_the_articles_perceptrons():
     G, D = MLP().generator(shape), MLP().discriminator(shape)
     assert num_parameters(G) == 100 * 256 + 256 + 256 * 784 + 784 == 227_344
     assert num_parameters(D) == 784 * 256 + 256 + 256 * 1 + 1 == 201_217
-    assert [type(layer) for layer in G.layers] == [nn.Linear, nn.ReLU, nn.Linear, nn.Tanh]
-    assert [type(layer) for layer in D.layers] == [
-        *(nn.Linear, nn.LeakyReLU, nn.Dropout, nn.Linear)
-    ]
-    assert D.layers[1].negative_slope == 0.2
-    assert D.layers[2].p == 0.3
+    assert [type(layer) for layer in G.layers] == [nn.Linear, ReLU, nn.Linear, nn.Tanh]
+    assert [type(layer) for layer in D.layers] == [*(nn.Linear, LeakyReLU, Dropout, nn.Linear)]
+    assert D.layers[1](torch.tensor(-1.0)).item() == pytest.approx(-0.2)
+    assert D.layers[2].share == 0.3
 
 
 @pytest.mark.parametrize(("resolution", "channels"), [(28, 1), (7, 3), (1, 1)])

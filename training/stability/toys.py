@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks import MLP, Discriminator
+from models.networks.activations import LeakyReLU
 from training.augment import AugmentConfig
 from training.config import TrainingConfig
 from training.data import DataConfig
@@ -49,7 +50,7 @@ class PointDiscriminator(Discriminator):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(2, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(0.2)
+            nn.Linear(2, HIDDEN), LeakyReLU(), nn.Linear(HIDDEN, HIDDEN), LeakyReLU()
         )
         self.head = nn.Linear(HIDDEN, 1)
 

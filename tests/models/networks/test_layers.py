@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from models.networks.activations import leaky_relu
 from models.networks.layers import (
     LRELU_GAIN,
     ConditionalBatchNorm2d,
@@ -12,7 +13,6 @@ from models.networks.layers import (
     MinibatchStd,
     PixelNorm,
     downsample,
-    leaky_relu,
     upsample_bilinear,
     upsample_nearest,
 )
