@@ -4,13 +4,15 @@ Knows networks as modules only.
 """
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from training.errors import require
-from training.play import Player, parameters_of
+from training.play import Bound, Movable, Player, parameters_of
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
@@ -52,6 +54,11 @@ class ComputeConfig:
             torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
             torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
 
+    def bound(self, network: nn.Module, parameters: Mapping[str, Tensor]) -> Movable:
+        """The network with other parameters than its own, by name, as it is computed."""
+        bound = Bound(network, parameters)
+        return Autocast(bound) if self.precision == "bf16" else bound
+
     def player(self, network: nn.Module, *, twice: bool) -> Player:
         """The network as it is computed.
 
@@ -83,11 +90,17 @@ class Autocast:
         """player: with float32 parameters."""
         self._player = player
 
-    def __call__(self, first: Tensor, *args: object, **kwargs: object) -> object:
+    def __call__(self, *args: Tensor | None, **kwargs: object) -> Any:
         """What the player gives, some of it in bfloat16."""
+        first = args[0]
+        assert first is not None
         with torch.autocast(first.device.type, torch.bfloat16):
-            return self._player(first, *args, **kwargs)
+            return self._player(*args, **kwargs)
 
     def parameters(self) -> list[Tensor]:
         """The player's."""
         return parameters_of(self._player)
+
+    def moved(self, by: Sequence[Tensor]) -> "Autocast":
+        """See `training.play.Movable`; the player must be one."""
+        return Autocast(self._player.moved(by))  # type: ignore[attr-defined]

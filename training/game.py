@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.objectives import OBJECTIVES
-from training.play import Batch, Bound, Play, Player, parameters_of, play
+from training.play import Batch, Movable, Play, Player, parameters_of, play
 from training.randomness import reseed
 from training.regularizers import PENALTIES, Penalty
 from training.schedules import Timetable
@@ -107,8 +107,8 @@ class Game:
         return self._judge("G", G, D, batch, fake_img)
 
     def unrolled(
-        self, G: Player, D: Bound, batch: Batch, fake_img: Tensor, *, steps: int, lr: float
-    ) -> Bound:
+        self, G: Player, D: Movable, batch: Batch, fake_img: Tensor, *, steps: int, lr: float
+    ) -> Movable:
         """D after some steps of gradient descent, a function of both players' parameters.
 
         Source: Metz et al. 2017, arXiv:1611.02163, eq. 6 to 8.

@@ -6,7 +6,7 @@ Differentiable throughout and free of side effects on its inputs. Knows no loss 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,19 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 Player = Callable[..., Any]
 """A network as a function: the module itself, or `Bound` to other parameters than its own."""
+
+
+class Movable(Protocol):
+    """A player whose parameters are given: a function of them."""
+
+    def __call__(self, *args: Tensor | None, **kwargs: object) -> Any:
+        """The network's output."""
+
+    def parameters(self) -> list[Tensor]:
+        """What it is a function of."""
+
+    def moved(self, by: Sequence[Tensor]) -> "Movable":
+        """The same network elsewhere. by: one for each parameter."""
 
 
 class Bound:

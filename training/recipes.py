@@ -127,7 +127,7 @@ def _style(recipe: str, *, conditional: bool = False) -> TrainingConfig:
         conditional=conditional,
         network=_STYLE,
         regularizers=terms("r1=1/4"),
-        **_both(adam(2e-3, 0.0, 0.99)),
+        **_both(adam(4e-3, 0.0, 0.99)),
     )
 
 
@@ -201,7 +201,7 @@ RECIPES: dict[str, Recipe] = {
             init_D="kaiming",
             regularizers=terms("wgan-gp=10"),
             steps_D=5,
-            **_both(adam(1e-3, 0.0, 0.9)),
+            **_both(adam(2e-3, 0.0, 0.9)),
         ),
     ),
     "dragan": Recipe(
@@ -242,7 +242,7 @@ RECIPES: dict[str, Recipe] = {
             network=_PROGRESSIVE,
             objective="wasserstein",
             regularizers=terms("wgan-gp=10", "drift=0.001"),
-            **_both(adam(1e-3, 0.0, 0.99)),
+            **_both(adam(4e-3, 0.0, 0.99)),
         ),
     ),
     "rpgan-r1r2": Recipe(
@@ -294,6 +294,7 @@ RECIPES: dict[str, Recipe] = {
         paper="Sonderby et al. 2017, arXiv:1610.04490; Arjovsky and Bottou 2017, arXiv:1701.04862",
         config=_digits(
             "instance-noise",
+            init_D="kaiming",
             regularizers=terms("instance-noise=0.3"),
             schedules=(Schedule(target="instance-noise", end=0.02, kimg=100),),
             **_both(adam(5e-4, 0.5, 0.999)),
@@ -303,7 +304,13 @@ RECIPES: dict[str, Recipe] = {
         about="G looks five gradient steps of D ahead",
         paper="Metz et al. 2017, arXiv:1611.02163",
         config=_digits(
-            "unrolled", unrolled_steps=5, unrolled_lr=0.01, **_both(adam(5e-4, 0.5, 0.999))
+            "unrolled",
+            init_D="kaiming",
+            unrolled_steps=5,
+            unrolled_lr=0.01,
+            # Once D tells all apart, what five steps add to it gives G nothing to go by.
+            optim_G=adam(1e-3, 0.5, 0.999),
+            optim_D=adam(2e-4, 0.5, 0.999),
         ),
     ),
     "optimistic": Recipe(
@@ -311,13 +318,19 @@ RECIPES: dict[str, Recipe] = {
         paper="Daskalakis et al. 2018, arXiv:1711.00141",
         config=_digits(
             "optimistic",
+            init_D="kaiming",
             **_both(OptimizerConfig(method="optimistic-adam", lr=5e-4, betas=(0.5, 0.9))),
         ),
     ),
     "extragradient": Recipe(
         about="a step to look, then the step",
         paper="Gidel et al. 2019, arXiv:1802.10551",
-        config=_digits("extragradient", update="extragradient", **_both(adam(5e-4, 0.5, 0.9))),
+        config=_digits(
+            "extragradient",
+            init_D="kaiming",
+            update="extragradient",
+            **_both(adam(5e-4, 0.5, 0.9)),
+        ),
     ),
     "diffaugment": Recipe(
         about="D sees shifted, recoloured and cut images, real and generated alike",
@@ -348,7 +361,9 @@ RECIPES: dict[str, Recipe] = {
     "lookahead": Recipe(
         about="every five rounds both players go half of the way back",
         paper="Chavdarova et al. 2021, arXiv:2006.14567",
-        config=_digits("lookahead", lookahead_steps=5, **_both(adam(5e-4, 0.0, 0.9))),
+        config=_digits(
+            "lookahead", init_D="kaiming", lookahead_steps=5, **_both(adam(5e-4, 0.0, 0.9))
+        ),
     ),
     "mnist": Recipe(
         about="handwritten digits at 32x32 by class",

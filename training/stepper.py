@@ -21,7 +21,7 @@ from training.distributed import World
 from training.game import Game, Lens, Losses
 from training.guard import Guard, Trip
 from training.meters import Meters
-from training.play import Batch, Bound, rows_are_independent
+from training.play import Batch, rows_are_independent
 from training.randomness import key, normal
 from training.schedules import Timetable
 from training.state import State
@@ -175,7 +175,7 @@ class Stepper:
         if self.config.unrolled_steps:
             network = self.state.D.network
             moving = {name: each for name, each in network.named_parameters() if each.requires_grad}
-            bound = Bound(network, moving)
+            bound = self.config.compute.bound(network, moving)
             steps, lr = self.config.unrolled_steps, self.config.unrolled_lr
             D = game.unrolled(self._G, bound, batch, fake_img, steps=steps, lr=lr)
         return game.judge_G(self._G, D, batch, fake_img)

@@ -27,9 +27,9 @@ class Budget:
 
 
 BUDGETS = {
-    "digits": Budget(kimg=10),
-    "ring-8": Budget(kimg=320, batch_size=128),
-    "grid-25": Budget(kimg=320, batch_size=128),
+    "digits": Budget(kimg=20),
+    "ring-8": Budget(kimg=960, batch_size=128),
+    "grid-25": Budget(kimg=960, batch_size=128),
 }
 QUICK = {
     "digits": Budget(kimg=2),

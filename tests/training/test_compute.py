@@ -89,6 +89,17 @@ def test_what_is_differentiated_twice_is_not_compiled() -> None:
     assert compute.player(network, twice=False) is not network
 
 
+def test_bf16_is_what_an_unrolled_network_sees_too() -> None:
+    given = config("--compute.precision", "bf16", "--unrolled-steps", "2", "--regularizers")
+    images, seen = load(given.data), []
+    state = State.fresh(given, images.shape, CPU)
+    state.D.network.layers[0].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    deal = Batches(images, batch_size=given.batch_size, seed=given.seed)
+    Stepper(given, state, deal).step()
+    assert len(seen) >= 4  # D's move, two steps ahead, G's
+    assert set(seen) == {torch.bfloat16}
+
+
 FAULTS = """
 import resource, sys, torch
 from training.compute import ComputeConfig
