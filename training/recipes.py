@@ -284,6 +284,7 @@ RECIPES: dict[str, Recipe] = {
         paper="Mescheder et al. 2017, arXiv:1705.10461",
         config=_digits(
             "consensus",
+            init_D="kaiming",
             update="simultaneous",
             regularizers=terms("consensus=0.1"),
             **_both(adam(5e-4, 0.5, 0.999)),
@@ -307,8 +308,8 @@ RECIPES: dict[str, Recipe] = {
             "unrolled",
             init_D="kaiming",
             unrolled_steps=5,
-            unrolled_lr=0.01,
-            # Once D tells all apart, what five steps add to it gives G nothing to go by.
+            # Larger ones make a D that tells all apart, which gives G nothing to go by.
+            unrolled_lr=0.001,
             optim_G=adam(1e-3, 0.5, 0.999),
             optim_D=adam(2e-4, 0.5, 0.999),
         ),

@@ -11,8 +11,9 @@ has a fifth of G's steps.
              against digits); classes by an SVM
     ring-8   8 Gaussians of sigma 0.01 on a circle of radius 1, and
     grid-25  25 of sigma 0.05, {-4, -2, 0, 2, 4} squared: the recipe's game on perceptrons
-             (`training/stability/toys.py`), 2,500 points, good within 3 sigma of a centre, a mode
-             counts with one good point (the protocol of Lin et al. 2018)
+             (`training/stability/toys.py`; unrolled steps are ten times as large), 2,500 points,
+             good within 3 sigma of a centre, a mode counts with one good point (the protocol of
+             Lin et al. 2018)
 
 swing is how much worse than its best the average generator gets in the second half: the highest
 over the lowest Frechet distance, or the fewest modes at any mark.

@@ -27,6 +27,7 @@ def command(folder: Path, num: int, *words: str) -> list[str]:
     if num > 1:
         python += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num), "-m"]
     places = ["--runs", str(folder / "runs"), "--repository", str(folder / "models")]
+    places += ["--evaluation", "none"]
     return [*python, "training.run", *words, *places]
 
 

@@ -22,6 +22,7 @@ from training.state import State
 
 Z_DIM = 16
 HIDDEN = 128
+UNROLLED_LR = 0.01
 CPU = torch.device("cpu")
 
 
@@ -83,7 +84,11 @@ class MixtureDeal:
 
 
 def toy(config: TrainingConfig, **options: object) -> TrainingConfig:
-    """A recipe's game for points: what needs images, classes or an encoder is left out."""
+    """A recipe's game for points: what needs images, classes or an encoder is left out.
+
+    Unrolled steps are of another size: a D of perceptrons barely moves by what a D of convolutions
+    is thrown by.
+    """
     terms = tuple(
         term
         for term in config.regularizers
@@ -95,6 +100,7 @@ def toy(config: TrainingConfig, **options: object) -> TrainingConfig:
         "init_D": "family",
         "regularizers": terms,
         "augment": AugmentConfig(),
+        "unrolled_lr": UNROLLED_LR,
     }
     return replace(config, **{**plain, **options})  # type: ignore[arg-type]
 
