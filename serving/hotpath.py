@@ -33,7 +33,9 @@ _SPECIAL = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer")
 )
 _MAX_HEAD_BYTES = 16 << 10
-_LAST_CALL_S = 0.1  # how long an idle connection may still bring a request when the server drains
+# How long a connection may still bring a request when the server drains: one that has brought some,
+# and one that has brought none. Who connects is about to ask; the request may be a round trip away.
+_LAST_CALL_S, _FIRST_CALL_S = 0.1, 1.0
 
 
 @dataclass(slots=True)
@@ -164,7 +166,8 @@ class HotProtocol(TimedProtocol):
         if self._busy:
             return
         if self.idle():
-            self.loop.call_later(_LAST_CALL_S, self._end_if_idle)
+            answered = self.timeout_keep_alive_task is not None
+            self.loop.call_later(_LAST_CALL_S if answered else _FIRST_CALL_S, self._end_if_idle)
         else:
             super().shutdown()
 

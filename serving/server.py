@@ -10,7 +10,6 @@ LitServe starts the processes: HTTP servers by fork, inference workers by spawn.
 """
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing.connection
 import os
@@ -26,6 +25,7 @@ import litserve
 from litserve.transport.base import MessageTransport
 
 from serving import exposition, logs, metrics
+from serving.last_call import LastCallServer
 from serving.service import DRAIN_SIGNAL
 
 logger = logging.getLogger(__name__)
@@ -83,41 +83,6 @@ class NoManager:
 
     def shutdown(self) -> None:
         """Nothing to shut down."""
-
-
-class LastCallServer(litserve.server._Server):  # type: ignore[misc]
-    """uvicorn's server, which at shutdown still takes the connections that the kernel accepted.
-
-    Those that lie in the listening socket's queue when it is closed would be reset, and a client
-    can't know whether its request was begun.
-    """
-
-    def run(self, worker_id: int, sockets: list[socket.socket] | None = None) -> None:
-        """Part of LitServe: the process's work."""
-        logs.name_process(f"http-{worker_id}")
-        super().run(worker_id, sockets)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Part of uvicorn."""
-        queues = [listener.dup() for listener in sockets or []]
-        for server in self.servers:
-            server.close()
-        accepted = []
-        for queue in queues:
-            with queue:
-                queue.setblocking(False)
-                with contextlib.suppress(OSError):
-                    while True:
-                        accepted.append(queue.accept()[0])
-        for connection in accepted:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        await super().shutdown(sockets)
-
-    def _protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = self.config.http_protocol_class(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
 
 
 class Server(litserve.LitServer):  # type: ignore[misc]
