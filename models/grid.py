@@ -34,7 +34,7 @@ def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> Image.Ima
     if num == 0:
         raise ValueError("images holds none; a grid takes at least one")
     if columns is None:
-        columns = math.isqrt(num - 1) + 1
+        columns = square_columns(num)
     if columns < 1:
         raise ValueError(f"columns is {columns}, must be at least 1")
     rows = -(-num // columns)
@@ -43,6 +43,11 @@ def grid(images: npt.NDArray[np.uint8], columns: int | None = None) -> Image.Ima
     canvas = tiles.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     canvas = canvas.reshape(rows * height, columns * width, channels)
     return Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+
+
+def square_columns(num: int) -> int:
+    """Tiles a row of the smallest square that holds num of them, num at least 1."""
+    return math.isqrt(num - 1) + 1
 
 
 def png(image: Image.Image) -> bytes:

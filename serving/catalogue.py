@@ -18,6 +18,7 @@ from models.repository import Repository
 from serving.errors import InvalidRequestProblem, UnavailableProblem, UnknownModelProblem
 from serving.frames import Announce, Candidacy
 from serving.tickets import VersionKey
+from serving.wording import shown
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ class Catalogue:
         served = self._current.get(name)
         if served is None:
             if name in self.complaints:
-                raise UnavailableProblem(f"model {name!r} is refused: {self.complaints[name]}")
+                raise UnavailableProblem(f"model {shown(name)} is refused: {self.complaints[name]}")
             known = ", ".join(sorted(self._current)) or "none"
-            raise UnknownModelProblem(f"model is {name!r}; served are: {known}")
+            raise UnknownModelProblem(f"model is {shown(name)}; served are: {known}")
         if version is None:
             return self.on_trial(served, seeds) if self._trials and seeds else served
         if version == served.key[1]:
@@ -124,7 +125,9 @@ class Catalogue:
             return self._open((name, version))
         except NotInRepositoryError:
             held = ", ".join(map(str, self.versions(name)))
-            raise UnknownModelProblem(f"version is {version}; model {name!r} has: {held}") from None
+            raise UnknownModelProblem(
+                f"version is {shown(version)}; model {name!r} has: {held}"
+            ) from None
         except ModelError as error:
             raise UnavailableProblem(
                 f"version {version} of {name!r} is refused: {error}"

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from models.generator import Images
+from models.grid import square_columns
 from serving.images import NPY_MEDIA_TYPE, Format, as_grid, as_strip, encode_npy
 
 JSON = "application/json"
@@ -166,6 +167,11 @@ class Tiled(OfPixels):
     def media_type(self) -> str:
         """Implements `OfPixels`."""
         return self.format.media_type
+
+    def tiles(self, num_images: int) -> tuple[int, int]:
+        """Columns and rows."""
+        columns = num_images if self.strip else square_columns(num_images)
+        return columns, -(-num_images // columns)
 
     def from_images(self, images: Images) -> bytes:
         """Implements `OfPixels`."""

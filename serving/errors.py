@@ -121,6 +121,20 @@ class RateLimitedProblem(Problem):
     remedy = "Ask again after `Retry-After`; the operator can raise the key's rate."
 
 
+class LongPathProblem(Problem):
+    """Path and query are longer than the server reads; the connection ends."""
+
+    status, slug, title = 414, "path-too-long", "Path and query are too long"
+    remedy = "Send many seeds by `POST /v1/generate`, which takes them in its body."
+
+
+class LongHeadProblem(Problem):
+    """The headers are longer than the server reads; the connection ends."""
+
+    status, slug, title = 431, "head-too-long", "The headers are too long"
+    remedy = "Send fewer or shorter headers; images need none but `Content-Type`."
+
+
 class UnsupportedEncodingProblem(Problem):
     """The body is compressed in a way that the server doesn't read."""
 

@@ -10,11 +10,15 @@ import contextlib
 import fcntl
 import functools
 import os
+import socket
+import socketserver
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pynvml
 from prometheus_client import (
@@ -22,8 +26,8 @@ from prometheus_client import (
     CollectorRegistry,
     Metric,
     generate_latest,
+    make_wsgi_app,
     multiprocess,
-    start_http_server,
 )
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.registry import Collector
@@ -50,7 +54,27 @@ def listen(host: str, port: int) -> None:
     Raises:
         OSError: the port can't be had.
     """
-    start_http_server(port, addr=host, registry=_registry())
+    application = make_wsgi_app(_registry())
+    server = _Server((host, port), _Scrape)
+    server.set_app(application)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
+class _Scrape(WSGIRequestHandler):
+    """A connection; each has a thread, so none may rest for ever."""
+
+    timeout = 10
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Part of http.server: nothing, scrapes would fill the log."""
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
 
 
 def register_process(role: str) -> None:

@@ -87,7 +87,7 @@ class HotProtocol(TimedProtocol):
         self._busy = False
         self._ticket: Ticket | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._encoding: tuple[Visit, asyncio.Task[None]] | None = None
 
     @property
     def read_timeout_s(self) -> float:
@@ -156,6 +156,10 @@ class HotProtocol(TimedProtocol):
             self._gateway.service.visits.close(visit, None)
         if self._ticket is not None:
             self._gateway.service.abandon(self._ticket, "disconnect", ClientGoneError())
+        encoding = self._stop_encoding()
+        if encoding is not None:
+            self._gateway.service.visits.close(encoding, None)
+        self._disarm()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server drains: ends after what is under way, or on its way.
@@ -202,15 +206,32 @@ class HotProtocol(TimedProtocol):
         ticket.done.add_done_callback(functools.partial(self._made, visit, order, ticket))
 
     def _expire(self, ticket: Ticket, timeout_ms: int) -> None:
-        self._gateway.service.abandon(ticket, "deadline", deadline_problem(timeout_ms))
+        """The time is over: `_made` hears of it, or what is being encoded is given up."""
+        problem = deadline_problem(timeout_ms)
+        self._gateway.service.abandon(ticket, "deadline", problem)
+        visit = self._stop_encoding()
+        if visit is not None:
+            self._answer(visit, Reply.problem(problem))
+
+    def _disarm(self) -> None:
+        """The request is over: no deadline any more."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _stop_encoding(self) -> Visit | None:
+        """Whose answer was being encoded; it won't be answered any more."""
+        if self._encoding is None:
+            return None
+        (visit, task), self._encoding = self._encoding, None
+        task.cancel()
+        return visit
 
     def _made(
         self, visit: Visit, order: Order, ticket: Ticket, done: "asyncio.Future[Any]"
     ) -> None:
         self._ticket = None
         service = self._gateway.service
-        if self._deadline is not None:
-            self._deadline.cancel()
         error = done.exception()
         if isinstance(error, Problem):
             self._answer(visit, Reply.problem(error))
@@ -226,14 +247,16 @@ class HotProtocol(TimedProtocol):
             else:
                 self._answer(visit, reply)
         else:
-            self._task = self.loop.create_task(self._encode(visit, order, ticket))
+            self._encoding = visit, self.loop.create_task(self._encode(visit, order, ticket))
 
     async def _encode(self, visit: Visit, order: Order, ticket: Ticket) -> None:
         try:
             reply = await self._gateway.service.reply_off_loop(order, ticket, ticket.done.result())
         except Exception as error:
+            self._encoding = None
             self._fail(visit, error)
         else:
+            self._encoding = None
             self._answer(visit, reply)
 
     def _fail(self, visit: Visit, error: BaseException) -> None:
@@ -241,6 +264,7 @@ class HotProtocol(TimedProtocol):
         self._answer(visit, Reply.failure())
 
     def _answer(self, visit: Visit, reply: Reply) -> None:
+        self._disarm()
         self.server_state.total_requests += 1
         visits = self._gateway.service.visits
         if self.transport.is_closing():

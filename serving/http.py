@@ -22,6 +22,7 @@ from serving.errors import (
     TooLargeProblem,
     UnsupportedEncodingProblem,
 )
+from serving.wording import shown
 
 if TYPE_CHECKING:
     from serving.visits import Visit
@@ -111,7 +112,7 @@ class Exchange:
         for name, value in pairs:
             if name not in allowed:
                 raise InvalidRequestProblem(
-                    f"query parameter {name!r} ({value!r}) is not known; "
+                    f"query parameter {shown(name)} ({shown(value)}) is not known; "
                     f"allowed are: {', '.join(allowed) or 'none'}"
                 )
         values = dict(pairs)
@@ -130,8 +131,10 @@ class Exchange:
             ClientGoneError: the client left before its end.
         """
         length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > max_bytes:
-            raise _too_large(int(length), max_bytes)
+        # The parser has seen that it fits 64 bits; zeros may still lead, thousands of them.
+        announced = int((length or b"").lstrip(b"0") or b"0")
+        if announced > max_bytes:
+            raise _too_large(announced, max_bytes)
         try:
             async with asyncio.timeout(self.read_timeout_s):
                 body = await self._read(max_bytes)
@@ -184,9 +187,8 @@ def inflated(body: bytes | bytearray, coding: bytes, max_bytes: int) -> bytes:
     """
     wbits = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}.get(coding)
     if wbits is None:
-        shown = coding[:40].decode("latin-1")
         raise UnsupportedEncodingProblem(
-            f"Content-Encoding is {shown!r}, allowed are gzip, deflate and identity"
+            f"Content-Encoding is {shown(coding)}, allowed are gzip, deflate and identity"
         )
     inflate = zlib.decompressobj(wbits)
     try:

@@ -23,6 +23,8 @@ class Format:
     name: str
     media_type: str
     encode: Callable[[Images], bytes]
+    max_side: int
+    """Most pixels of a side that the format has room for."""
 
 
 def _pillow(kind: str, **options: int | bool) -> Callable[[Images], bytes]:
@@ -38,9 +40,9 @@ def _pillow(kind: str, **options: int | bool) -> Callable[[Images], bytes]:
 FORMATS = {
     entry.name: entry
     for entry in (
-        Format("png", "image/png", encode_png),
-        Format("jpeg", "image/jpeg", _pillow("JPEG", quality=90)),
-        Format("webp", "image/webp", _pillow("WEBP", lossless=True, method=0)),
+        Format("png", "image/png", encode_png, 2**31 - 1),
+        Format("jpeg", "image/jpeg", _pillow("JPEG", quality=90), 65500),
+        Format("webp", "image/webp", _pillow("WEBP", lossless=True, method=0), 16383),
     )
 }
 SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}

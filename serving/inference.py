@@ -19,6 +19,7 @@ from serving.png import encode_png
 from serving.schemas import MAX_TRUNCATION, Order, check_labels, check_pixels, finite_latents
 from serving.settings import Settings
 from serving.terms import Terms, read_terms
+from serving.wording import shown
 
 OUTPUTS = ("image", "png")
 _COMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {
@@ -117,7 +118,7 @@ def read_order(
     for name in given:
         if name not in known and name != "LABEL":  # check_labels says more of a label
             raise InvalidRequestProblem(
-                f"input {name!r} is not known; there are {', '.join(known)}"
+                f"input {shown(name)} is not known; there are {', '.join(known)}"
             )
     if ("SEED" in given) == ("z" in given):
         which = "both" if "SEED" in given else "neither"
@@ -166,7 +167,7 @@ def _outputs(request: tensors.InferRequest) -> list[tuple[str, bool]]:
     for output in asked:
         if output.name not in OUTPUTS:
             raise InvalidRequestProblem(
-                f"output {output.name!r} is not known; there are {', '.join(OUTPUTS)}"
+                f"output {shown(output.name)} is not known; there are {', '.join(OUTPUTS)}"
             )
         if output.name in outputs:
             raise InvalidRequestProblem(f"output {output.name!r} is asked for twice")
@@ -175,7 +176,7 @@ def _outputs(request: tensors.InferRequest) -> list[tuple[str, bool]]:
         binary = output.parameters.get("binary_data", for_all)
         if not isinstance(binary, bool):
             raise InvalidRequestProblem(
-                f"output {output.name!r}: binary_data is {binary!r}, must be true or false"
+                f"output {output.name!r}: binary_data is {shown(binary)}, must be true or false"
             )
         if output.name == "png" and not binary:
             raise InvalidRequestProblem(
@@ -210,12 +211,14 @@ def _terms(request: tensors.InferRequest, exchange: Exchange, settings: Settings
     if timeout is not None:
         if not _is_whole(timeout) or not 1 <= timeout <= most * 1000:
             raise InvalidRequestProblem(
-                f"timeout is {timeout!r} (microseconds), allowed are 1 .. {most * 1000}"
+                f"timeout is {shown(timeout)} (microseconds), allowed are 1 .. {most * 1000}"
             )
         terms = Terms(max(1, timeout // 1000), terms.bulk)
     priority = request.parameters.get("priority", 0)
     if not _is_whole(priority) or priority < 0:
-        raise InvalidRequestProblem(f"priority is {priority!r}, must be a whole number from 0 on")
+        raise InvalidRequestProblem(
+            f"priority is {shown(priority)}, must be a whole number from 0 on"
+        )
     return Terms(terms.timeout_ms, terms.bulk or priority > 1)
 
 

@@ -3,11 +3,13 @@
 import functools
 
 from serving.errors import NotAcceptableProblem
+from serving.wording import shown
 
 ANY = (None, b"*/*")
 """What clients say that take anything: the usual case, told without parsing."""
 
 Range = tuple[str, str, float]  # type, subtype, weight
+_KEPT_BYTES = 1 << 10
 
 
 def choose(accept: bytes | None, offered: tuple[str, ...]) -> str:
@@ -22,11 +24,13 @@ def choose(accept: bytes | None, offered: tuple[str, ...]) -> str:
     """
     if accept in ANY:
         return offered[0]
-    chosen = _choose(accept or b"", offered)
+    accept = accept or b""
+    # Nobody sends long ones twice, and what is kept should stay small.
+    choice = _choose if len(accept) <= _KEPT_BYTES else _choose.__wrapped__
+    chosen = choice(accept, offered)
     if chosen is None:
-        text = (accept or b"").decode("latin-1")[:200]
         raise NotAcceptableProblem(
-            f"Accept is {text!r}, this request can be answered as {', '.join(offered)}; "
+            f"Accept is {shown(accept)}, this request can be answered as {', '.join(offered)}; "
             "accept one of these, or change format or layout"
         )
     return chosen

@@ -4,6 +4,7 @@ Routes of the protocol and of its binary-data, repository, configuration and sta
 The rules for seeds, latents and labels are those of /v1.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from models.errors import ModelError
 from models.repository import Repository, check_name
 from serving import tensors
 from serving.catalogue import Served
-from serving.decoding import decode
+from serving.decoding import Decoded, decode
 from serving.errors import (
     InvalidRequestProblem,
     ModelControlProblem,
@@ -25,8 +26,10 @@ from serving.http import Exchange, Reply
 from serving.inference import InferAnswer, first_seed, metadata, read_order
 from serving.openapi import VERSION
 from serving.router import Handler, Route
+from serving.schemas import MAX_VERSION
 from serving.service import Service
 from serving.statistics import statistics
+from serving.wording import shown
 
 PREFIX = "/v2"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
@@ -47,7 +50,21 @@ _UNSUPPORTED = (
 )
 
 
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
+class IndexRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Which models to list."""
+
+    ready: bool = False
+    """Only those that are served."""
+
+
+class ControlRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """How to load or unload a model."""
+
+    parameters: dict[str, Any] = {}
+
+
+_index_decoder = msgspec.json.Decoder(IndexRequest)
+_control_decoder = msgspec.json.Decoder(ControlRequest)
 
 
 def problem_reply(problem: Problem) -> Reply:
@@ -150,7 +167,7 @@ class OIP:
         length = exchange.header(JSON_LENGTH)
         if length is not None and (not length.isdigit() or len(length) > 12):
             raise InvalidRequestProblem(
-                f"Inference-Header-Content-Length is {length[:40].decode('latin-1')!r}, "
+                f"Inference-Header-Content-Length is {shown(length)}, "
                 "must be the number of bytes of the JSON"
             )
         json_bytes = None if length is None else int(length)
@@ -164,8 +181,7 @@ class OIP:
 
     async def index(self, exchange: Exchange) -> Reply:
         """POST /v2/repository/index."""
-        asked = await self._object(exchange)
-        only_ready = asked.get("ready") is True
+        only_ready = (await self._body(exchange, _index_decoder)).ready
         served = {entry.manifest.name: entry for entry in self._catalogue.current}
         entries: list[dict[str, Any]] = []
         for name in self._settings.models or self._repository.names():
@@ -221,15 +237,15 @@ class OIP:
 
     async def _controlled(self, exchange: Exchange) -> str:
         """The model that may be loaded or unloaded."""
-        parameters = (await self._object(exchange)).get("parameters") or {}
+        parameters = (await self._body(exchange, _control_decoder)).parameters
         if self._settings.model_control != "clients":
             raise ModelControlProblem(
                 "clients may not load or unload models here; "
                 "the operator allows it with --model-control clients"
             )
-        if isinstance(parameters, dict) and set(parameters) - {"unload_dependents"}:
+        if others := set(parameters) - {"unload_dependents"}:
             raise InvalidRequestProblem(
-                f"parameters has {', '.join(sorted(parameters))}: a model is served as it lies in "
+                f"parameters has {shown(sorted(others))}: a model is served as it lies in "
                 "the repository; leave them out"
             )
         name = exchange.params["model"]
@@ -239,19 +255,21 @@ class OIP:
         except ModelError:
             known = False
         if not known:
-            raise UnknownModelProblem(f"model is {name!r}, which is not in the repository")
+            raise UnknownModelProblem(f"model is {shown(name)}, which is not in the repository")
         return name
 
-    async def _object(self, exchange: Exchange) -> dict[str, Any]:
+    async def _body(self, exchange: Exchange, decoder: "msgspec.json.Decoder[Decoded]") -> Decoded:
         """The body, a JSON object or nothing."""
         body = await exchange.body(self._settings.max_body_bytes)
-        return decode(_object_decoder, body, example="{}") if body.strip() else {}
+        return decode(decoder, body if body.strip() else b"{}", example="{}")
 
     def _served(self, exchange: Exchange) -> Served:
         version = exchange.params.get("version")
-        if version is not None and (not version.isascii() or not version.isdigit()):
-            raise UnknownModelProblem(f"version is {version[:40]!r}, versions are whole numbers")
-        number = None if version is None else int(version[:12])
+        if version is not None and not re.fullmatch("[0-9]{1,10}", version):
+            raise UnknownModelProblem(
+                f"version is {shown(version)}, versions are whole numbers up to {MAX_VERSION}"
+            )
+        number = None if version is None else int(version)
         return self._catalogue.resolve(exchange.params["model"], number)
 
 

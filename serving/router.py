@@ -23,8 +23,11 @@ from serving.http import (
     log_failure,
 )
 from serving.visits import Visits
+from serving.wording import shown
 
 Handler = Callable[[Exchange], Awaitable[Reply]]
+
+_LISTS = frozenset((b"accept", b"if-none-match"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ class Router:
             if match is not None:
                 exchange.params = match.groupdict()
                 return candidate
-        raise UnknownRouteProblem(f"path is {path!r}; there are: {', '.join(self._near(path))}")
+        near = ", ".join(self._near(path))
+        raise UnknownRouteProblem(f"path is {shown(path)}; there are: {near}")
 
     def _near(self, path: str) -> list[str]:
         """The routes beside one that isn't there; elsewhere, the rooms of routes."""
@@ -129,7 +133,7 @@ class Router:
         handler = route.handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             raise MethodProblem(
-                f"method is {method} at {route.path}; allowed are: {route.allow}",
+                f"method is {shown(method)[1:-1]} at {route.path}; allowed are: {route.allow}",
                 headers=((b"allow", route.allow.encode("ascii")),),
             )
         return handler
@@ -146,13 +150,13 @@ async def _respond(reply: Reply, headers: Headers, send: Send, *, with_body: boo
 
 
 def _header_of(scope: Scope) -> Callable[[bytes], bytes | None]:
-    """Finds the first header of a lower-case name."""
+    """Finds the first header of a lower-case name; of those that are lists, all (RFC 9110, 5.3)."""
 
     def header(name: bytes) -> bytes | None:
-        for key, value in scope["headers"]:
-            if key == name:
-                return bytes(value)
-        return None
+        found = [bytes(value) for key, value in scope["headers"] if key == name]
+        if name in _LISTS:
+            return b", ".join(found) if found else None
+        return found[0] if found else None
 
     return header
 

@@ -93,6 +93,7 @@ def serve(settings: Settings, run_folder: Path) -> int:
         generate_client_file=False,
         loop="uvloop",
         http=HotProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

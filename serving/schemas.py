@@ -21,11 +21,13 @@ from serving.errors import InvalidRequestProblem
 from serving.images import FORMATS, NPY_MEDIA_TYPE
 from serving.negotiation import choose
 from serving.settings import Settings
+from serving.wording import shown
 
 MAX_TRUNCATION = 2.0
+MAX_VERSION = 2**31 - 1
 
 Version = Annotated[
-    Annotated[int, msgspec.Meta(ge=1)] | None,
+    Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)] | None,
     msgspec.Meta(
         description="A version of the model; CURRENT if absent, or what is on trial beside it."
     ),
@@ -136,7 +138,7 @@ def validated(fields: dict[str, Any]) -> GenerateRequest:
     try:
         return msgspec.convert(fields, GenerateRequest)
     except msgspec.ValidationError as error:
-        raise InvalidRequestProblem(in_words(str(error), GenerateRequest)) from None
+        raise InvalidRequestProblem(in_words(str(error), GenerateRequest, fields)) from None
 
 
 def order(
@@ -164,15 +166,23 @@ def order(
     if request.seeds is not None:
         check_seeds(request.seeds)
     check_pixels(len(rows), served, settings)
+    if request.format == "npy" and request.layout == "grid":
+        raise InvalidRequestProblem(
+            "format is 'npy' and layout 'grid': an array holds the images one by one; leave out "
+            "layout, or ask for png, jpeg or webp"
+        )
     z_dim = served.manifest.z_dim
     offers = _offers(request.format, request.layout == "grid", len(rows) == 1)
+    encoding = offers[choose(accept, tuple(offers))]
+    if isinstance(encoding, Tiled):
+        check_sides(encoding, len(rows), served)
     return Order(
         served=served,
         seeds=request.seeds,
         z=None if request.latents is None else as_latents(request.latents, z_dim),
         labels=check_labels(request.labels, len(rows), served, field=label_field),
         psi=request.truncation,
-        encoding=offers[choose(accept, tuple(offers))],
+        encoding=encoding,
     )
 
 
@@ -204,6 +214,20 @@ def check_pixels(num_images: int, served: Served, settings: Settings) -> None:
         )
 
 
+def check_sides(encoding: Tiled, num_images: int, served: Served) -> None:
+    """Raises InvalidRequestProblem where a file's format has no room for so many tiles."""
+    image = served.manifest.image
+    columns, rows = encoding.tiles(num_images)
+    width, height = columns * image.width, rows * image.height
+    most = encoding.format.max_side
+    if max(width, height) > most:
+        raise InvalidRequestProblem(
+            f"{num_images} images of {image.width}x{image.height} pixels side by side are "
+            f"{width}x{height}, a {encoding.format.name} has at most {most} a side; ask for fewer, "
+            "or another format"
+        )
+
+
 def either(
     seeds: list[int] | None, latents: list[list[float]] | None
 ) -> tuple[str, list[int] | list[list[float]]]:
@@ -225,7 +249,7 @@ def check_seeds(seeds: list[int]) -> None:
     if min(seeds) < 0 or max(seeds) > MAX_SEED:
         index = next(i for i, seed in enumerate(seeds) if not 0 <= seed <= MAX_SEED)
         raise InvalidRequestProblem(
-            f"seeds[{index}] is {_short(seeds[index])}, allowed are 0 .. {MAX_SEED} (2**64 - 1)"
+            f"seeds[{index}] is {shown(seeds[index])}, allowed are 0 .. {MAX_SEED} (2**64 - 1)"
         )
 
 
@@ -259,7 +283,7 @@ def check_labels(
     if min(rows) < 0 or max(rows) >= len(names):
         index = next(i for i, label in enumerate(rows) if not 0 <= label < len(names))
         where = field if isinstance(labels, int) else f"{field}[{index}]"
-        raise InvalidRequestProblem(f"{where} is {_short(rows[index])}, allowed are {allowed}")
+        raise InvalidRequestProblem(f"{where} is {shown(rows[index])}, allowed are {allowed}")
     return rows
 
 
@@ -295,8 +319,3 @@ def finite_latents(
             f"{field}[{row}][{column}] is {z[row, column]}, must be finite in float32"
         )
     return z
-
-
-def _short(value: int) -> str:
-    text = str(value) if abs(value) < 10**40 else f"a number of {value.bit_length()} bits"
-    return text

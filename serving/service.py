@@ -62,7 +62,7 @@ class Service:
         self.visits = Visits(settings, self.tallies)
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
-            max_waiting_rows=max(1, settings.max_waiting_rows // settings.api_processes),
+            max_waiting_rows=settings.max_waiting_rows // settings.api_processes,
             on_made=self._on_made,
             on_load=self.tallies.touch,
         )
@@ -72,7 +72,11 @@ class Service:
         ]
         self.cache = ImageCache(settings.cache_bytes // settings.api_processes)
         self._flights = Flights()
-        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="encode")
+        # Bulk has threads of its own: an animation takes a second, others would wait behind it.
+        self._pools = {
+            bulk: ThreadPoolExecutor(max_workers=num, thread_name_prefix="encode")
+            for bulk, num in ((False, 4), (True, 2))
+        }
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -90,7 +94,8 @@ class Service:
                 task.cancel()
             for link in self._links:
                 link.close()
-            self._pool.shutdown(wait=False)
+            for pool in self._pools.values():
+                pool.shutdown(wait=False)
             self.visits.shut_down()
             self.gate.close()
 
@@ -195,22 +200,21 @@ class Service:
         if kept is not None:
             return kept
         ticket = self.submit(order, terms, exchange.visit)
-        watch = asyncio.create_task(self._watch(ticket, exchange, terms.timeout_ms))
+        making = asyncio.create_task(self._make(order, ticket))
+        watch = asyncio.create_task(_watch(exchange, terms.timeout_ms))
         try:
-            images = await ticket.done
+            await asyncio.wait((making, watch), return_when=asyncio.FIRST_COMPLETED)
+            if not making.done():
+                reason, error = watch.result()
+                self.abandon(ticket, reason, error)
+                raise error
         finally:
             watch.cancel()
-        return await self.reply_off_loop(order, ticket, images)
+            making.cancel()
+        return making.result()
 
-    async def _watch(self, ticket: Ticket, exchange: Exchange, timeout_ms: int) -> None:
-        """Gives a ticket up at its deadline, or when its client goes away."""
-        try:
-            async with asyncio.timeout(timeout_ms / 1e3):
-                while (await exchange.receive())["type"] != "http.disconnect":
-                    pass
-            self.abandon(ticket, "disconnect", ClientGoneError())
-        except TimeoutError:
-            self.abandon(ticket, "deadline", deadline_problem(timeout_ms))
+    async def _make(self, order: Order, ticket: Ticket) -> Reply:
+        return await self.reply_off_loop(order, ticket, await ticket.done)
 
     def encodes_here(self, order: Order, images: Images) -> bool:
         """True where handing the images to another thread would cost more than encoding them."""
@@ -275,7 +279,8 @@ class Service:
         if self.encodes_here(order, images):
             return self.reply(order, ticket, images)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self.reply, order, ticket, images)
+        pool = self._pools[ticket.bulk]
+        return await loop.run_in_executor(pool, self.reply, order, ticket, images)
 
     def _on_change(self, before: Shares, after: Shares) -> None:
         for (name, version), (served, _) in before.items():
@@ -307,6 +312,17 @@ class Service:
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.cache.num_bytes)
+
+
+async def _watch(exchange: Exchange, timeout_ms: int) -> tuple[str, Exception]:
+    """Returns at the deadline, or when the client goes away: why, in a word and as an error."""
+    try:
+        async with asyncio.timeout(timeout_ms / 1e3):
+            while (await exchange.receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return "deadline", deadline_problem(timeout_ms)
+    return "disconnect", ClientGoneError()
 
 
 def _end_with_parent() -> None:

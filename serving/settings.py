@@ -70,7 +70,7 @@ class Settings:
     )
     max_frames: int = _setting(240, "most frames of one animation", least=2)
     cache_bytes: int = _setting(
-        64 << 20, "encoded images that an HTTP process keeps, in bytes; 0: none", least=0
+        64 << 20, "encoded images to keep, in bytes, of all HTTP processes; 0: none", least=0
     )
     request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)
     drain_timeout_s: int = _setting(20, "longest wait for open requests after SIGTERM", least=1)
@@ -121,10 +121,12 @@ class Settings:
         self._check_buckets()
         check_origins(self.cors_origins)
         for name in ("max_seeds", "max_frames"):
-            if self.max_waiting_rows < getattr(self, name):
+            least = getattr(self, name) * self.api_processes  # each process has its part
+            if self.max_waiting_rows < least:
                 raise SettingsError(
-                    f"--max-waiting-rows is {self.max_waiting_rows}, less than {flag(name)} "
-                    f"({getattr(self, name)}): the largest allowed request could never be admitted"
+                    f"--max-waiting-rows is {self.max_waiting_rows}, must be at least {least}, "
+                    f"{flag(name)} for each of --api-processes: the largest allowed request could "
+                    "never be admitted"
                 )
         try:
             for name in self.models:

@@ -16,9 +16,12 @@ import numpy.typing as npt
 
 from serving.decoding import decode
 from serving.errors import InvalidRequestProblem
+from serving.wording import shown
 
 Array = npt.NDArray[Any]
 
+_MAX_SIDES = 4
+_MAX_ELEMENTS = 2**31 - 1
 DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -86,14 +89,15 @@ def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest,
     rest = memoryview(body)[num:]
     for tensor in request.inputs:
         if tensor.name in tensors:
-            raise InvalidRequestProblem(f"input {tensor.name!r} is given twice; give it once")
+            raise InvalidRequestProblem(f"input {shown(tensor.name)} is given twice; give it once")
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             tensors[tensor.name] = _from_json(tensor)
             continue
         if not _is_count(size) or size > len(rest):
             raise InvalidRequestProblem(
-                f"input {tensor.name!r}: binary_data_size is {size!r}, {len(rest)} bytes are left"
+                f"input {shown(tensor.name)}: binary_data_size is {shown(size)}, "
+                f"{len(rest)} bytes are left"
             )
         tensors[tensor.name] = _from_bytes(tensor, rest[:size])
         rest = rest[size:]
@@ -161,25 +165,29 @@ def _is_count(value: Any) -> bool:
 def _dtype(tensor: InputTensor) -> Any:
     if tensor.datatype not in DATATYPES:
         raise InvalidRequestProblem(
-            f"input {tensor.name!r}: datatype is {tensor.datatype!r}, "
+            f"input {shown(tensor.name)}: datatype is {shown(tensor.datatype)}, "
             f"known here are {', '.join(DATATYPES)}"
         )
     return DATATYPES[tensor.datatype]
 
 
 def _num_elements(tensor: InputTensor) -> int:
-    if any(side < 0 for side in tensor.shape):
+    shape = tensor.shape
+    # Before anything is multiplied: a JSON number may have a million digits.
+    fits = len(shape) <= _MAX_SIDES and all(0 <= side <= _MAX_ELEMENTS for side in shape)
+    if not fits or math.prod(side or 1 for side in shape) > _MAX_ELEMENTS:
         raise InvalidRequestProblem(
-            f"input {tensor.name!r}: shape is {tensor.shape}, sides are 0 or more"
+            f"input {shown(tensor.name)}: shape is {shown(shape)}, allowed are at most "
+            f"{_MAX_SIDES} sides of 0 or more, and {_MAX_ELEMENTS} elements"
         )
-    return math.prod(tensor.shape)
+    return math.prod(shape)
 
 
 def _from_bytes(tensor: InputTensor, data: memoryview) -> Array:
     dtype, num = np.dtype(_dtype(tensor)).newbyteorder("<"), _num_elements(tensor)
     if num * dtype.itemsize != len(data):
         raise InvalidRequestProblem(
-            f"input {tensor.name!r}: {tensor.datatype} {tensor.shape} has "
+            f"input {shown(tensor.name)}: {tensor.datatype} {tensor.shape} has "
             f"{num * dtype.itemsize} bytes, {len(data)} are given"
         )
     return np.frombuffer(data, dtype).reshape(tensor.shape)
@@ -189,29 +197,44 @@ def _from_json(tensor: InputTensor) -> Array:
     dtype, num = _dtype(tensor), _num_elements(tensor)
     if not isinstance(tensor.data, list):
         raise InvalidRequestProblem(
-            f"input {tensor.name!r} has neither a list data nor binary_data_size"
+            f"input {shown(tensor.name)} has neither a list data nor binary_data_size"
         )
-    values = _flat(tensor.data)
+    values = _flat(tensor.data, num + 1)
     if len(values) != num:
+        has = len(values) if len(values) < num else "more"
         raise InvalidRequestProblem(
-            f"input {tensor.name!r}: shape {tensor.shape} has {num} elements, "
-            f"data has {len(values)}"
+            f"input {shown(tensor.name)}: shape {tensor.shape} has {num} elements, data has {has}"
         )
     kinds = {"b": (bool,), "f": (int, float)}.get(np.dtype(dtype).kind, (int,))
     for value in values:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InvalidRequestProblem(f"input {tensor.name!r}: {value!r} is no {tensor.datatype}")
+            raise InvalidRequestProblem(
+                f"input {shown(tensor.name)}: {shown(value)} is no {tensor.datatype}"
+            )
     try:
         with np.errstate(over="ignore"):
             return np.array(values, dtype).reshape(tensor.shape)
     except (OverflowError, ValueError) as error:
         raise InvalidRequestProblem(
-            f"input {tensor.name!r}: a value is out of {tensor.datatype}'s range ({error})"
+            f"input {shown(tensor.name)}: a value is out of {tensor.datatype}'s range ({error})"
         ) from None
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    """Nested lists as one, without recursion: a body may nest as deep as it is long."""
-    while any(isinstance(value, list) for value in data):
-        data = [inner for v in data for inner in (v if isinstance(v, list) else [v])]
-    return data
+def _flat(data: list[Any], most: int) -> list[Any]:
+    """Nested lists as one, up to so many elements.
+
+    Without recursion, and each list looked at once: a body may nest as deep as it is long.
+    """
+    values: list[Any] = []
+    open_lists = [iter(data)]
+    while open_lists and len(values) < most:
+        for value in open_lists[-1]:
+            if isinstance(value, list):
+                open_lists.append(iter(value))
+                break
+            values.append(value)
+            if len(values) >= most:
+                break
+        else:
+            open_lists.pop()
+    return values

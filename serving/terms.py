@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from serving.errors import InvalidRequestProblem
 from serving.settings import Settings
+from serving.wording import shown
 
 TIMEOUT = b"x-request-timeout-ms"
 PRIORITY = b"x-priority"
@@ -38,18 +39,14 @@ def read_terms(
     if text is not None:
         if not text.isdigit() or len(text) > 12 or not 1 <= int(text) <= most:
             raise InvalidRequestProblem(
-                f"X-Request-Timeout-Ms is {_shown(text)}, allowed are 1 .. {most}"
+                f"X-Request-Timeout-Ms is {shown(text)}, allowed are 1 .. {most}"
             )
         timeout_ms = int(text)
     priority = header(PRIORITY)
     if priority is not None:
         if priority not in PRIORITIES:
             raise InvalidRequestProblem(
-                f"X-Priority is {_shown(priority)}, allowed are interactive and bulk"
+                f"X-Priority is {shown(priority)}, allowed are interactive and bulk"
             )
         bulk = priority == b"bulk"
     return Terms(timeout_ms, bulk)
-
-
-def _shown(value: bytes) -> str:
-    return repr(value.decode("latin-1")[:60])

@@ -1,6 +1,7 @@
 """The routes under /v1: images from seeds, and what models there are."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from serving.settings import Settings
 from serving.terms import Terms, read_terms
 from serving.validators import etag, lifetime, matches
 from serving.walks import decode_walk, walk_order
+from serving.wording import shown
 
 
 class V1:
@@ -69,7 +71,7 @@ class V1:
         seed, _, suffix = exchange.params["file"].partition(".")
         if suffix not in SUFFIXES:
             raise UnknownRouteProblem(
-                f"file is {exchange.params['file']!r}; ask for SEED.{', SEED.'.join(SUFFIXES)}"
+                f"file is {shown(exchange.params['file'])}; ask for SEED.{', SEED.'.join(SUFFIXES)}"
             )
         query = exchange.query("label", "truncation", "version")
         label, version = (
@@ -157,8 +159,8 @@ class V1:
 
 
 def _integer(name: str, text: str) -> int:
-    if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 40:
-        raise InvalidRequestProblem(f"{name} is {text[:60]!r}, must be a whole number")
+    if not re.fullmatch(r"-?[0-9]{1,39}", text):
+        raise InvalidRequestProblem(f"{name} is {shown(text)}, must be a whole number")
     return int(text)
 
 
@@ -166,4 +168,4 @@ def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InvalidRequestProblem(f"{name} is {text[:60]!r}, must be a number") from None
+        raise InvalidRequestProblem(f"{name} is {shown(text)}, must be a number") from None

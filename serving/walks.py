@@ -21,9 +21,11 @@ from serving.schemas import (
     check_labels,
     check_pixels,
     check_seeds,
+    check_sides,
     either,
 )
 from serving.settings import Settings
+from serving.wording import shown
 
 
 class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,7 +88,7 @@ def walk_order(
         raise InvalidRequestProblem(f"{field} has {num} waypoints, allowed are 2 .. {most}")
     if not num <= request.frames <= settings.max_frames:
         raise InvalidRequestProblem(
-            f"frames is {request.frames}, allowed are {num} (the waypoints) .. "
+            f"frames is {shown(request.frames)}, allowed are {num} (the waypoints) .. "
             f"{settings.max_frames}; split the walk"
         )
     served = catalogue.resolve(request.model, request.version, request.seeds)
@@ -98,13 +100,16 @@ def walk_order(
     else:
         waypoints = as_latents(request.latents or [], z_dim)
     offers = _offers(request)
+    encoding = offers[choose(accept, tuple(offers))]
+    if isinstance(encoding, Tiled):
+        check_sides(encoding, request.frames, served)
     return Order(
         served=served,
         seeds=None,
         z=walk(waypoints, request.frames, loop=request.loop),
         labels=check_labels(request.label, request.frames, served, field="label"),
         psi=request.truncation,
-        encoding=offers[choose(accept, tuple(offers))],
+        encoding=encoding,
     )
 
 

@@ -91,6 +91,14 @@ class TooLargeError(ClientError, slug="body-too-large"):
     """The request is larger than the server reads."""
 
 
+class LongPathError(ClientError, slug="path-too-long"):
+    """Path and query are longer than the server reads."""
+
+
+class LongHeadError(ClientError, slug="head-too-long"):
+    """The headers are longer than the server reads."""
+
+
 class UnsupportedEncodingError(ClientError, slug="unsupported-encoding"):
     """The body's Content-Encoding is not known."""
 
@@ -134,7 +142,7 @@ def error_of(status: int, body: bytes, retry_after_s: float | None) -> ClientErr
     """The exception for an answer that isn't 2xx."""
     try:
         document = msgspec.json.decode(body, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         start = body[:200].decode("utf-8", "replace")
         return ForeignAnswerError(
             f"status {status}, and no problem document; is this the server, or a proxy before it? "

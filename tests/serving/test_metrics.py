@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -322,3 +323,16 @@ def test_the_dead_keep_what_they_counted_in_one_file(tmp_path: Path) -> None:
     assert {"counter_dead.db", "histogram_dead.db"} <= set(names)
     # Besides: those of the one process that lives.
     assert len({name.rpartition("_")[2] for name in names if name.endswith(".db")}) == 2
+
+
+def test_a_connection_to_the_own_port_may_not_rest_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each has a thread of the process that watches the others."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(exposition._Scrape, "timeout", 0.2)
+    port = free_port()
+    exposition.listen("127.0.0.1", port)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as resting:
+        assert resting.recv(1) == b""
+    assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200

@@ -51,7 +51,7 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--device", "tpu"], {}, "--device is 'tpu', allowed are auto, cpu, cuda"),
         (["--host", "example.org"], {}, "--host"),
         (["--max-batch-rows", "0"], {}, "must be at least 1"),
-        (["--max-waiting-rows", "5"], {}, "less than --max-seeds"),
+        (["--max-waiting-rows", "5"], {}, "must be at least 1024, --max-seeds for each"),
         (["--models", "../x"], {}, "--models: model name '../x' is not allowed"),
         (["--buckets", "8,4", "--max-batch-rows", "4"], {}, "--buckets is 8,4, must be rising"),
         (["--buckets", "0,64"], {}, "must be rising, from 1 on"),

@@ -93,7 +93,9 @@ wild_tensors = st.fixed_dictionaries(
     {},
     optional={
         "name": st.sampled_from(["SEED", "z"]) | json_values,
-        "shape": st.lists(st.integers(-2, 9), max_size=3) | json_values,
+        "shape": st.lists(st.integers(-2, 9) | st.integers(0, 2**70), max_size=3)
+        | st.lists(st.just(1), max_size=99)
+        | json_values,
         "datatype": st.sampled_from([*DATATYPES, "BYTES", "x"]) | json_values,
         "data": json_values,
         "parameters": st.dictionaries(st.just("binary_data_size"), st.integers(-5, 40))
@@ -121,7 +123,11 @@ def test_nothing_but_a_problem_comes_of_what_does_not_fit(
         ({"shape": [1], "data": [1.5]}, b"", "1.5 is no UINT64"),
         ({"shape": [1], "data": [True]}, b"", "True is no UINT64"),
         ({"shape": [1]}, b"", "neither a list data nor binary_data_size"),
-        ({"shape": [-1], "data": [1]}, b"", "sides are 0 or more"),
+        (
+            {"shape": [-1], "data": [1]},
+            b"",
+            "shape is [-1], allowed are at most 4 sides of 0 or more",
+        ),
         ({"shape": [1], "parameters": {"binary_data_size": 8}}, b"1234567", "7 bytes are left"),
         ({"shape": [1], "parameters": {"binary_data_size": 7}}, b"1234567", "has 8 bytes, 7 are"),
         ({"shape": [1], "parameters": {"binary_data_size": 8}}, bytes(9), "1 bytes follow"),
