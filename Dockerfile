@@ -65,7 +65,7 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* /usr/loca
       /usr/lib/python3/dist-packages/pkg_resources* /usr/lib/python3/dist-packages/wheel* \
       /usr/lib/python3*/ensurepip /usr/share/python-wheels \
  && install -d -o 10001 -g 10001 /runs /model-repository
-ENV HOME=/tmp PYTHONPATH=/opt/app
+ENV HOME=/tmp PYTHONPATH=/opt/app ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 WORKDIR /
 

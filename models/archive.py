@@ -7,7 +7,6 @@ the archive's directory and then by each array's header, and nothing is ever unp
 
 import io
 import math
-import stat
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from models.files import open_regular, size_of
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -42,23 +43,24 @@ def read_arrays(path: Path, *, names: Collection[str] | None, max_bytes: int) ->
         ArchiveError: it holds something else, or more.
         OSError, zipfile.BadZipFile, zlib.error, ValueError: it can't be read.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ArchiveError("is no regular file")
-    if found.st_size > max_bytes:
-        raise ArchiveError(f"holds {found.st_size} bytes, allowed are {max_bytes}")
-    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        members = archive.infolist()
-        given = [member.filename for member in members]
-        known = set(given) if names is None else {name + _SUFFIX for name in names}
-        if len(set(given)) != len(given) or not set(given) <= known:
-            raise ArchiveError(f"holds {_some(given)}, allowed are {', '.join(sorted(known))}")
-        size = sum(member.file_size for member in members)
+    with open_regular(path) as stream:
+        size = size_of(stream)
         if size > max_bytes:
-            raise ArchiveError(f"inflates to {size} bytes, allowed are {max_bytes}")
-        return {
-            member.filename.removesuffix(_SUFFIX): _array(archive, member) for member in members
-        }
+            raise ArchiveError(f"holds {size} bytes, allowed are {max_bytes}")
+        with zipfile.ZipFile(stream) as archive:
+            return _arrays(archive, names, max_bytes)
+
+
+def _arrays(archive: zipfile.ZipFile, names: Collection[str] | None, max_bytes: int) -> Arrays:
+    members = archive.infolist()
+    given = [member.filename for member in members]
+    known = set(given) if names is None else {name + _SUFFIX for name in names}
+    if len(set(given)) != len(given) or not set(given) <= known:
+        raise ArchiveError(f"holds {_some(given)}, allowed are {', '.join(sorted(known))}")
+    size = sum(member.file_size for member in members)
+    if size > max_bytes:
+        raise ArchiveError(f"inflates to {size} bytes, allowed are {max_bytes}")
+    return {member.filename.removesuffix(_SUFFIX): _array(archive, member) for member in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:

@@ -12,7 +12,6 @@ Knows how to write, open and verify such a folder; no torch, no repository, no s
 import hashlib
 import io
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from models.archive import read_arrays
 from models.errors import BundleError
+from models.files import open_regular, size_of
 from models.generator import Generate, Images
 from models.latents import latents
 from models.manifest import FileEntry, Manifest, decode, encode
@@ -77,12 +77,13 @@ class Bundle:
         """
         file = path / MANIFEST
         try:
-            size = _size_of(file)
-            if size > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{file}: holds {size} bytes, allowed are {MAX_MANIFEST_BYTES}")
-            data = file.read_bytes()
+            with open_regular(file) as stream:
+                size = size_of(stream)
+                data = stream.read(MAX_MANIFEST_BYTES)
         except OSError as error:
             raise BundleError(f"{file}: {error.strerror}; a bundle needs a manifest") from error
+        if size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{file}: holds {size} bytes, allowed are {MAX_MANIFEST_BYTES}")
         return cls(path, decode(data, str(file)), hashlib.sha256(data).hexdigest())
 
     @property
@@ -114,7 +115,8 @@ class Bundle:
         """Compares every file with the manifest.
 
         Raises:
-            BundleError: a file is missing, or its size or digest differs.
+            BundleError: a file is missing, is a link or no regular file, or its size or digest
+                differs.
         """
         missing = [name for name in REQUIRED_FILES if name not in self.manifest.files]
         if missing:
@@ -230,23 +232,14 @@ def _entry(data: bytes) -> FileEntry:
     return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
 
 
-def _size_of(path: Path) -> int:
-    """Bytes of a regular file: a pipe would never end, nor some devices."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        is_folder = stat.S_ISDIR(found.st_mode)
-        raise OSError(0, "Is a directory" if is_folder else "Is no regular file")
-    return found.st_size
-
-
 def _difference(path: Path, expected: FileEntry) -> str:
     """What differs between a file and its entry, if anything; the size is looked at first."""
     try:
-        size = _size_of(path)
-        if size != expected.size_bytes:
-            return f"holds {size} bytes, the manifest says {expected.size_bytes}"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with open_regular(path) as file:
+            size = size_of(file)
+            if size != expected.size_bytes:
+                return f"holds {size} bytes, the manifest says {expected.size_bytes}"
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}; publish the model again") from error
     if digest == expected.sha256:

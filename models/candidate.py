@@ -5,7 +5,6 @@ by the same version for as long as the share stays, in every process and on ever
 larger share only moves seeds from CURRENT to the candidate, none back.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,17 +17,22 @@ _WORD = 2**64 - 1
 
 @dataclass(frozen=True)
 class Candidate:
-    """What CANDIDATE says: a version, and its share of the seeds in per cent, above 0 up to 100."""
+    """What CANDIDATE says: a version, and its share of the seeds in per cent.
+
+    The share is 0.000001 to 100, rounded to six decimals: what is written is what is meant.
+    """
 
     version: int
     share_percent: float
 
     def __post_init__(self) -> None:
         """Raises RepositoryError where the share is none."""
-        if not math.isfinite(self.share_percent) or not 0 < self.share_percent <= 100:
+        share = float(_decimal(self.share_percent))
+        if not (share > 0 and self.share_percent <= 100):  # so that nan is refused
             raise RepositoryError(
-                f"share is {self.share_percent:g}, allowed is more than 0, up to 100 (per cent)"
+                f"share is {self.share_percent:g}, allowed is 0.000001 to 100 (per cent)"
             )
+        object.__setattr__(self, "share_percent", share)
 
     def __str__(self) -> str:
         return f"{self.version} {_decimal(self.share_percent)}%"

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from models.bundle import Bundle
 from models.candidate import Candidate
 from models.errors import BundleError, ModelError, RepositoryError
-from models.generator import CpuGenerator
+from models.listing import State, listed, served, summary
 from models.manifest import encode
 from models.pruning import prune, remove
-from models.repository import Current, Repository
+from models.repository import Current, Repository, check_name
+from models.verification import verify
 
 Command = Callable[[Repository, argparse.Namespace], int]
 KEEP = 3
@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         entry.set_defaults(command=command, model=None, version=None)
         if model:
             nargs = "?" if model == "optional" else None
-            entry.add_argument("model", nargs=nargs, metavar="NAME", help="name of the model")
+            entry.add_argument(
+                "model", nargs=nargs, type=_name, metavar="NAME", help="name of the model"
+            )
         if version:
             nargs = "?" if version == "optional" else None
             entry.add_argument(
@@ -75,13 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     add("rollback", _rollback, "one", "", "serve the version before CURRENT; ends a trial")
     trial = add("canary", _canary, "one", "optional", "have a version make a share of the seeds")
     trial.add_argument(
-        "--share", type=float, metavar="PERCENT", help="of the seeds, above 0 .. 100"
+        "--share", type=_share, metavar="PERCENT", help="of the seeds, 0.000001 .. 100"
     )
     trial.add_argument("--off", action="store_true", help="end the trial")
     words = "remove old versions, but CURRENT, the candidate, what is in use and the newest"
     pruning = add("prune", _prune, "optional", "optional", words)
     pruning.add_argument(
-        "--keep", type=int, default=KEEP, metavar="N", help="newest to keep (default: %(default)s)"
+        "--keep",
+        type=_keep,
+        default=KEEP,
+        metavar="N",
+        help="newest to keep (default: %(default)s)",
     )
     pruning.add_argument("--dry-run", action="store_true", help="say what would go")
     return parser
@@ -93,58 +99,40 @@ def _version(text: str) -> int:
     return int(text)
 
 
-def _list(repository: Repository, options: argparse.Namespace) -> int:
-    names = _names(repository, options.model)
-    if options.json:
-        _print({"models": [_listed(repository, name) for name in names]})
-        return 0
-    print(f"{'MODEL':24} {'VERSION':>7} {'':8} {'EXPORTED':25} FIGURES")
-    for name in names:
-        current, candidate = repository.current(name), repository.candidate(name)
-        for version in repository.versions(name):
-            mark = _mark(version, current, candidate)
-            print(f"{name:24} {version:>7} {mark:8} {_summary(repository, name, version)}".rstrip())
-    return 0
-
-
-def _mark(version: int, current: Current, candidate: Candidate | None) -> str:
-    if version == current.version:
-        return "pinned" if current.pinned else "current"
-    if candidate is not None and version == candidate.version:
-        return f"{candidate.share_percent:g}%"
-    return ""
-
-
-def _summary(repository: Repository, name: str, version: int) -> str:
-    try:
-        manifest = repository.bundle(name, version).manifest
-    except BundleError as error:
-        return f"refused: {error}"
-    figures = ", ".join(f"{metric.name} {metric.value:.4g}" for metric in manifest.metrics)
-    return f"{manifest.created:25} {figures}"
-
-
-def _listed(repository: Repository, name: str) -> dict[str, Any]:
-    """A model as JSON has it."""
-    current, candidate = repository.current(name), repository.candidate(name)
-    versions: list[dict[str, Any]] = []
-    for version in repository.versions(name):
-        try:
-            bundle = repository.bundle(name, version)
-        except BundleError as error:
-            versions.append({"version": version, "refused": str(error)})
-            continue
-        metrics = {metric.name: metric.value for metric in bundle.manifest.metrics}
-        created = bundle.manifest.created
-        versions.append(
-            {"version": version, "digest": bundle.digest, "created": created, "metrics": metrics}
+def _keep(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"keep is {text}, must be at least 1: the newest version stays, since its number "
+            "would be given again"
         )
-    return {**_served(name, current, candidate), "versions": versions}
+    return int(text)
 
 
-def _served(name: str, current: Current, candidate: Candidate | None) -> dict[str, Any]:
-    trial = None if candidate is None else asdict(candidate)
-    return {"model": name, "current": current.version, "pinned": current.pinned, "candidate": trial}
+def _name(text: str) -> str:
+    try:
+        return check_name(text)
+    except RepositoryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _share(text: str) -> float:
+    try:
+        return Candidate(1, float(text)).share_percent
+    except (ValueError, RepositoryError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _list(repository: Repository, options: argparse.Namespace) -> int:
+    states = [State.of(repository, name) for name in _names(repository, options.model)]
+    if options.json:
+        _print({"models": [listed(repository, state) for state in states]})
+    else:
+        print(f"{'MODEL':24} {'VERSION':>7} {'':8} {'EXPORTED':25} FIGURES")
+        for state in states:
+            for version in state.versions:
+                words = f"{state.mark(version):8} {summary(repository, state.name, version)}"
+                print(f"{state.name:24} {version:>7} {words}".rstrip())
+    return _complain([fault for state in states for fault in state.faults])
 
 
 def _show(repository: Repository, options: argparse.Namespace) -> int:
@@ -178,16 +166,6 @@ def _verify(repository: Repository, options: argparse.Namespace) -> int:
     return exit_code
 
 
-def verify(bundle: Bundle) -> int:
-    """Checks files and golden images on the CPU; returns the largest difference in 8-bit steps.
-
-    Raises:
-        BundleError: the bundle is not to be used.
-    """
-    bundle.verify_files()
-    return bundle.verify_golden(CpuGenerator(bundle.model_path))
-
-
 def _promote(repository: Repository, options: argparse.Namespace) -> int:
     return _chosen(repository, options, repository.promote(options.model, options.version))
 
@@ -204,7 +182,7 @@ def _chosen(repository: Repository, options: argparse.Namespace, current: Curren
     """Says what is served now."""
     candidate = repository.candidate(options.model)
     if options.json:
-        _print(_served(options.model, current, candidate))
+        _print(served(options.model, current, candidate))
     else:
         print(f"{options.model}: {current}")
     return 0
@@ -221,7 +199,7 @@ def _canary(repository: Repository, options: argparse.Namespace) -> int:
         repository.set_candidate(name, Candidate(options.version, options.share))
     current, candidate = repository.current(name), repository.candidate(name)
     if options.json:
-        _print(_served(name, current, candidate))
+        _print(served(name, current, candidate))
     else:
         print(f"{name}: {current}" + ("" if candidate is None else f", candidate {candidate}"))
     return 0
@@ -238,8 +216,14 @@ def _prune(repository: Repository, options: argparse.Namespace) -> int:
             _print({"models": [{"model": options.model, "removed": [options.version]}]})
         return 0
     found: list[dict[str, Any]] = []
+    faults: list[ModelError] = []
     for name in _names(repository, options.model):
-        pruned = prune(repository, name, keep=options.keep, dry_run=options.dry_run)
+        try:
+            pruned = prune(repository, name, keep=options.keep, dry_run=options.dry_run)
+        except ModelError as error:
+            faults.append(error)
+            found.append({"model": name, "faults": [str(error)]})
+            continue
         found.append({"model": name, **asdict(pruned)})
         verb = "would remove" if options.dry_run else "removed"
         text = f"{name}: {verb} {_numbers(pruned.removed)}; kept {_numbers(pruned.kept)}"
@@ -248,11 +232,18 @@ def _prune(repository: Repository, options: argparse.Namespace) -> int:
         _say(options, text)
     if options.json:
         _print({"dry_run": options.dry_run, "models": found})
-    return 0
+    return _complain(faults)
 
 
 def _numbers(versions: list[int]) -> str:
     return ", ".join(map(str, versions)) or "none"
+
+
+def _complain(faults: list[ModelError]) -> int:
+    """Says what went wrong with some of the models; returns the exit code."""
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return max((fault.exit_code for fault in faults), default=0)
 
 
 def _say(options: argparse.Namespace, text: str) -> None:

@@ -9,11 +9,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from models.errors import BundleError
-from models.graph import check_graph
 from models.latents import latents
+from models.runtime import inputs_of, open_session, outputs_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -41,16 +40,8 @@ class CpuGenerator:
             BundleError: it reaches beyond its file, ONNX Runtime can't load it, or it is no
                 generator.
         """
-        check_graph(path)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors share no base
-            raise BundleError(f"{path}: {error}; export the model again") from error
-        self._inputs = [argument.name for argument in self._session.get_inputs()]
-        outputs = [argument.name for argument in self._session.get_outputs()]
+        self._session = open_session(path, num_threads=num_threads)
+        self._inputs, outputs = inputs_of(self._session), outputs_of(self._session)
         if not {"z"} <= set(self._inputs) <= {"z", "label", "psi"} or outputs != ["image"]:
             raise BundleError(
                 f"{path}: takes {', '.join(self._inputs)} and gives {', '.join(outputs)}; a "

@@ -6,6 +6,7 @@ process ends, however it ends. On a file system without locks a lease protects n
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from models.bundle import MANIFEST
-from models.errors import NotInRepositoryError, RepositoryError
+from models.errors import BundleError, NotInRepositoryError, RepositoryError
+from models.files import IrregularFileError, open_regular
 
 STAGING = ".staging-"
 """What is not a version yet, or no longer: the next writer clears it away."""
@@ -30,7 +32,7 @@ def writing(folder: Path) -> Iterator[Path]:
     Raises:
         RepositoryError: it can't be written, or another process goes on writing.
     """
-    try:
+    with looking(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / _LOCK).open("w", encoding="ascii") as lock:
             _take(lock.fileno(), folder)
@@ -39,6 +41,17 @@ def writing(folder: Path) -> Iterator[Path]:
                 yield folder
             finally:
                 _clear(folder)
+
+
+@contextlib.contextmanager
+def looking(folder: Path) -> Iterator[Path]:
+    """The model's folder as it is: nothing is written, and writers go on.
+
+    Raises:
+        RepositoryError: it can't be read.
+    """
+    try:
+        yield folder
     except OSError as error:
         raise RepositoryError(f"{error.filename or folder}: {error.strerror}") from error
 
@@ -51,11 +64,16 @@ class Lease:
 
         Raises:
             NotInRepositoryError: it is gone, or is being removed.
+            BundleError: its manifest is a link, or no file at all.
         """
         self._file: BinaryIO | None = None
         gone = f"{version}: was removed; ask for another version"
         try:
-            file = (version / MANIFEST).open("rb")
+            file = open_regular(version / MANIFEST)
+        except IrregularFileError as error:
+            raise BundleError(
+                f"{error.filename}: {error.strerror}; publish the model again"
+            ) from error
         except OSError as error:
             raise NotInRepositoryError(gone) from error
         try:
@@ -79,11 +97,14 @@ class Lease:
 
 
 @contextlib.contextmanager
-def nobody_using(version: Path) -> Iterator[bool]:
-    """True where no process holds a lease of a version, and none can get one meanwhile."""
+def nobody_using(version: Path, *, dry_run: bool = False) -> Iterator[bool]:
+    """True where no process holds a lease of a version, and none can get one meanwhile.
+
+    dry_run: asks on a volume that can't be written, too.
+    """
     try:
-        file = (version / MANIFEST).open("r+b")  # NFS wants a writer for an exclusive lock
-    except FileNotFoundError:
+        file = _open_to_lock(version / MANIFEST, dry_run=dry_run)
+    except (FileNotFoundError, IrregularFileError):
         yield True  # no manifest, no bundle: nobody can use it
         return
     with file:
@@ -95,6 +116,15 @@ def nobody_using(version: Path) -> Iterator[bool]:
         except OSError:  # no locks here: nobody could say so
             pass
         yield True
+
+
+def _open_to_lock(manifest: Path, *, dry_run: bool) -> BinaryIO:
+    try:
+        return open_regular(manifest, "r+b")  # NFS wants a writer for an exclusive lock
+    except OSError as error:
+        if not dry_run or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return open_regular(manifest)
 
 
 def _clear(folder: Path) -> None:

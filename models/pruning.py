@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.bundle import sync_folder
 from models.errors import RepositoryError
-from models.locks import STAGING, nobody_using, writing
+from models.locks import STAGING, looking, nobody_using, writing
 from models.repository import Repository
 
 
@@ -27,7 +27,7 @@ class Pruned:
 def prune(repository: Repository, name: str, *, keep: int, dry_run: bool = False) -> Pruned:
     """Removes all versions but CURRENT, the candidate, the newest `keep` and those in use.
 
-    dry_run: removes nothing, says what would go.
+    dry_run: removes nothing, says what would go; writes nothing either, not even a lock file.
 
     Raises:
         NotInRepositoryError: there is no such model.
@@ -41,7 +41,7 @@ def prune(repository: Repository, name: str, *, keep: int, dry_run: bool = False
     repository.versions(name)
     removed: list[int] = []
     in_use: list[int] = []
-    with writing(repository.root / name) as folder:
+    with (looking if dry_run else writing)(repository.root / name) as folder:
         versions = repository.versions(name)
         spared = {*reserved(repository, name), *versions[-keep:]}
         for version in [version for version in versions if version not in spared]:
@@ -81,7 +81,7 @@ def reserved(repository: Repository, name: str) -> dict[int, str]:
 
 def _remove(folder: Path, version: int, *, dry_run: bool = False) -> bool:
     """False where a process is using it."""
-    with nobody_using(folder / str(version)) as free:
+    with nobody_using(folder / str(version), dry_run=dry_run) as free:
         if free and not dry_run:
             (folder / str(version)).rename(folder / f"{STAGING}removed-{version}")
             sync_folder(folder)

@@ -8,6 +8,7 @@ A version appears by one rename and CURRENT changes by another, so a reader (or 
 old state or the new, never a part. Writers take turns through a lock file; readers take no lock.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ import msgspec
 
 from models.bundle import MANIFEST, Bundle, sync_folder, write_synced
 from models.candidate import Candidate
-from models.errors import NotInRepositoryError, RepositoryError
+from models.errors import BundleError, NotInRepositoryError, RepositoryError
+from models.files import open_regular
 from models.locks import STAGING, writing
 from models.manifest import encode
 
@@ -100,7 +102,8 @@ class Repository:
         current = Current(int(words[0]), pinned)
         versions = self.versions(name)
         if current.version not in versions:
-            raise NotInRepositoryError(self._no_version(name, current.version, versions))
+            absent = self._no_version(name, current.version, versions)
+            raise NotInRepositoryError(f"{file}: {absent}; set it with `promote`")
         return current
 
     def bundle(self, name: str, version: int | None = None) -> Bundle:
@@ -108,11 +111,19 @@ class Repository:
 
         Raises:
             NotInRepositoryError: there is no such model or version.
-            BundleError: its manifest can't be used.
+            BundleError: its manifest can't be used, or is another version's.
         """
         if version is None:
             version = self.current(name).version
-        return Bundle.open(self.bundle_path(name, version))
+        bundle = Bundle.open(self.bundle_path(name, version))
+        manifest = bundle.manifest
+        if (manifest.name, manifest.version) != (name, version):
+            raise BundleError(
+                f"{bundle.path / MANIFEST}: is version {manifest.version} of {manifest.name!r}, in "
+                f"the folder of version {version} of {name!r}; a version gets its number by being "
+                "published, not by a copied or renamed folder: remove this one, or rename it back"
+            )
+        return bundle
 
     def bundle_path(self, name: str, version: int) -> Path:
         """The folder of a version.
@@ -146,13 +157,14 @@ class Repository:
         source.verify_files()
         with writing(self.root / name) as folder:
             earlier = self._list(name)
-            version = max(earlier, default=0) + 1
+            version = max(self._numbers(name), default=0) + 1
             has_current = (folder / "CURRENT").exists()
             pinned = has_current and self.current(name).pinned
             staging = folder / f"{STAGING}{version}"
             staging.mkdir()
             for file in source.manifest.files:
-                write_synced(staging / file, (source.path / file).read_bytes())
+                with open_regular(source.path / file) as content:
+                    write_synced(staging / file, content.read())
             manifest = msgspec.structs.replace(source.manifest, name=name, version=version)
             write_synced(staging / MANIFEST, encode(manifest))
             Bundle.open(staging).verify_files()
@@ -249,11 +261,19 @@ class Repository:
             self._set_candidate(folder, None)
 
     def _list(self, name: str) -> list[int]:
+        return sorted(version for version, is_folder in self._numbers(name).items() if is_folder)
+
+    def _numbers(self, name: str) -> dict[int, bool]:
+        """Numbers that are taken, and whether by a folder: a file of that name is no version."""
         try:
-            entries = [entry.name for entry in (self.root / name).iterdir()]
+            with os.scandir(self.root / name) as entries:
+                return {
+                    int(entry.name): entry.is_dir()
+                    for entry in entries
+                    if _VERSION.fullmatch(entry.name)
+                }
         except OSError:
-            return []
-        return sorted(int(entry) for entry in entries if _VERSION.fullmatch(entry))
+            return {}
 
     def _no_version(self, name: str, version: int, versions: list[int]) -> str:
         held = ", ".join(map(str, versions))

@@ -6,8 +6,7 @@ import math
 import os
 from pathlib import Path
 
-import onnxruntime as ort
-
+from models.runtime import ort
 from serving.errors import DeviceError
 
 CPU = "CPUExecutionProvider"

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from models.errors import BundleError
 from models.generator import Images
 from models.manifest import Manifest
+from models.runtime import ort
 from serving.devices import CPU, CUDA, TENSORRT, num_cpus
 from serving.errors import DeviceError
 

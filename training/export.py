@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from torch import nn
 
@@ -34,6 +33,7 @@ from models.manifest import (
     Parity,
     tensor_specs,
 )
+from models.runtime import ort
 from training.card import card
 from training.data import ImageSet
 from training.errors import ExportError

@@ -34,7 +34,6 @@ from _harness import (
     scratch_folder,
     wrk,
 )
-from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle import Bundle
@@ -105,6 +104,9 @@ def torch_run(G: torch.nn.Module, device: torch.device) -> Run:
 @contextmanager
 def half_precision(bundle: Bundle) -> Iterator[Path]:
     """The bundle's graph in fp16."""
+    # Here, so that models.runtime has been there first.
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "half.onnx"
         graph = convert_float_to_float16(onnx.load(bundle.model_path), keep_io_types=True)

@@ -1,7 +1,9 @@
 import hashlib
 import io
 import json
+import os
 import pickle
+import shutil
 
 import msgspec
 import numpy as np
@@ -74,6 +76,35 @@ def test_a_folder_in_a_files_place(spoil):
     (copy.path / "card.md").mkdir()
     with pytest.raises(BundleError, match=r"card\.md: Is a directory"):
         copy.open().verify_files()
+
+
+@pytest.mark.parametrize("name", [*REQUIRED_FILES, "manifest.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_itself_is_refused(spoil, tmp_path, name, kind):
+    """A link even where the digest is right: it would bring in what lies elsewhere."""
+    copy = spoil()
+    shutil.move(copy.path / name, tmp_path / name)
+    if kind == "link":
+        (copy.path / name).symlink_to(tmp_path / name)
+    else:
+        os.mkfifo(copy.path / name)
+    message = "Is a symbolic link" if kind == "link" else "Is no regular file"
+    with pytest.raises(BundleError, match=f"{name}: {message}"):
+        copy.open().verify_files()
+
+
+def test_golden_images_behind_a_link_are_not_read(spoil, tmp_path):
+    copy = spoil()
+    shutil.move(copy.path / "golden.npz", tmp_path / "golden.npz")
+    (copy.path / "golden.npz").symlink_to(tmp_path / "golden.npz")
+    with pytest.raises(BundleError, match=r"golden\.npz: .*Is a symbolic link"):
+        _ = copy.open().golden
+
+
+def test_a_bundle_s_folder_may_be_a_link(spoil, tmp_path):
+    """As Kubernetes mounts some volumes."""
+    (tmp_path / "mounted").symlink_to(spoil().path)
+    Bundle.open(tmp_path / "mounted").verify_files()
 
 
 def test_a_required_file_must_be_listed(spoil):

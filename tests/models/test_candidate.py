@@ -50,10 +50,21 @@ def test_a_share_is_that_share_of_the_seeds(share, first, step):
     assert abs(taken / num - p) < 4.5 * np.sqrt(p * (1 - p) / num)
 
 
-@given(st.integers(1, 999_999_999), shares)
+@given(st.integers(1, 999_999_999), shares | st.floats(0, 100) | st.floats())
 def test_its_text_comes_back(version, share):
-    candidate = Candidate(version, share)
-    assert Candidate.parse(f"{candidate}\n") == candidate
+    """Of any share: what could not be read again is refused, not written."""
+    try:
+        candidate = Candidate(version, share)
+    except RepositoryError:
+        assert not 0.0000005 < share <= 100
+    else:
+        assert Candidate.parse(f"{candidate}\n") == candidate
+        assert abs(candidate.share_percent - share) < 0.000001
+
+
+def test_a_share_is_what_is_written():
+    assert Candidate(2, 100 / 3).share_percent == 33.333333
+    assert Candidate(2, 0.0000019).share_percent == 0.000002
 
 
 @pytest.mark.parametrize(
@@ -65,10 +76,13 @@ def test_another_text_is_refused(text):
         Candidate.parse(text)
 
 
-@pytest.mark.parametrize("share", [0.0, -1, 100.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("share", [0.0, 1e-7, -1, 100.0000001, 100.1, float("nan"), float("inf")])
 def test_a_share_that_is_none(share):
-    with pytest.raises(RepositoryError, match="allowed is more than 0, up to 100"):
+    with pytest.raises(RepositoryError, match=r"allowed is 0\.000001 to 100"):
         Candidate(2, share)
-    if 0 <= share < 1000:
-        with pytest.raises(RepositoryError, match="allowed is more than 0"):
-            Candidate.parse(f"2 {share:g}%")
+
+
+@pytest.mark.parametrize("share", ["0", "0.000000", "100.1", "999"])
+def test_a_text_of_a_share_that_is_none(share):
+    with pytest.raises(RepositoryError, match=r"allowed is 0\.000001 to 100"):
+        Candidate.parse(f"2 {share}%")

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,88 @@ def test_list_goes_on_after_a_bundle_that_can_not_be_read(run, repository):
     assert code == 0
     assert "refused: " in out
     assert len(out.splitlines()) == 4
+
+
+BAD_STATE = {
+    "no number": ("CURRENT", "x", 1, "holds 'x'; set it with `promote`"),
+    "an absent version": ("CURRENT", "9", 3, "no version 9 .* holds: 1, 2; set it with `promote`"),
+    "no share": ("CANDIDATE", "1 0%", 1, "share is 0, .*; set it with `canary`"),
+}
+
+
+@pytest.mark.parametrize("change", BAD_STATE)
+def test_a_model_in_disorder_keeps_none_from_being_listed(run, repository, grey, change):
+    name, text, expected, message = BAD_STATE[change]
+    repository.publish("later", grey)
+    file = repository.root / "grey" / name
+    file.write_text(text)
+    code, out, err = run("list")
+    rows = [line.split()[:2] for line in out.splitlines()[1:]]
+    assert rows == [["classes", "1"], ["grey", "1"], ["grey", "2"], ["later", "1"]]
+    assert code == expected
+    assert re.fullmatch(f"error: {file}: .*{message}\n", err)
+    code, out, again = run("list", "--json")
+    assert (code, again) == (expected, err)
+    _, found, later = json.loads(out)["models"]
+    assert found["faults"] == [err.removeprefix("error: ").rstrip()]
+    assert found["current"] == (None if name == "CURRENT" else 2)
+    assert found["candidate"] is None
+    assert [version["version"] for version in found["versions"]] == [1, 2]
+    assert (later["current"], "faults" in later) == (1, False)
+
+
+@pytest.mark.parametrize("change", BAD_STATE)
+def test_a_model_in_disorder_keeps_none_from_being_pruned(run, repository, grey, change):
+    name, text, expected, message = BAD_STATE[change]
+    for _ in range(2):
+        repository.publish("later", grey)
+    (repository.root / "grey" / name).write_text(text)
+    code, out, err = run("prune", "--keep", "1")
+    assert code == expected
+    assert re.fullmatch(f"error: .*{message}\n", err)
+    assert out == "classes: removed none; kept 1\nlater: removed 1; kept 2\n"
+    assert repository.versions("grey") == [1, 2]
+    code, out, again = run("prune", "--keep", "1", "--json")
+    assert (code, again) == (expected, err)
+    _, found, later = json.loads(out)["models"]
+    assert found == {"model": "grey", "faults": [err.removeprefix("error: ").rstrip()]}
+    assert later["kept"] == [2]
+
+
+def test_the_remedies_that_are_named_are_remedies(run, repository):
+    (repository.root / "grey" / "CURRENT").write_text("9")
+    (repository.root / "grey" / "CANDIDATE").write_text("1 0%")
+    assert run("list")[0] == 3
+    assert run("promote", "grey", "2")[0] == 0
+    (repository.root / "grey" / "CANDIDATE").write_text("1 0%")
+    assert run("list")[0] == 1
+    assert run("canary", "grey", "1", "--share", "5")[0] == 0
+    assert run("list")[0] == 0
+
+
+def test_a_copied_version_is_refused(run, repository):
+    shutil.copytree(repository.root / "grey" / "1", repository.root / "grey" / "7")
+    code, out, err = run("verify", "grey")
+    assert code == 4
+    assert re.match(r"grey/7 refused: .*manifest\.json: is version 1 of 'grey', in the folder", err)
+    assert out.count(" ok, ") == 2
+    assert run("promote", "grey", "7")[0] == 4
+    assert repository.current("grey") == Current(2)
+
+
+def test_verify_refuses_an_encoder_that_is_none(run, repository, spoil):
+    copy = spoil()
+    copy.write("encoder.onnx", b"garbage")
+    repository.publish("other", copy.open())
+    code, _, err = run("verify", "other")
+    assert code == 4
+    assert re.match(r"other/1 refused: .*encoder\.onnx: is no ONNX model", err)
+
+
+def test_a_share_that_is_refused_leaves_no_trial_behind(run, repository):
+    assert run("canary", "grey", "1", "--share", "1e-7")[0] == 2
+    assert not (repository.root / "grey" / "CANDIDATE").exists()
+    assert run("list")[0] == 0
 
 
 def test_show(run, repository):
@@ -197,9 +281,15 @@ def test_json_names_what_is_refused(run, repository):
     [
         (["canary", "grey", "9", "--share", "10"], 3, "no version 9"),
         (["canary", "grey", "2", "--share", "10"], 1, "version 2 of 'grey' is CURRENT already"),
-        (["canary", "grey", "1", "--share", "0"], 1, "share is 0, allowed is more than 0"),
-        (["canary", "grey", "1", "--share", "101"], 1, "share is 101, allowed"),
-        (["canary", "grey", "1", "--share", "nan"], 1, "share is nan, allowed"),
+        (["canary", "grey", "1", "--share", "0"], 2, "share is 0, allowed is 0.000001"),
+        (["canary", "grey", "1", "--share", "101"], 2, "share is 101, allowed"),
+        (["canary", "grey", "1", "--share", "nan"], 2, "share is nan, allowed"),
+        (["canary", "grey", "1", "--share", "1e-7"], 2, "share is 1e-07, allowed"),
+        (["canary", "grey", "1", "--share", "x"], 2, "'x'"),
+        (["prune", "--keep", "0"], 2, "keep is 0, must be at least 1"),
+        (["prune", "--keep", "-1"], 2, "keep is -1, must be at least 1"),
+        (["prune", "--keep", "x"], 2, "keep is x, must be at least 1"),
+        (["list", ".hidden"], 2, "model name '.hidden' is not allowed"),
         (["canary", "grey", "1"], 2, "takes VERSION and --share, or --off"),
         (["canary", "grey", "--share", "5"], 2, "takes VERSION and --share, or --off"),
         (["canary", "grey", "1", "--share", "5", "--off"], 2, "or --off"),
@@ -212,7 +302,7 @@ def test_json_names_what_is_refused(run, repository):
         (["promote", "grey", "latest"], 2, "'latest' is no version: versions are 1, 2, 3"),
         (["promote", "grey", "0"], 2, "'0' is no version"),
         (["promote", "grey"], 2, "required: VERSION"),
-        (["show", "../grey"], 1, "is not allowed"),
+        (["show", "../grey"], 2, "is not allowed"),
         ([], 2, "required: COMMAND"),
         (["delete", "grey"], 2, "invalid choice: 'delete'"),
     ],

@@ -1,18 +1,22 @@
 """Which versions go, which stay, and what a reader in another process sees of it."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from models.candidate import Candidate
-from models.errors import NotInRepositoryError, RepositoryError
+from models.errors import BundleError, NotInRepositoryError, RepositoryError
 from models.locks import STAGING, Lease
 from models.pruning import Pruned, prune, remove
 from models.repository import Current, Repository
+from tests.support import as_nobody
 
 HOLDER = """
 import sys
@@ -84,6 +88,57 @@ def test_a_number_is_never_given_again(six, grey):
 def test_nothing_goes_in_a_dry_run(six):
     assert prune(six, "grey", keep=2, dry_run=True).removed == [1, 2, 3, 4]
     assert six.versions("grey") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_dry_run_writes_nothing(six):
+    """Not even a lock file, and it clears nothing away."""
+    folder = six.root / "grey"
+    (folder / ".lock").unlink()
+    (folder / f"{STAGING}7").mkdir()
+    before = sorted(six.root.rglob("*"))
+    prune(six, "grey", keep=2, dry_run=True)
+    assert sorted(six.root.rglob("*")) == before
+
+
+def test_a_dry_run_on_a_volume_that_can_not_be_written(grey):
+    with tempfile.TemporaryDirectory() as name:  # where nobody can look
+        repository = Repository(Path(name) / "repository")
+        for _ in range(4):
+            repository.publish("grey", grey)
+        folders = [Path(name), repository.root, *repository.root.rglob("*")]
+        for path in folders:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        lease = Lease(repository.root / "grey" / "2")
+        try:
+            with as_nobody():
+                found = prune(repository, "grey", keep=2, dry_run=True)
+                with pytest.raises(RepositoryError, match="Permission denied"):
+                    prune(repository, "grey", keep=2)
+            (repository.root / "grey" / "1" / "manifest.json").chmod(0)
+            with as_nobody(), pytest.raises(RepositoryError, match=r"1/manifest\.json: Perm"):
+                prune(repository, "grey", keep=2, dry_run=True)
+        finally:
+            lease.end()
+            for path in folders:
+                path.chmod(0o755 if path.is_dir() else 0o644)
+        assert found == Pruned(removed=[1], in_use=[2], kept=[3, 4])
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_manifest_that_is_no_file(six, tmp_path, kind):
+    """Nobody can use it: no lease is given, none is waited for, and the version may go."""
+    manifest = six.root / "grey" / "1" / "manifest.json"
+    shutil.move(manifest, tmp_path / "manifest.json")
+    if kind == "link":
+        manifest.symlink_to(tmp_path / "manifest.json")
+    elif kind == "pipe":
+        os.mkfifo(manifest)
+    else:
+        manifest.mkdir()
+    with pytest.raises(BundleError, match=r"manifest\.json: Is .*; publish the model again"):
+        Lease(six.root / "grey" / "1")
+    assert prune(six, "grey", keep=5).removed == [1]
+    assert (tmp_path / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("end", ["asked", "killed"])
@@ -205,5 +260,5 @@ def test_by_the_command(six, tmp_path):
     assert run("prune", "grey", "1").returncode == 3
     assert run("prune", "grey", "6").returncode == 1
     assert run("prune", "nothing").returncode == 3
-    assert run("prune", "grey", "--keep", "0").returncode == 1
+    assert run("prune", "grey", "--keep", "0").returncode == 2
     assert run("prune", "grey", "3", "--dry-run").returncode == 2

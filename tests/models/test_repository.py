@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,58 @@ def test_a_gap_is_not_filled(three, light):
     (three.root / "model" / "2").rmdir()
     assert three.versions("model") == [1, 3]
     assert three.publish("model", light).manifest.version == 4
+
+
+def test_a_file_of_a_versions_name_is_none(three, light):
+    (three.root / "model" / "4").write_bytes(b"")
+    assert three.versions("model") == [1, 2, 3]
+    with pytest.raises(NotInRepositoryError, match="no version 4"):
+        three.bundle("model", 4)
+    assert three.publish("model", light).manifest.version == 5  # its place is taken
+    (three.root / "empty").mkdir()
+    (three.root / "empty" / "1").write_bytes(b"")
+    assert three.names() == ["model"]
+
+
+def test_a_versions_folder_may_be_a_link(three, tmp_path):
+    folder = three.root / "model" / "3"
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert three.versions("model") == [1, 2, 3]
+    three.bundle("model", 3).verify_files()
+
+
+def test_a_copied_version_or_model_is_refused(three):
+    shutil.copytree(three.root / "model" / "1", three.root / "model" / "7")
+    words = (
+        r"7/manifest\.json: is version 1 of 'model', in the folder of version 7 of 'model'; a ver"
+    )
+    for call in (three.bundle, three.promote):
+        with pytest.raises(BundleError, match=words):
+            call("model", 7)
+    shutil.copytree(three.root / "model", three.root / "other")
+    with pytest.raises(BundleError, match="is version 2 of 'model', in the folder of version 2 of"):
+        three.bundle("other", 2)
+
+
+def test_current_of_an_absent_version_says_where_and_what_to_do(three):
+    (three.root / "model" / "CURRENT").write_text("9")
+    message = r"model/CURRENT: .* no version 9 .*holds: 1, 2, 3; set it with `promote`"
+    with pytest.raises(NotInRepositoryError, match=message):
+        three.current("model")
+    three.promote("model", 3)
+    assert three.current("model") == Current(3)
+
+
+@pytest.mark.parametrize("name", ["card.md", "model.onnx"])
+def test_a_link_is_not_published(three, light, tmp_path, name):
+    source = tmp_path / "source"
+    shutil.copytree(light.path, source)
+    (source / name).unlink()
+    (source / name).symlink_to(light.path / name)
+    with pytest.raises(BundleError, match=f"{name}: Is a symbolic link"):
+        three.publish("model", Bundle.open(source))
+    assert three.versions("model") == [1, 2, 3]
 
 
 def test_publish_without_making_it_current(three, light):
@@ -257,7 +310,7 @@ from models.bundle import Bundle
 from models.repository import Repository
 
 source, folder = Bundle.open(Path(sys.argv[1])), Path(sys.argv[2])
-EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "fcntl.flock"}
+EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "fcntl.flock"}
 die_at = steps = 0
 os.fsync = lambda descriptor: None  # it takes time, and outlives a power cut, not a kill
 

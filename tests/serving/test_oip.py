@@ -287,12 +287,8 @@ def test_loading_says_why_it_fails(
     repository = Repository(tmp_path / "models")
     repository.publish("good", make_bundle())
     server = start_server(repository.root, "--model-control", "clients", "--reload-interval-s", "0")
-    bad = make_bundle(weights_seed=9)
-    (bad.path / "model.onnx").write_bytes(b"damaged")
-    import shutil
-
-    shutil.copytree(bad.path, repository.root / "bad" / "1")
-    (repository.root / "bad" / "CURRENT").write_text("1\n")
+    bad = repository.publish("bad", make_bundle(weights_seed=9))
+    bad.model_path.write_bytes(b"damaged")
     reply = server.post("/v2/repository/models/bad/load")
     assert reply.status_code == 503
     assert "model.onnx" in reply.json()["error"]

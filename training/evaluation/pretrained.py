@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from models.runtime import ort
 from training.errors import EvaluationError
 from training.evaluation.features import Extractor, Rows, Source, reason
 

@@ -7,10 +7,10 @@ import io
 import os
 
 import numpy as np
-import onnxruntime as ort
 from PIL import Image
 
 from models.latents import latents
+from models.runtime import ort
 
 
 class Work:
