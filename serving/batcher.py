@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.generator import Images
-from serving.errors import DeadlineProblem, OverloadedProblem, UnavailableProblem
+from serving.errors import OverloadedProblem, UnavailableProblem
 from serving.queues import Queues
 from serving.tickets import Batch, Piece, Ticket, VersionKey
 
@@ -296,13 +296,6 @@ class ServiceRate:
         if not self._rows or not self._weight:
             return 1
         return max(1, round(num_rows * self._weight / self._rows))
-
-
-def deadline_problem(timeout_ms: int) -> DeadlineProblem:
-    """What a client hears at its deadline."""
-    return DeadlineProblem(
-        f"the images were not made within {timeout_ms} ms; ask for fewer, or again later"
-    )
 
 
 def _retry_after(seconds: int) -> tuple[tuple[bytes, bytes], ...]:

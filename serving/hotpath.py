@@ -11,67 +11,23 @@ compares them.
 import asyncio
 import functools
 import http
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from serving.batcher import deadline_problem
 from serving.errors import Problem
+from serving.heads import MAX_PLAIN_BYTES, Head, read_head
 from serving.http import CLOSE, ClientGoneError, Headers, Reply, log_failure, slow_request
 from serving.reading import TimedProtocol
 from serving.schemas import Order
+from serving.terms import deadline_problem
 from serving.tickets import Ticket
 from serving.visits import Visit
 
 if TYPE_CHECKING:
     from serving.app import Gateway
 
-_STARTS = {
-    b"POST /v1/generate HTTP/1.1\r\n": "/v1/generate",
-    b"POST /predict HTTP/1.1\r\n": "/predict",
-}
-_SPECIAL = frozenset(
-    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer")
-)
-_MAX_HEAD_BYTES = 16 << 10
 # How long a connection may still bring a request when the server drains: one that has brought some,
 # and one that has brought none. Who connects is about to ask; the request may be a round trip away.
 _LAST_CALL_S, _FIRST_CALL_S = 0.1, 1.0
-
-
-@dataclass(slots=True)
-class Head:
-    """A request's head, read."""
-
-    route: str
-    headers: dict[bytes, bytes]
-    body_start: int
-    body_end: int
-
-
-def read_head(data: bytes) -> Head | None:
-    """The head of a plain generate request, or None where uvicorn should read it."""
-    start = data.find(b"\r\n") + 2
-    route = _STARTS.get(data[:start])
-    end = data.find(b"\r\n\r\n", start - 2, _MAX_HEAD_BYTES)
-    if route is None or end < 0:
-        return None
-    headers: dict[bytes, bytes] = {}
-    for line in data[start:end].split(b"\r\n"):
-        name, colon, value = line.partition(b":")
-        name = name.lower()
-        if not colon or name in headers or name in _SPECIAL or not _is_token(name):
-            return None
-        headers[name] = value.strip(b" \t")
-    length = headers.get(b"content-length", b"")
-    if not length.isdigit() or len(length) > 12 or b"host" not in headers:
-        return None
-    if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
-    return Head(route, headers, end + 4, end + 4 + int(length))
-
-
-def _is_token(name: bytes) -> bool:
-    return name.replace(b"-", b"").replace(b"_", b"").isalnum()
 
 
 class HotProtocol(TimedProtocol):
@@ -98,7 +54,7 @@ class HotProtocol(TimedProtocol):
         """Part of asyncio's protocol."""
         if self._busy:
             self._ahead += data
-            if len(self._ahead) > _MAX_HEAD_BYTES:
+            if len(self._ahead) > MAX_PLAIN_BYTES:
                 self.flow.pause_reading()
         elif self._coming is not None:
             self._held += data
@@ -188,7 +144,7 @@ class HotProtocol(TimedProtocol):
         try:
             body = data[head.body_start : head.body_end]
             order, terms = self._gateway.v1.read_order(body, visit.header)
-            kept = service.cached(order, visit)
+            kept = service.replies.cached(order, visit)
             if kept is not None:
                 self._answer(visit, kept)
                 return
@@ -239,9 +195,9 @@ class HotProtocol(TimedProtocol):
             service.visits.close(visit, None)
         elif error is not None:
             self._fail(visit, error)
-        elif service.encodes_here(order, done.result()):
+        elif service.replies.encodes_here(order, done.result()):
             try:
-                reply = service.reply(order, ticket, done.result())
+                reply = service.replies.make(order, ticket, done.result())
             except Exception as unforeseen:
                 self._fail(visit, unforeseen)
             else:
@@ -251,7 +207,9 @@ class HotProtocol(TimedProtocol):
 
     async def _encode(self, visit: Visit, order: Order, ticket: Ticket) -> None:
         try:
-            reply = await self._gateway.service.reply_off_loop(order, ticket, ticket.done.result())
+            reply = await self._gateway.service.replies.make_off_loop(
+                order, ticket, ticket.done.result()
+            )
         except Exception as error:
             self._encoding = None
             self._fail(visit, error)

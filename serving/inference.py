@@ -12,11 +12,12 @@ import numpy as np
 from models.generator import Images
 from serving import tensors
 from serving.catalogue import Served
+from serving.checks import check_labels, check_pixels, finite_latents
 from serving.encodings import OfPixels
 from serving.errors import InvalidRequestProblem
 from serving.http import Exchange, Headers
 from serving.png import encode_png
-from serving.schemas import MAX_TRUNCATION, Order, check_labels, check_pixels, finite_latents
+from serving.schemas import MAX_TRUNCATION, Order
 from serving.settings import Settings
 from serving.terms import Terms, read_terms
 from serving.wording import shown

@@ -245,8 +245,8 @@ class OIP:
             )
         if others := set(parameters) - {"unload_dependents"}:
             raise InvalidRequestProblem(
-                f"parameters has {shown(sorted(others))}: a model is served as it lies in "
-                "the repository; leave them out"
+                f"parameters has {shown(', '.join(sorted(others)))}: a model is served as it lies "
+                "in the repository; leave them out"
             )
         name = exchange.params["model"]
         try:

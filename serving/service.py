@@ -1,4 +1,4 @@
-"""What one HTTP process holds: catalogue, batcher, links to the workers, encoders."""
+"""What one HTTP process holds: catalogue, batcher, links to the workers, replies."""
 
 import asyncio
 import contextlib
@@ -7,28 +7,24 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from models.generator import Images
 from models.repository import Repository
 from serving import exposition, metrics
-from serving.batcher import Batcher, deadline_problem
-from serving.cache import ImageCache
+from serving.batcher import Batcher
 from serving.catalogue import Catalogue, Shares
-from serving.encodings import OfFiles
 from serving.errors import UnavailableProblem
 from serving.flights import Flights
 from serving.gate import Gate
 from serving.http import ClientGoneError, Exchange, Reply
 from serving.link import WorkerLink, socket_path, withdrawn_folder
+from serving.replies import Replies
 from serving.schemas import Order
 from serving.settings import Settings
 from serving.siblings import Siblings
 from serving.tallies import Tallies
-from serving.terms import Terms
+from serving.terms import Terms, deadline_problem
 from serving.tickets import Batch, Ticket
 from serving.visits import Visit, Visits
 
@@ -70,13 +66,8 @@ class Service:
             WorkerLink(socket_path(run_folder, worker), self.batcher, self.catalogue)
             for worker in range(num_workers)
         ]
-        self.cache = ImageCache(settings.cache_bytes // settings.api_processes)
+        self.replies = Replies(settings.cache_bytes // settings.api_processes, self.tallies)
         self._flights = Flights()
-        # Bulk has threads of its own: an animation takes a second, others would wait behind it.
-        self._pools = {
-            bulk: ThreadPoolExecutor(max_workers=num, thread_name_prefix="encode")
-            for bulk, num in ((False, 4), (True, 2))
-        }
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -94,8 +85,7 @@ class Service:
                 task.cancel()
             for link in self._links:
                 link.close()
-            for pool in self._pools.values():
-                pool.shutdown(wait=False)
+            self.replies.shut_down()
             self.visits.shut_down()
             self.gate.close()
 
@@ -163,7 +153,7 @@ class Service:
         if visit.key is not None:
             self.batcher.check_room(num_rows)  # what is refused here is not charged
             self.gate.charge(visit.key, num_rows)
-        key = order.image_key(0) if self.cache.max_bytes else None
+        key = order.image_key(0) if self.replies.cache.max_bytes else None
         if key is None or num_rows != 1:
             ticket = self._admit(order, terms)
         else:
@@ -196,7 +186,7 @@ class Service:
             DeadlineProblem: not made in time.
             ClientGoneError: the client left.
         """
-        kept = self.cached(order, exchange.visit)
+        kept = self.replies.cached(order, exchange.visit)
         if kept is not None:
             return kept
         ticket = self.submit(order, terms, exchange.visit)
@@ -214,73 +204,7 @@ class Service:
         return making.result()
 
     async def _make(self, order: Order, ticket: Ticket) -> Reply:
-        return await self.reply_off_loop(order, ticket, await ticket.done)
-
-    def encodes_here(self, order: Order, images: Images) -> bool:
-        """True where handing the images to another thread would cost more than encoding them."""
-        return images.nbytes <= order.encoding.inline_bytes
-
-    def cached(self, order: Order, visit: Visit) -> Reply | None:
-        """The answer to an order whose images are all kept from before."""
-        if not self.cache.max_bytes or not isinstance(order.encoding, OfFiles):
-            return None
-        files = []
-        for index in range(len(order.seeds or ())):
-            key = order.image_key(index)
-            data = self.cache.get(key) if key is not None else None
-            if data is None:
-                return None
-            files.append(data)
-        if not files:
-            return None
-        self.tallies.count(metrics.CACHE_HITS).pending += len(files)
-        visit.order = order
-        body = order.encoding.from_files(files, order)
-        headers = (*order.served.headers, (b"server-timing", b"cache;desc=hit"))
-        return Reply(body, order.encoding.media_type, 200, headers)
-
-    def reply(self, order: Order, ticket: Ticket, images: Images) -> Reply:
-        """The answer to an order."""
-        ticket.encode_began = time.perf_counter()
-        body = self._encode(order, images)
-        ticket.encode_s = time.perf_counter() - ticket.encode_began
-        timing = b"queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % (
-            ticket.queue_s * 1e3,
-            ticket.compute_s * 1e3,
-            ticket.encode_s * 1e3,
-        )
-        headers = (*order.served.headers, (b"server-timing", timing))
-        return Reply(body, order.encoding.media_type, 200, headers)
-
-    def _encode(self, order: Order, images: Images) -> bytes:
-        encoding = order.encoding
-        if not isinstance(encoding, OfFiles):
-            return encoding.from_images(images)
-        if not self.cache.max_bytes or order.seeds is None:
-            return encoding.from_files([encoding.format.encode(image) for image in images], order)
-        files, num_hits = [], 0
-        for index, image in enumerate(images):
-            key = order.image_key(index)
-            assert key is not None
-            data = self.cache.get(key)  # another request may have kept it meanwhile
-            if data is None:
-                data = encoding.format.encode(image)
-                self.cache.put(key, data)
-            else:
-                num_hits += 1
-            files.append(data)
-        if num_hits:
-            metrics.CACHE_HITS.inc(num_hits)
-        metrics.CACHE_MISSES.inc(len(files) - num_hits)
-        return encoding.from_files(files, order)
-
-    async def reply_off_loop(self, order: Order, ticket: Ticket, images: Images) -> Reply:
-        """The same, made where it disturbs least: zlib and Pillow release the lock."""
-        if self.encodes_here(order, images):
-            return self.reply(order, ticket, images)
-        loop = asyncio.get_running_loop()
-        pool = self._pools[ticket.bulk]
-        return await loop.run_in_executor(pool, self.reply, order, ticket, images)
+        return await self.replies.make_off_loop(order, ticket, await ticket.done)
 
     def _on_change(self, before: Shares, after: Shares) -> None:
         for (name, version), (served, _) in before.items():
@@ -311,7 +235,7 @@ class Service:
         metrics.LANES.set(sum(carrier.lanes for carrier in self.batcher.carriers))
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
-        metrics.CACHE_BYTES.set(self.cache.num_bytes)
+        metrics.CACHE_BYTES.set(self.replies.cache.num_bytes)
 
 
 async def _watch(exchange: Exchange, timeout_ms: int) -> tuple[str, Exception]:

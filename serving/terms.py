@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.errors import InvalidRequestProblem
+from serving.errors import DeadlineProblem, InvalidRequestProblem
 from serving.settings import Settings
 from serving.wording import shown
 
@@ -50,3 +50,10 @@ def read_terms(
             )
         bulk = priority == b"bulk"
     return Terms(timeout_ms, bulk)
+
+
+def deadline_problem(timeout_ms: int) -> DeadlineProblem:
+    """What a client hears at its deadline."""
+    return DeadlineProblem(
+        f"the images were not made within {timeout_ms} ms; ask for fewer, or again later"
+    )

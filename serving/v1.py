@@ -98,7 +98,7 @@ class V1:
         headers: Headers = ((b"etag", tag), (b"cache-control", kept))
         if matches(exchange.header(b"if-none-match"), tag):
             return Reply(b"", status=304, headers=headers, sized=False)
-        reply = self._service.cached(ordered, exchange.visit)
+        reply = self._service.replies.cached(ordered, exchange.visit)
         if reply is None and exchange.method == "HEAD":  # nothing is made to be thrown away
             headers += ordered.served.headers
             return Reply(b"", ordered.encoding.media_type, headers=headers, sized=False)

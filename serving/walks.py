@@ -8,15 +8,7 @@ import numpy as np
 from models.interpolation import walk
 from models.latents import latents
 from serving.catalogue import Catalogue
-from serving.decoding import decode
-from serving.encodings import Animated, Encoding, Tiled
-from serving.errors import InvalidRequestProblem
-from serving.images import ANIMATIONS, FORMATS
-from serving.negotiation import choose
-from serving.schemas import (
-    Order,
-    Truncation,
-    Version,
+from serving.checks import (
     as_latents,
     check_labels,
     check_pixels,
@@ -24,6 +16,12 @@ from serving.schemas import (
     check_sides,
     either,
 )
+from serving.decoding import decode
+from serving.encodings import Animated, Encoding, Tiled
+from serving.errors import InvalidRequestProblem
+from serving.images import ANIMATIONS, FORMATS
+from serving.negotiation import choose
+from serving.schemas import Order, Truncation, Version
 from serving.settings import Settings
 from serving.wording import shown
 

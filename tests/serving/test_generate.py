@@ -172,7 +172,7 @@ BAD_REQUESTS = [
     ({**COLOUR, "seeds": [1], "labels": [3]}, 400, "invalid-request", ["labels[0] is 3", "0 .. 2"]),
     ({**COLOUR, "seeds": [1], "labels": -1}, 400, "invalid-request", ["labels is -1"]),
     ({**COLOUR, "seeds": [1, 2], "labels": [0]}, 400, "invalid-request", ["1 entries for 2"]),
-    ({**GREY, "seeds": [1], "truncation": 3}, 400, "invalid-request", ["truncation", "2.0"]),
+    ({**GREY, "seeds": [1], "truncation": 3}, 400, "invalid-request", ["truncation", "0 .. 2"]),
     ({**GREY, "seeds": [1], "format": "bmp"}, 400, "invalid-request", ["format", "bmp"]),
     ({**GREY, "seeds": [1], "seed": 1}, 400, "invalid-request", ["seed"]),
     ([1, 2], 400, "invalid-request", ["object"]),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.hotpath import read_head
+from serving.heads import read_head
 
 BODY = json.dumps({"model": "grey", "seeds": [5]}).encode()
 

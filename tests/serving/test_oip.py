@@ -299,7 +299,7 @@ def test_loading_says_why_it_fails(
     load = "/v2/repository/models/good/load"
     told = server.post(load, json={"parameters": {"config": "{}"}})
     assert told.status_code == 400
-    assert "parameters has config" in told.json()["error"]
+    assert "parameters has 'config'" in told.json()["error"]
     assert server.post(load, content=b"nonsense").status_code == 400
     assert server.post(load, json={}).status_code == 200
     deep = b"{" + b'"a":{' * 20_000
