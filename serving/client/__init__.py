@@ -9,8 +9,8 @@ Needs httpx, msgspec, numpy and Pillow, and nothing of the server. `python -m se
 command line on it.
 """
 
+from serving.client.answers import Answer, Model
 from serving.client.clients import AsyncClient, Client
-from serving.client.core import Answer, Model
 from serving.client.errors import ClientError
 
 __all__ = ["Answer", "AsyncClient", "Client", "ClientError", "Model"]

@@ -1,23 +1,21 @@
 """The two clients: one waits, the other awaits; what they do is in `serving.client.core`."""
 
-import asyncio
-import io
-import time
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
-try:
-    import httpx
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "serving.client needs httpx: pip install 'saddlepoint[client]'", name=error.name
-    ) from error
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.client.core import Answer, Core, Flow, Model, Outcome, Pause, Reply, Result, Step
+from serving.client.addresses import address_of
+from serving.client.answers import Answer, Model, picture
+from serving.client.background import Background
+from serving.client.bodies import rows
+from serving.client.core import Core, Flow, Result
+from serving.client.errors import InvalidRequestError
 from serving.client.retries import Retries
+from serving.client.transport import Transport
 
 Latents = npt.NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 
@@ -42,8 +40,16 @@ class Operations:
             timeout_s: of one request with all its attempts; the server is told, too.
             retries: how patient to be; `Retries(attempts=1)` never asks twice.
             model: to use where a call names none; needed only where several are served.
+
+        Raises:
+            InvalidRequestError: url, api_key or timeout_s can't be what is meant.
         """
+        if not 0 < timeout_s < math.inf:
+            raise InvalidRequestError(f"timeout_s is {timeout_s}, must be a number of seconds > 0")
+        if api_key is not None:
+            check_key(api_key)
         self.url = url.rstrip("/")
+        self._transport = Transport(address_of(self.url))
         self._core = Core(
             api_key=api_key, timeout_s=timeout_s, retries=retries or Retries(), model=model
         )
@@ -54,19 +60,26 @@ class Operations:
         labels: Sequence[int] | int | None,
         more: dict[str, Any],
     ) -> Flow[Answer]:
-        rows = {"seeds": seeds, "latents": more.pop("latents", None)}
-        return self._core.answer(rows, labels, more)
+        return self._core.answer({"seeds": seeds, "latents": more.pop("latents")}, labels, more)
 
     def _grid(self, seeds: Sequence[int], options: dict[str, Any]) -> Flow[bytes]:
-        body = {"seeds": list(seeds), "layout": "grid", "format": "png", **options}
+        body = {"seeds": rows("seeds", seeds), "layout": "grid", "format": "png", **options}
         return self._core.file("/v1/generate", body)
 
     def _encoded(self, seed: int, format: str, options: dict[str, Any]) -> Flow[bytes]:
         return self._core.file("/v1/generate", {"seeds": [seed], "format": format, **options})
 
     def _walk(self, seeds: Sequence[int], format: str, options: dict[str, Any]) -> Flow[bytes]:
-        body = {"seeds": list(seeds), "format": format, **options}
+        body = {"seeds": rows("seeds", seeds), "format": format, **options}
         return self._core.file("/v1/interpolate", body)
+
+
+def check_key(key: str) -> None:
+    """Raises InvalidRequestError where no header can carry an API key; doesn't show it."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidRequestError(
+            "the API key must be visible ASCII characters, one or more, and nothing else"
+        )
 
 
 class Client(Operations):
@@ -75,7 +88,7 @@ class Client(Operations):
     def __init__(self, url: str, **options: Any) -> None:
         """See `Operations`."""
         super().__init__(url, **options)
-        self._http = httpx.Client(base_url=self.url, timeout=self._core.timeout_s)
+        self._background = Background(self._transport.close)
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +98,7 @@ class Client(Operations):
 
     def close(self) -> None:
         """Closes the connections."""
-        self._http.close()
+        self._background.end()
 
     def answer(
         self,
@@ -127,7 +140,7 @@ class Client(Operations):
 
     def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
         """All images as tiles of one; options are fields of POST /v1/generate."""
-        return Image.open(io.BytesIO(self._run(self._grid(seeds, options))))
+        return picture(self._run(self._grid(seeds, options)))
 
     def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
         """One image as a file: png, jpeg or webp."""
@@ -153,35 +166,11 @@ class Client(Operations):
         return self._run(self._core.ready())
 
     def _run(self, flow: Flow[Result]) -> Result:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            outcome = self._carry_out(step)
-
-    def _carry_out(self, step: Step) -> Outcome:
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            return None
-        try:
-            reply = self._http.request(
-                step.method, step.path, json=step.json, headers=dict(step.headers)
-            )
-        except httpx.TransportError as error:
-            return error
-        return Reply(reply.status_code, reply.headers, reply.content)
+        return self._background.run(lambda: self._transport.run(flow))
 
 
 class AsyncClient(Operations):
     """Awaits its answers. Use it as an asynchronous context manager, or close it."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        """See `Operations`."""
-        super().__init__(url, **options)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=self._core.timeout_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -191,7 +180,7 @@ class AsyncClient(Operations):
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._http.aclose()
+        await self._transport.close()
 
     async def answer(
         self,
@@ -221,7 +210,7 @@ class AsyncClient(Operations):
 
     async def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
         """See `Client.grid`."""
-        return Image.open(io.BytesIO(await self._run(self._grid(seeds, options))))
+        return picture(await self._run(self._grid(seeds, options)))
 
     async def encoded(self, seed: int, *, format: str = "png", **options: Any) -> bytes:
         """See `Client.encoded`."""
@@ -246,23 +235,4 @@ class AsyncClient(Operations):
         return await self._run(self._core.ready())
 
     async def _run(self, flow: Flow[Result]) -> Result:
-        outcome: Outcome = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            outcome = await self._carry_out(step)
-
-    async def _carry_out(self, step: Step) -> Outcome:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
-        try:
-            reply = await self._http.request(
-                step.method, step.path, json=step.json, headers=dict(step.headers)
-            )
-        except httpx.TransportError as error:
-            return error
-        return Reply(reply.status_code, reply.headers, reply.content)
+        return await self._transport.run(flow)

@@ -58,7 +58,7 @@ def retry_after(value: str | None, now: datetime.datetime) -> float | None:
         return float(value)
     try:
         then = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=datetime.UTC)

@@ -268,6 +268,7 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
         ("Thu, 01 Jan 2026 00:01:00 GMT", 60.0),
         ("Wed, 31 Dec 2025 23:00:00 GMT", 0.0),
         ("soon", None),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999999", None),
         ("-3", None),
     ],
 )

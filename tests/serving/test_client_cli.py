@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from models.repository import Repository
-from serving.client.__main__ import main, seeds_of, write_file
+from serving.client.__main__ import main
+from serving.client.arguments import seeds_of
+from serving.client.files import write_file
 from tests.conftest import ServerProcess, free_port, server_process
+from tests.serving.client_peers import message, models, peer, says
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,8 +122,15 @@ def test_a_load_test_counts_what_was_answered(
     [
         (["generate", "--seeds", "1", "--model", "nix", "--npy", "x"], 3, "404 There is no such"),
         (["generate", "--seeds", "1", "--model", "grey", "--labels", "1", "--npy", "x"], 3, "none"),
-        (["interpolate", "--seeds", "1,2", "--out", "walk.mp4"], 1, "must end in .webp, .gif"),
-        (["--api-key-file", "none", "models"], 1, "No such file"),
+        (["generate", "--seeds", "1", *GREY, "--npy", "no/such/folder"], 1, "No such file"),
+        (["generate", "--seeds", "1-3", "--labels", "1,2", "--npy", "x"], 2, "has 2 entries"),
+        (["generate", "--seeds", "1,2,1", "--out", "x"], 2, "ask 2 times for 1.png"),
+        (["generate", "--seeds", "1,1", "--labels", "3", "--out", "x"], 2, "2 times for 1.png"),
+        (
+            ["generate", "--seeds", "1,2,1", "--labels", "0,1,0", "--out", "x"],
+            2,
+            "ask 2 times for 1-label0.png, the same image each time; leave out all but one",
+        ),
     ],
 )
 def test_a_refusal_is_told_in_words(
@@ -132,6 +142,78 @@ def test_a_refusal_is_told_in_words(
 ) -> None:
     assert run(*arguments) == code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--url", "http://[::1", "models"], "--url: the URL is 'http://[::1', must be like"),
+        (["--url", "http://127.0.0.1:99999", "load"], "--url: the URL is"),
+        (["--url", "127.0.0.1:8000", "models"], "--url: the URL is"),
+        (["--timeout-s", "-1", "models"], "--timeout-s: '-1' is no number > 0"),
+        (["--timeout-s", "nan", "models"], "--timeout-s: 'nan' is no finite number"),
+        (["--timeout-s", "soon", "models"], "--timeout-s: 'soon' is no finite number"),
+        (["--api-key-file", "none", "models"], "No such file or directory: 'none'"),
+        (
+            ["--api-key-file", "foreign.key", "models"],
+            "in foreign.key: the API key must be",
+        ),
+        (["--api-key-file", "binary.key", "load"], "binary.key is no text"),
+        (["--api-key-file", "empty.key", "load"], "in empty.key: the API key must be visible"),
+        (["generate", "--seeds", "1", "--truncation", "nan", "--npy", "x"], "--truncation: 'nan'"),
+        (["generate", "--seeds", "1", "--labels", "a", "--npy", "x"], "--labels: 'a' is no list"),
+        (["interpolate", "--seeds", "1,2", "--out", "w.mp4"], "must end in .webp, .gif or .png"),
+        (["interpolate", "--seeds", "1,2", "--out", "webp"], "must end in .webp, .gif or .png"),
+        (["interpolate", "--seeds", "1,2", "--fps", "inf", "--out", "w.gif"], "--fps: 'inf'"),
+        (["load", "--duration", "nan"], "--duration: 'nan'"),
+        (["load", "--duration", "0"], "--duration: '0' is no number > 0"),
+        (["load", "--connections", "0"], "--connections: '0' is no number in 1 .. 100000"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("foreign.key").write_text("schlüssel", encoding="utf-8")
+    Path("binary.key").write_bytes(b"\xff\xfe")
+    Path("empty.key").write_text("\n")
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "schlüssel" not in said
+
+
+def test_an_answer_of_something_else_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portal = says(message(200, b"<html>", content_type="text/html"))
+    out = tmp_path / "walk.webp"
+    with peer(says(models()), again=portal) as other:
+        command = ["--url", other.url, "interpolate", "--seeds", "1,2", "--out", str(out)]
+        assert main(command) == 3
+    assert "error (200): the answer is 'text/html', no image" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_seed_of_several_classes_is_several_files(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("generate", "--model", "colour", "--out", tmp_path)
+    assert run(*wanted, "--seeds", "1,1,2", "--labels", "0,2,2") == 0
+    assert "3 images" in capsys.readouterr().out
+    names = ["1-label0.png", "1-label2.png", "2-label2.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    pixels = [np.asarray(opened(tmp_path / name)) for name in names]
+    assert (pixels[0] != pixels[1]).any()
+    assert run(*wanted, "--seeds", "1,2", "--labels", "2") == 0
+    assert (np.asarray(opened(tmp_path / "1.png")) == pixels[1]).all()
+    assert (np.asarray(opened(tmp_path / "2.png")) == pixels[2]).all()
 
 
 def test_nobody_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
