@@ -21,6 +21,8 @@ BIN := $(VENV)/bin
 CHECKERS := .build/checkers
 SUPPLY := .build/supply
 LOCK = requirements/$(if $(filter train,$(TARGET)),train,serve-$(RUNTIME)).txt
+# Where to publish, unless ARGS say it; a run that is resumed knows its own, so the default is left unsaid.
+INTO = $(if $(or $(filter file,$(origin REPOSITORY)),$(findstring --repository,$(ARGS))),,--repository '$(REPOSITORY)')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -31,11 +33,11 @@ help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 serve: $(VENV)/.serve ## train the default if no model is published yet, then serve on PORT
-	@compgen -G '$(REPOSITORY)/*/CURRENT' >/dev/null || $(MAKE) --no-print-directory train
+	@compgen -G '$(REPOSITORY)/*/CURRENT' >/dev/null || $(MAKE) --no-print-directory train ARGS=
 	@exec $(BIN)/python -m serving.run --repository '$(REPOSITORY)' --host $(HOST) --port $(PORT) $(ARGS)
 
-train: $(VENV)/.serve ## train and publish; ARGS='mnist --help' for another recipe or its options
-	@$(BIN)/python -m training.run $(or $(ARGS),digits --repository '$(REPOSITORY)')
+train: $(VENV)/.serve ## train and publish into REPOSITORY; ARGS='mnist --help' for another recipe or its options
+	@$(BIN)/python -m training.run $(or $(ARGS),digits) $(INTO)
 
 test: $(VENV)/.dev ## every test that needs no container engine; ARGS='-k words' for some
 	@$(BIN)/pytest $(ARGS)

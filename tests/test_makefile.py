@@ -1,0 +1,52 @@
+"""What the Makefile would run, as `make -n` says it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def would_run(*words: str, repository: str | None = None) -> list[str]:
+    """Its lines that start Python, without the path of it."""
+    kept = ("PATH", "HOME")
+    environ = {name: os.environ[name] for name in kept if name in os.environ}
+    environ |= {} if repository is None else {"REPOSITORY": repository}
+    command = ["make", "--no-print-directory", "-n", "-o", ".venv/.serve", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environ)
+    assert done.returncode == 0, done.stderr
+    lines = (line.removeprefix("exec ").strip() for line in done.stdout.splitlines())
+    python = ".venv/bin/python -m "
+    return [line.removeprefix(python) for line in lines if line.startswith(python)]
+
+
+def test_arguments_of_serve_are_the_servers_alone(tmp_path: Path) -> None:
+    train, serve = would_run("serve", f"REPOSITORY={tmp_path}", "ARGS=--api-processes 2")
+    assert train == f"training.run digits --repository '{tmp_path}'"
+    assert serve.startswith(f"serving.run --repository '{tmp_path}'")
+    assert serve.endswith("--api-processes 2")
+
+
+def test_serve_trains_only_where_nothing_is_published(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "CURRENT").write_text("1\n")
+    (serve,) = would_run("serve", f"REPOSITORY={tmp_path}")
+    assert serve.startswith("serving.run")
+
+
+@pytest.mark.parametrize(
+    ("words", "repository", "runs"),
+    [
+        ([], None, "training.run digits"),
+        (["REPOSITORY=r"], None, "training.run digits --repository 'r'"),
+        (["ARGS=mnist"], "r", "training.run mnist --repository 'r'"),
+        (["ARGS=mnist --repository q", "REPOSITORY=r"], None, "training.run mnist --repository q"),
+        (["ARGS=--resume runs/00000-mnist"], None, "training.run --resume runs/00000-mnist"),
+    ],
+)
+def test_train_publishes_where_it_is_told(
+    words: list[str], repository: str | None, runs: str
+) -> None:
+    assert would_run("train", *words, repository=repository) == [runs]
