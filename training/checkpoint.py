@@ -85,12 +85,9 @@ class Checkpoints:
         return path
 
     def before(self, cur_nimg: int) -> Path | None:
-        """The newest from before that many images; the oldest where all are later."""
-        paths = self.paths()
-        earlier = [path for path in paths if _cur_nimg(path) < cur_nimg]
-        if earlier:
-            return earlier[-1]
-        return paths[0] if paths else None
+        """The newest from before that many images; None where all are later."""
+        earlier = [path for path in self.paths() if _cur_nimg(path) < cur_nimg]
+        return earlier[-1] if earlier else None
 
     def drop_after(self, path: Path) -> None:
         """Deletes all that are newer."""

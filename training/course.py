@@ -22,7 +22,8 @@ from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence, duration
 from training.loop import Hooks, fit
 from training.samples import TorchGenerator, save_grid
-from training.stability.signs import SIGNS, Alarm, pending_since
+from training.stability.signs import SIGNS, Alarm
+from training.stability.streaks import Streaks
 from training.stability.watchdog import Rescue, Watchdog, alarm_of, figures, remedy_for, report
 from training.state import State
 from training.stepper import Stepper
@@ -48,7 +49,9 @@ class Course:
 
     def __post_init__(self) -> None:
         """Finds the checkpoints."""
+        config = self.command.config
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self._streaks = Streaks(total_nimg=config.total_nimg, ignore=config.watchdog.ignore)
 
     def run(self) -> None:
         """Plays to the end.
@@ -60,7 +63,8 @@ class Course:
         """
         start, start_nimg = time.monotonic(), self.state.cur_nimg
         with self.interruption.deferred():
-            if self.command.config.watchdog.action == "rescue" and not self.state.cur_nimg:
+            acts = self.command.config.watchdog.action in ("stop", "rescue")
+            if acts and self.world.leads and not self.state.cur_nimg:
                 self._save()  # what the very first tick may have to go back to
             while True:
                 try:
@@ -143,10 +147,11 @@ class Course:
             self.journal.say(f"watchdog: {error}")
         path = self._good(alarm)
         command = replace(self.command, config=remedy.config, asked=self.command.asked or config)
-        state = self.fresh(command)
-        if path is not None:
-            self.checkpoints.drop_after(path)
-            restore(read(path), state, remedy.config, self.image_set.fingerprint)
+        state, fingerprint = self.fresh(command), self.image_set.fingerprint
+        if path is None:  # from before the failure nothing is left but the beginning
+            path = self.checkpoints.save(state, remedy.config, fingerprint, state.cur_nimg + 1)
+        self.checkpoints.drop_after(path)
+        restore(read(path), state, remedy.config, fingerprint)
         rescue = Rescue(
             failure=alarm.failure,
             cur_nimg=alarm.cur_nimg,
@@ -171,12 +176,9 @@ class Course:
 
     def _pending_since(self) -> int | None:
         """Images shown when the oldest sign began that shows now."""
-        config = self.command.config
-        if not config.watchdog.is_on:
+        if not self.command.config.watchdog.is_on:
             return None
-        return pending_since(
-            self.state.history, total_nimg=config.total_nimg, ignore=config.watchdog.ignore
-        )
+        return self._streaks.follow(self.state.history).pending_since()
 
     def _verdict(self, alarm: Alarm) -> str:
         watchdog, done = self.command.config.watchdog, len(self.command.rescues)

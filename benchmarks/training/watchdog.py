@@ -29,7 +29,7 @@ from training.config import TrainingConfig
 from training.data import Batches, ImageSet, load
 from training.errors import NonFiniteError
 from training.loop import Hooks, fit
-from training.stability.signs import SIGNS, Alarm
+from training.stability.signs import SIGNS, Alarm, Past
 from training.stability.watchdog import Watchdog, alarm_of
 from training.state import State
 from training.stepper import Stepper
@@ -248,13 +248,14 @@ def healthy(quick: bool) -> None:
 
 def extremes(watched: Watched) -> Iterator[tuple[str, float]]:
     """The figures of each sign at every tick past its warm-up."""
-    history, total = watched.state.history, watched.config.total_nimg
-    for num in range(1, len(history) + 1):
+    past, total = Past(), watched.config.total_nimg
+    for vitals in watched.state.history:
         for failure, sign in SIGNS.items():
             start = max(sign.warm_up * total, sign.after_nimg)
-            value = sign.figure(history[:num])
-            if value is not None and history[num - 1]["cur_nimg"] > start:
+            value = sign.figure(vitals, past)
+            if value is not None and vitals["cur_nimg"] > start:
                 yield failure, value
+        past.take_in(vitals)
 
 
 COST = {

@@ -212,6 +212,17 @@ def test_the_newest_two_are_kept(tmp_path: Path, digits: ImageSet) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_before_means_before(tmp_path: Path, digits: ImageSet) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.before(16) is None
+    state = trained(tiny(), digits, 0)
+    for cur_nimg in (16, 32):
+        state.cur_nimg = cur_nimg
+        checkpoints.save(state, tiny(), digits.fingerprint)
+    assert checkpoints.before(16) is None  # the oldest is no better than none: it has the failure
+    assert checkpoints.before(17) == checkpoints.paths()[0]
+
+
 def test_a_full_disk_leaves_the_old_one(
     tmp_path: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,17 @@
 """Each sign on histories made by hand: where it shows, where not, for how long, since when."""
 
+import math
+import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from training.stability.remedies import REMEDIES
-from training.stability.signs import SIGNS, Alarm, Vitals, alarms, pending_since
+from training.stability.signs import SIGNS, Alarm, Past, Vitals, vanishing
+from training.stability.streaks import Streaks
 
 TICK = 10_000
 TOTAL = 200_000
@@ -35,7 +39,11 @@ def tick(number: int, **given: float) -> Vitals:
 
 
 def found(history: list[Vitals], **given: Any) -> list[Alarm]:
-    return alarms(history, total_nimg=TOTAL, **given)
+    return Streaks(total_nimg=TOTAL, **given).follow(history).alarms()
+
+
+def pending(history: list[Vitals]) -> int | None:
+    return Streaks(total_nimg=TOTAL).follow(history).pending_since()
 
 
 SICK: dict[str, dict[str, float]] = {
@@ -60,11 +68,11 @@ def test_a_sign_is_an_alarm_once_it_stood_for_its_window(failure: str) -> None:
     window = SIGNS[failure].window
     healthy = [tick(number) for number in range(1, 11)]
     assert found(healthy) == []
-    assert pending_since(healthy, total_nimg=TOTAL) is None
+    assert pending(healthy) is None
     sick = [tick(10 + number, **SICK[failure]) for number in range(1, window + 2)]
     for num in range(1, window):
         assert found(healthy + sick[:num]) == []
-        assert pending_since(healthy + sick[:num], total_nimg=TOTAL) == 11 * TICK
+        assert pending(healthy + sick[:num]) == 11 * TICK
     (alarm,) = found(healthy + sick[:window])
     assert (alarm.failure, alarm.since_nimg) == (failure, 11 * TICK)
     assert alarm.cur_nimg == (10 + window) * TICK
@@ -116,7 +124,7 @@ def test_a_beginning_means_nothing(failure: str) -> None:
     """Neither the first share of a training nor its first images."""
     sick = [tick(n, **{**SICK[failure], "cur_nimg": 100.0 * n}) for n in range(1, 50)]
     assert [alarm.failure for alarm in found(sick)] == []
-    assert [alarm.failure for alarm in alarms(sick, total_nimg=4900)] == []
+    assert [alarm.failure for alarm in Streaks(total_nimg=4900).follow(sick).alarms()] == []
 
 
 def test_a_figure_that_does_not_exist_is_no_sign() -> None:
@@ -125,6 +133,50 @@ def test_a_figure_that_does_not_exist_is_no_sign() -> None:
         for name in ("sure", "r_t", "copied", "swing"):
             del vitals[name]
     assert found(history) == []
+
+
+@pytest.mark.parametrize("failure", SIGNS)
+def test_followed_tick_by_tick_it_says_what_a_look_at_the_whole_says(failure: str) -> None:
+    rng = random.Random(0)
+    history: list[Vitals] = []
+    streaks = Streaks(total_nimg=TOTAL)
+    for number in range(1, 60):
+        sick = SICK[failure] if rng.random() < 0.8 else {}
+        history.append(tick(number, **{"gradient_G": rng.uniform(0.5, 2), **sick}))
+        assert streaks.follow(history).alarms() == found(history)
+        assert streaks.pending_since() == pending(history)
+        if number == 40:  # a rescue puts the history back
+            history[:] = [dict(vitals) for vitals in history[:20]]
+    assert streaks.follow(history).alarms() == found(history)
+
+
+def test_a_tick_is_looked_at_once_however_long_a_sign_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sign that stands for thousands of ticks under warn must not slow each of them down."""
+    looked = 0
+
+    def counted(now: Vitals, past: Past) -> float | None:
+        nonlocal looked
+        looked += 1
+        return vanishing(now, past)
+
+    monkeypatch.setitem(SIGNS, "vanishing", replace(SIGNS["vanishing"], figure=counted))
+    streaks, history = Streaks(total_nimg=TOTAL), []
+    for number in range(1, 301):
+        history.append(tick(number, slope=1e-5))
+        (alarm,) = streaks.follow(history).alarms() or (None,)
+    assert alarm is not None
+    assert alarm.since_nimg == 2 * TICK
+    assert looked == 300
+
+
+def test_a_figure_that_was_not_finite_does_not_spoil_the_past() -> None:
+    history = [tick(number) for number in range(1, 11)]
+    history[4]["gradient_G"] = math.nan
+    assert found(history) == []
+    (alarm,) = found([*history, tick(11, gradient_G=1001.0)])
+    assert (alarm.failure, alarm.value) == ("divergence", pytest.approx(100.1))
 
 
 def test_the_page_has_every_threshold() -> None:

@@ -135,6 +135,9 @@ def test_stop_ends_with_its_own_code_and_publishes_nothing(
     message = capsys.readouterr().err
     assert "divergence at 0.064 kimg" in message
     assert "lower --optim-D.lr" in message
+    first = tmp_path / RUN / "checkpoints" / "checkpoint-0000000000.pt"
+    assert f"Checkpoint from before it: {first}" in message
+    assert Checkpoints(first.parent).paths() == [first]
     assert not (tmp_path / "models").exists()
     (alarm,) = read(tmp_path, "watchdog.json")["alarms"]
     assert (alarm["failure"], alarm["cur_nimg"], alarm["player"]) == ("divergence", 64, "D")
@@ -163,6 +166,19 @@ def test_the_last_good_checkpoint_stays_while_a_sign_is_pending(tmp_path: Path) 
     (rescue,) = read(tmp_path, "config.json")["rescues"]
     assert (rescue["failure"], rescue["cur_nimg"], rescue["to_nimg"]) == ("vanishing", 192, 64)
     assert rescue["change"] == "--regularizers r1=0.3 r2=0.3 -> r1=3 r2=3"
+
+
+def test_a_rescue_without_a_checkpoint_from_before_starts_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from a later one: the weights in it are those of the failure."""
+    words = ["--optim-G.lr", "1e-30", "--watchdog.action", "rescue", "--watchdog.max-rescues", "1"]
+    monkeypatch.setattr(course.Course, "_good", lambda *_: None)
+    assert train(tmp_path, *words) == WatchdogError.exit_code
+    (rescue,) = read(tmp_path, "config.json")["rescues"]
+    assert (rescue["cur_nimg"], rescue["to_nimg"]) == (192, 0)
+    lines = (tmp_path / RUN / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["cur_nimg"] == 64
 
 
 @pytest.mark.parametrize(

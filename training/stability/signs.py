@@ -1,31 +1,60 @@
 """Signs: how each known failure of a training shows, a registry of small functions.
 
-A sign reads the history of vitals (`training.stability.vitals`), the newest last, and says how far
-things have gone; beyond its threshold for a whole window of ticks, it is an alarm. All that it
-knows is in that history, which checkpoints hold: a resumed training sees what it would have seen.
-A new failure is one more entry. Knows no network, and not what is done about it.
+A sign reads the vitals of a tick (`training.stability.vitals`) beside those of the ticks before,
+and says how far things have gone; beyond its threshold for a whole window of ticks, it is an alarm
+(`training.stability.streaks`). A new failure is one more entry. Knows no network, and not what is
+done about it.
 """
 
 import math
+from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, field
 from typing import Literal
 
 Vitals = dict[str, float]
 """Figures of one tick by name, cur_nimg among them; a figure that makes no sense is left out."""
 History = Sequence[Vitals]
+"""Of every tick, the newest last. Checkpoints hold it: a resumed training sees what it would have
+seen."""
 _MIN_PAST = 3  # ticks before a figure is compared with its own past
 _GROWING = ("gradient_G", "gradient_D", "weights_G", "weights_D", "logits")
 _FLOOR = 10.0
+
+
+@dataclass(kw_only=True)
+class Past:
+    """The ticks before one, as far as signs need them: each is taken in once, not gone through."""
+
+    last: Vitals | None = None
+    """The tick just before."""
+    num: int = 0
+    """Ticks taken in."""
+    ordered: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _GROWING})
+    """Finite values of figures that are compared with their past, ascending."""
+
+    def take_in(self, vitals: Vitals) -> None:
+        """One more tick has gone by."""
+        self.last = vitals
+        self.num += 1
+        for name, values in self.ordered.items():
+            if math.isfinite(vitals[name]):
+                insort(values, vitals[name])
+
+    def usual(self, name: str) -> float | None:
+        """A figure's own median before; None where that is too few ticks."""
+        values = self.ordered[name]
+        if self.num < _MIN_PAST or not values:
+            return None
+        return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
     """An entry of SIGNS."""
 
-    figure: Callable[[History], float | None]
-    """The figure at the last tick of the history; None where it says nothing here."""
+    figure: Callable[[Vitals, Past], float | None]
+    """The figure at a tick with such a past; None where it says nothing here."""
     alarming: Literal["above", "below"]
     """On which side of the threshold the failure is."""
     threshold: float
@@ -47,9 +76,8 @@ class Sign:
     cost: str
     """What the looking costs."""
 
-    def shows(self, history: History) -> bool:
-        """True where the figure is beyond the threshold, or not a number at all."""
-        value = self.figure(history)
+    def shows(self, value: float | None) -> bool:
+        """True where a figure is beyond the threshold, or not a number at all."""
         if value is None:
             return False
         if not math.isfinite(value):
@@ -83,108 +111,57 @@ class Alarm:
         )
 
 
-def collapse(history: History) -> float | None:
+def collapse(now: Vitals, _past: Past) -> float | None:
     """Share of variety that is left: of the data's mean distance, and of images without a twin."""
-    now = history[-1]
     return min(now["spread"], 1 - now["twins"])
 
 
-def saturation(history: History) -> float | None:
+def saturation(now: Vitals, _past: Past) -> float | None:
     """Share of images, or pairs, that D judges right with |logit| > 4.6."""
-    return history[-1].get("sure")
+    return now.get("sure")
 
 
-def vanishing(history: History) -> float | None:
+def vanishing(now: Vitals, past: Past) -> float | None:
     """What is left of G's gradient: of its own median before, or of the slope at D's logits.
 
     0 where G's weights haven't moved at all since the last tick.
     """
-    now = history[-1]
-    left = [now["slope"]]
-    if len(history) > 1 and now["weights_G"] == history[-2]["weights_G"]:
+    if past.last is not None and now["weights_G"] == past.last["weights_G"]:
         return 0.0
-    if len(history) > _MIN_PAST:
-        before = median(vitals["gradient_G"] for vitals in history[:-1])
-        left.append(now["gradient_G"] / before if before else 1.0)
+    left = [now["slope"]]
+    if (usual := past.usual("gradient_G")) is not None:
+        left.append(now["gradient_G"] / usual if usual else 1.0)
     return min(left)
 
 
-def growth(history: History) -> dict[str, float]:
+def growth(now: Vitals, past: Past) -> dict[str, float]:
     """By what factor gradients, logits and weights are above their own median before, or 10."""
-    before = history[:-1] if len(history) > _MIN_PAST else []
-    usual = {
-        name: max([_FLOOR, *([median(vitals[name] for vitals in before)] if before else [])])
-        for name in _GROWING
-    }
-    return {name: history[-1][name] / usual[name] for name in _GROWING}
+    return {name: now[name] / max(_FLOOR, past.usual(name) or 0.0) for name in _GROWING}
 
 
-def divergence(history: History) -> float | None:
+def divergence(now: Vitals, past: Past) -> float | None:
     """The largest growth; see there."""
-    return max(growth(history).values())
+    return max(growth(now, past).values())
 
 
-def oscillation(history: History) -> float | None:
+def oscillation(now: Vitals, _past: Past) -> float | None:
     """How periodic the losses are from round to round; see `training.stability.vitals.swing`."""
-    return history[-1].get("swing")
+    return now.get("swing")
 
 
-def overfitting(history: History) -> float | None:
+def overfitting(now: Vitals, _past: Past) -> float | None:
     """r_t = E[sign D(real)] on training images (Karras et al. 2020, eq. 1)."""
-    return history[-1].get("r_t")
+    return now.get("r_t")
 
 
-def memorisation(history: History) -> float | None:
+def memorisation(now: Vitals, _past: Past) -> float | None:
     """Share of G's images that are as near to a training image as only its copies are."""
-    return history[-1].get("copied")
+    return now.get("copied")
 
 
-def alarms(history: History, *, total_nimg: int, ignore: Sequence[str] = ()) -> list[Alarm]:
-    """The signs that have shown for their whole window."""
-    found = []
-    for failure, sign in SIGNS.items():
-        streak = _streak(sign, history, total_nimg) if failure not in ignore else 0
-        if streak >= sign.window:
-            value = sign.figure(history)
-            assert value is not None
-            alarm = Alarm(
-                failure=failure,
-                value=value,
-                since_nimg=int(history[-streak]["cur_nimg"]),
-                cur_nimg=int(history[-1]["cur_nimg"]),
-                player=_player(history) if failure == "divergence" else None,
-                is_new=streak == sign.window,
-            )
-            found.append(alarm)
-    return found
-
-
-def pending_since(history: History, *, total_nimg: int, ignore: Sequence[str] = ()) -> int | None:
-    """Images shown at the tick at which the oldest sign that shows now began."""
-    streaks = [
-        _streak(sign, history, total_nimg)
-        for failure, sign in SIGNS.items()
-        if failure not in ignore
-    ]
-    longest = max(streaks, default=0)
-    return int(history[-longest]["cur_nimg"]) if longest else None
-
-
-def _streak(sign: Sign, history: History, total_nimg: int) -> int:
-    """How many ticks in a row, up to the last, have shown it."""
-    streak = 0
-    while streak < len(history):
-        upto = history[: len(history) - streak]
-        start = max(sign.warm_up * total_nimg, sign.after_nimg)
-        if upto[-1]["cur_nimg"] <= start or not sign.shows(upto):
-            break
-        streak += 1
-    return streak
-
-
-def _player(history: History) -> Literal["G", "D"]:
-    """Whose figures have grown most."""
-    factors = growth(history)
+def grown(now: Vitals, past: Past) -> Literal["G", "D"]:
+    """The player whose figures have grown most."""
+    factors = growth(now, past)
     worst = max(factors, key=lambda name: factors[name])
     return "G" if worst.endswith("_G") else "D"
 

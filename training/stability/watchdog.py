@@ -13,7 +13,8 @@ from training.data import ImageSet
 from training.guard import Trip
 from training.meters import Meters
 from training.stability.remedies import Remedy, choose
-from training.stability.signs import SIGNS, Alarm, Vitals, alarms
+from training.stability.signs import SIGNS, Alarm, Vitals
+from training.stability.streaks import Streaks
 from training.stability.vitals import Look, weights
 from training.state import State
 
@@ -48,8 +49,8 @@ class Watchdog:
 
     def __init__(self, config: TrainingConfig, image_set: ImageSet) -> None:
         """image_set: on the device where the players are."""
-        self._config = config
         self._look = Look(config, image_set)
+        self._streaks = Streaks(total_nimg=config.total_nimg, ignore=config.watchdog.ignore)
 
     def read(self, state: State, means: dict[str, float], meters: Meters) -> Vitals:
         """The vitals of a tick, added to the state's history."""
@@ -59,8 +60,7 @@ class Watchdog:
 
     def alarms(self, state: State) -> list[Alarm]:
         """Failures that the history shows."""
-        config = self._config
-        return alarms(state.history, total_nimg=config.total_nimg, ignore=config.watchdog.ignore)
+        return self._streaks.follow(state.history).alarms()
 
 
 def figures(vitals: Vitals) -> dict[str, float]:
