@@ -6,8 +6,6 @@ are.
 """
 
 import argparse
-import contextlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +18,7 @@ import tyro
 from models.errors import RepositoryError
 from models.networks import FAMILIES
 from models.repository import check_name
+from training.arguments import nearest, read
 from training.config import TrainingConfig, from_builtins, to_builtins
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError, require
@@ -139,14 +138,15 @@ def parse(argv: Sequence[str]) -> Command:
     if known.network is not None:
         default = _with_family(default, known.network)
         words = _without(words, "--network")
-    command = _tyro(words, default)
+    command = _read(words, default)
     _check_name(command.name)
     parse_gates(command.options.gate)
     return command
 
 
 def _fresh(recipe: str) -> Command:
-    require(recipe in RECIPES, "RECIPE", recipe, ", ".join(RECIPES), "see --list")
+    remedy = f"{nearest(recipe, list(RECIPES))}--list explains them"
+    require(recipe in RECIPES, "RECIPE", recipe, ", ".join(RECIPES), remedy)
     return Command(config=RECIPES[recipe].config)
 
 
@@ -201,35 +201,15 @@ def _without(words: list[str], option: str) -> list[str]:
     return kept
 
 
-def _tyro(words: list[str], default: Command) -> Command:
+def _read(words: list[str], default: Command) -> Command:
     family = default.config.network.name
     description = (
         f"Recipe {default.config.recipe!r}; others: {', '.join(RECIPES)}. The network family is "
         f"{family!r}; choose another with --network {{{','.join(FAMILIES)}}}."
     )
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            return tyro.cli(
-                Command,
-                args=words,
-                default=default,
-                prog="python -m training.run [RECIPE]",
-                description=description,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as error:
-        if not error.code:
-            raise
-        raise ConfigError(_plain(messages.getvalue())) from None
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _plain(box: str) -> str:
-    """Tyro's framed message as one line."""
-    lines = (line.strip(" │╭╮╰╯─") for line in box.splitlines())
-    return " ".join(line for line in lines if line)
+    return read(
+        Command, words, default, prog="python -m training.run [RECIPE]", description=description
+    )
 
 
 def _check_name(name: str) -> None:

@@ -5,9 +5,7 @@ trained on, as its manifest tells, unless --data.* says otherwise. The bundle is
 """
 
 import argparse
-import contextlib
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from models.bundle import MANIFEST, Bundle
 from models.errors import ModelError
 from models.manifest import Manifest, Metric
 from models.repository import Repository
+from training.arguments import read
 from training.data import DataConfig, ImageSet, load
 from training.datasets import DATASETS
 from training.errors import ConfigError, EvaluationError, TrainingError
@@ -160,24 +159,13 @@ def _early(words: Sequence[str], option: str) -> str | None:
 
 def _parse(words: list[str], manifest: Manifest | None) -> Command:
     """Reads the arguments, to which the manifest gives defaults."""
-    messages = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(messages):
-            return tyro.cli(
-                Command,
-                args=words,
-                default=Command() if manifest is None else Command(data=_data_of(manifest, words)),
-                prog="python -m training.evaluate BUNDLE",
-                description=(__doc__ or "").partition("\n\n")[2],
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as error:
-        if not error.code:
-            raise
-        lines = (line.strip(" │╭╮╰╯─") for line in messages.getvalue().splitlines())
-        raise ConfigError(" ".join(line for line in lines if line)) from None
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return read(
+        Command,
+        words,
+        Command() if manifest is None else Command(data=_data_of(manifest, words)),
+        prog="python -m training.evaluate BUNDLE",
+        description=(__doc__ or "").partition("\n\n")[2],
+    )
 
 
 def _data_of(manifest: Manifest, words: list[str]) -> DataConfig:
