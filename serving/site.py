@@ -17,6 +17,7 @@ _PAGES = {
     "/web/style.css": ("style.css", "text/css; charset=utf-8"),
     "/web/playground.js": ("playground.js", "text/javascript; charset=utf-8"),
     "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+    "/web/shell.js": ("shell.js", "text/javascript; charset=utf-8"),
 }
 PATHS = frozenset(_PAGES)
 """What a browser may load without a key: the pages themselves say nothing."""

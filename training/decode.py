@@ -21,8 +21,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from training.errors import DataError
+from training.names import printable
 
 Pixels = npt.NDArray[np.uint8]
+
+NO_IMAGE = "not an image that Pillow can read"
 
 _AT_A_TIME = 1024  # images handed to the decoders
 _PROGRESS_AFTER_S = 2.0
@@ -45,6 +48,24 @@ class Origin:
     width: int
     height: int
     mode: str
+    lost: str = ""
+    """What the conversion to 8-bit grey or RGB took from it, in words; empty for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image that could not be used."""
+
+    name: str
+    reason: str
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> "Skipped":
+        """Both made printable: a file's name may hold anything, and reasons quote it."""
+        return cls(printable(name), printable(reason))
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +78,8 @@ class Decoded:
     """[N]."""
     origins: tuple[Origin, ...]
     """Of each image."""
-    skipped: tuple[str, ...]
-    """"name: reason" for each that could not be decoded."""
+    skipped: tuple[Skipped, ...]
+    """Those that could not be decoded."""
 
 
 def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: int) -> Decoded:
@@ -75,7 +96,7 @@ def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: i
     """
     images = reserve(num, resolution, channels)
     labels = np.empty(num, dtype=np.int64)
-    skipped: list[str] = []
+    skipped: list[Skipped] = []
     origins: list[Origin] = []
     progress = _Progress(num)
 
@@ -87,7 +108,7 @@ def decode(encoded: Iterable[Encoded], *, num: int, resolution: int, channels: i
         for chunk in _chunks(encoded):
             for item, result in zip(chunk, pool.map(one, chunk), strict=True):
                 if isinstance(result, str):
-                    skipped.append(f"{item.name}: {result}")
+                    skipped.append(Skipped.of(item.name, result))
                 else:
                     (images[count], origin), labels[count] = result, item.label
                     origins.append(origin)
@@ -140,17 +161,18 @@ def _decode_one(item: Encoded, resolution: int, channels: int) -> tuple[Pixels, 
     try:
         source = io.BytesIO(item.source) if isinstance(item.source, bytes) else item.source
         with Image.open(source) as image:
-            origin = Origin(item.name, *image.size, image.mode)
+            name, size, mode = printable(item.name), image.size, image.mode
             if image.format == "JPEG":  # decodes at 1/2, 1/4 or 1/8 where that is enough
                 image.draft(None, (2 * resolution, 2 * resolution))
-            return _square(ImageOps.exif_transpose(image), resolution, channels), origin
+            pixels = _square(ImageOps.exif_transpose(image), resolution, channels)
+            return pixels, Origin(name, *size, mode, _lost(image))
     except UnidentifiedImageError:
         empty = isinstance(item.source, Path) and item.source.stat().st_size == 0
-        return "an empty file" if empty else "not an image that Pillow can read"
+        return "an empty file" if empty else NO_IMAGE
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "more pixels than an honest image has (decompression bomb)"
     except OSError as error:
-        return error.strerror or str(error)
+        return error.strerror or _cut_off(item.source) or str(error)
     except Exception as error:  # a decoder that is fed rubbish may raise anything
         return f"{type(error).__name__}: {error}"
 
@@ -168,6 +190,31 @@ def _square(image: Image.Image, resolution: int, channels: int) -> Pixels:
     if image.size != (resolution, resolution):
         image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(resolution, resolution, channels).transpose(2, 0, 1)
+
+
+def _lost(image: Image.Image) -> str:
+    """What `_square` takes from an image, beyond its size."""
+    if image.mode == "CMYK":
+        return "its inks become RGB without their colour profile, so that colours shift"
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        found = f"values {values.min():g} to {values.max():g}"
+        if image.mode == "F":
+            return f"{found}, of which 0 to 255 are kept, without fractions"
+        return f"{found} of 65535, of whose 16 bits the upper 8 are kept"
+    lost = ["a palette of 256 colours at most"] if image.mode in ("P", "PA") else []
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+        lost.append("what is transparent becomes white")
+    return ", and ".join(lost)
+
+
+def _cut_off(source: Path | bytes) -> str:
+    """Of a WebP file shorter than its header says, that: Pillow only says it can't be decoded."""
+    whole = source if isinstance(source, bytes) else source.read_bytes()
+    if whole[:4] != b"RIFF":
+        return ""
+    expected = 8 + int.from_bytes(whole[4:8], "little")
+    return f"truncated: {len(whole):,} of {expected:,} bytes" if len(whole) < expected else ""
 
 
 @contextlib.contextmanager

@@ -32,10 +32,13 @@ from training.export import export
 from training.gate import check_measured, current_of, judge
 from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence
+from training.names import printable
 from training.runs import as_rescued, check_writable, mark_ended, open_run
 from training.samples import save_grid
 from training.state import State
 from training.transfer import open_source, start_from
+
+_NUM_TOLD = 20  # of the files that could not be used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +151,10 @@ class Session:
             f"{image_set.name}, G {num_G:,} and D {num_D:,} parameters, on "
             f"{self._place()}, in {self.folder}"
         )
-        for skipped in image_set.skipped:
+        for skipped in image_set.skipped[:_NUM_TOLD]:
             self.journal.say(f"skipped {skipped}")
+        if more := len(image_set.skipped[_NUM_TOLD:]):
+            self.journal.say(f"skipped {more:,} more")
         if image_set.weights is not None:
             self.journal.say(summary(image_set.weights.cpu().numpy(), image_set.classes))
         if self.world.leads and not self.state.cur_nimg and DATASETS[config.data.dataset].own:
@@ -260,5 +265,5 @@ def _public(options: dict[str, Any]) -> dict[str, Any]:
     if words := data.get("weights"):
         data["weights"] = [word if "=" in word else Path(word).name for word in words]
     if data.get("path") is not None:
-        data["path"] = Path(data["path"]).name
+        data["path"] = printable(Path(data["path"]).name)
     return {**options, "data": data}

@@ -1,5 +1,7 @@
 // The playground: what is asked for stands in the URL's fragment, every image has a URL of its own.
 
+import { KEY, quoted } from "/web/shell.js";
+
 const PAGE = 48;
 const MAX_SEED = 2n ** 64n - 1n;
 const at = (id) => document.getElementById(id);
@@ -40,10 +42,16 @@ const post = (path, body) =>
     body,
   });
 
+const isAsking = (error) => error?.status === 401 && !state.key;
+
 function tell(error) {
   at("message").hidden = !error;
-  at("message").textContent = error ? error.message : "";
-  if (error?.status === 401) at("key-field").hidden = false;
+  at("message").textContent = isAsking(error) ? "Enter an API key." : (error?.message ?? "");
+  at("message").className = isAsking(error) ? "request" : "";
+  if (error?.status !== 401) return;
+  document.body.classList.add("locked");
+  at("key-field").hidden = false;
+  at("key").focus();
 }
 
 async function guarded(work) {
@@ -172,7 +180,12 @@ async function download(name, more) {
 }
 
 const lastChosen = () => new URL(url([...state.chosen].at(-1)), location.href).href;
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+// The key itself stays out of shells' histories.
+function curl() {
+  const key = state.key ? ` ${KEY}` : "";
+  return `curl -s ${quoted(lastChosen())}${key} -o image.png`;
+}
 
 function remember() {
   const fields = new URLSearchParams({ model: model().name, seed: state.seed });
@@ -220,9 +233,17 @@ async function start() {
     return;
   }
   tell(null);
+  document.body.classList.remove("locked");
   at("model").replaceChildren(...state.models.map(({ name }) => new Option(name)));
   recall();
   draw();
+}
+
+// A link can't bring a key, and metrics may have a port of their own.
+async function linkMetrics() {
+  const { paths } = await (await ask("/openapi.json")).json();
+  const metrics = paths["/metrics"]?.get;
+  at("metrics").hidden = !metrics || "security" in metrics;
 }
 
 function move(seed) {
@@ -260,7 +281,7 @@ at("copy-url").addEventListener("click", () =>
   guarded(() => navigator.clipboard.writeText(lastChosen())),
 );
 at("copy-curl").addEventListener("click", () =>
-  guarded(() => navigator.clipboard.writeText(`curl -s ${quoted(lastChosen())} -o image.png`)),
+  guarded(() => navigator.clipboard.writeText(curl())),
 );
 at("download-grid").addEventListener("click", () =>
   guarded(() => download("grid.png", { layout: "grid", format: "png" })),
@@ -270,6 +291,7 @@ at("download-npy").addEventListener("click", () =>
 );
 at("key").addEventListener("change", () => {
   state.key = at("key").value.trim();
+  at("copy-curl").title = state.key ? "It takes your API key from the shell's variable KEY" : "";
   start();
 });
 addEventListener("hashchange", () => {
@@ -277,3 +299,4 @@ addEventListener("hashchange", () => {
   draw();
 });
 start();
+linkMetrics().catch(() => {}); // start says what is wrong

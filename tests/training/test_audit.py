@@ -1,6 +1,7 @@
 """The audit: every fault planted is found and named, and nothing is found where there is none."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.support import as_nobody
 from training.audit import audit, duplicates, record, sheet
@@ -46,7 +47,9 @@ def clean(root, num=12, classes=("cat", "dog")):
 def plant(root):
     """One fault of each kind, and what the audit must say of it: {(kind, name): detail}."""
     clean(root)
-    (root / "cat" / "notes.txt").write_text("hello")
+    for name in ("01.txt", "notes.TXT"):
+        (root / "cat" / name).write_text("hello")
+    (root / "cat" / "rubbish.png").write_text("hello")
     whole = save(scene(1), root / "cat" / "whole.jpg").read_bytes()
     (root / "cat" / "whole.jpg").write_bytes(whole[: len(whole) // 2])
     whole = save(scene(2), root / "cat" / "half.png").read_bytes()
@@ -57,6 +60,8 @@ def plant(root):
     save(scene(5, (300, 60)), root / "cat" / "long.png")
     save(scene(6, mode="L"), root / "cat" / "grey.png")
     save(scene(7, mode="CMYK"), root / "cat" / "print.jpg")
+    save(Image.fromarray((np.asarray(scene(8)) // 10).astype(np.uint8)), root / "cat" / "dim.png")
+    save(ImageOps.mirror(Image.open(root / "dog" / "05.png")), root / "dog" / "mirror.jpg")
     original = root / "dog" / "03.png"
     (root / "dog" / "copy.png").write_bytes(original.read_bytes())
     with Image.open(original) as opened:
@@ -68,20 +73,23 @@ def plant(root):
     for i in range(3):
         save(scene(50_000 + i), root / "newt" / f"{i}.png")
     return {
-        ("unreadable", "cat/notes.txt"): "not an image that Pillow can read",
+        ("other-file", "2 files"): "2 .txt; the first is cat/01.txt",
+        ("unreadable", "cat/rubbish.png"): "not an image that Pillow can read",
         ("truncated", "cat/whole.jpg"): "truncated",
         ("truncated", "cat/half.png"): "truncated",
         ("constant", "cat/flat.png"): "all of it is (255, 0, 0)",
         ("size", "cat/huge.png"): "800x600, where the median is 80x60",
         ("size", "cat/long.png"): "300x60, where the median is 80x60",
         ("upscaled", "cat/small.png"): "40x30, enlarged to 48x48",
-        ("mode", "cat/grey.png"): "L, where 35 of 37 are RGB",
-        ("mode", "cat/print.jpg"): "CMYK, where 35 of 37 are RGB",
+        ("mode", "cat/grey.png"): "L, where 37 of 39 are RGB",
+        ("mode", "cat/print.jpg"): "CMYK, where 37 of 39 are RGB: its inks become RGB without",
+        ("faint", "cat/dim.png"): "of 0 to 255",
+        ("mirrored", "dog/mirror.jpg"): "as dog/05.png",
         ("duplicate", "dog/again.bmp"): "as dog/03.png",
         ("duplicate", "dog/copy.png"): "as dog/03.png",
         ("near-duplicate", "dog/jpeg.jpg"): "as dog/03.png",
         ("near-duplicate", "dog/scaled.png"): "as dog/03.png",
-        ("imbalance", "newt"): "3 images, 6.0 times fewer than cat",
+        ("imbalance", "newt"): "3 images, 6.3 times fewer than cat",
     }
 
 
@@ -102,8 +110,10 @@ def test_every_fault_is_found_and_nothing_else(tmp_path):
     for key, detail in planted.items():
         assert detail in found[key]
     assert set(report.counts) == set(KINDS) - {"unplaced"}
-    assert report.classes == {"cat": 18, "dog": 16, "newt": 3}
-    assert report.num_usable == 37
+    assert report.classes == {"cat": 19, "dog": 17, "newt": 3}
+    assert report.num_usable == 39
+    assert report.modes == {"RGB": 37, "L": 1, "CMYK": 1}
+    assert report.sizes == {(80, 60): 35, (96, 72): 1, (800, 600): 1, (40, 30): 1, (300, 60): 1}
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
@@ -131,29 +141,182 @@ def test_what_is_in_no_class_is_said(tmp_path):
     ]
 
 
+def tiles_of(board, num_lines, columns=6):
+    """Pictures and captions of a sheet of 96-pixel tiles, row after row."""
+    pitch = 96 + 12 * num_lines + 10
+    places = [
+        (y, x * 96) for y in range(0, board.shape[0], pitch) for x in range(board.shape[1] // 96)
+    ]
+    return [
+        (board[y : y + 96, x : x + 96], board[y + 96 : y + pitch, x : x + 96]) for y, x in places
+    ]
+
+
 def test_the_sheet_shows_findings_first(tmp_path):
     plant(tmp_path)
     image_set, report = audited(tmp_path)
     board = np.asarray(sheet(image_set, report, tiles=30, columns=6))
-    assert board.shape == (5 * (96 + 26), 6 * 96, 3)
-    pictured = [finding for finding in report.findings if finding.kind != "imbalance"]
-    (flat,) = [i for i, finding in enumerate(pictured) if finding.kind == "constant"]
-    row, column = divmod(flat, 6)
-    tile = board[row * 122 : row * 122 + 96, column * 96 : column * 96 + 96]
-    assert (tile == (255, 0, 0)).all()
-    caption = board[row * 122 + 96 : row * 122 + 122, column * 96 : column * 96 + 96]
-    assert (caption != 255).any()
+    tiles = tiles_of(board, num_lines=2)
+    assert len(tiles) == 30
+    # What has no pixels has no tile: the first is the first that has, the flat one.
+    picture, caption = tiles[0]
+    assert (picture == (255, 0, 0)).all()
+    assert (caption[:24] != 255).any()
+    assert (caption[24:] == 255).all()  # so that a name is nearer to its own picture
     # A duplicate stands behind the one that it repeats.
+    pictured = [finding for finding in report.findings if finding.index is not None]
     before = [finding.kind for finding in pictured].index("duplicate")
-    tiles = [
-        board[i // 6 * 122 : i // 6 * 122 + 96, i % 6 * 96 : i % 6 * 96 + 96]
-        for i in range(before, before + 3)
+    assert np.array_equal(tiles[before][0], tiles[before + 1][0])
+    assert np.array_equal(tiles[before][0], tiles[before + 2][0])
+    # The last are without findings: their name stands right under them.
+    clean = tiles[-1][1]
+    assert (clean[:12] != 255).any()
+    assert (clean[12:] == 255).all()
+
+
+def test_a_picture_with_three_findings_takes_one_tile_and_each_kind_has_its_share(tmp_path):
+    clean(tmp_path, num=30, classes=("cat",))
+    for i in range(40):
+        save(Image.new("RGB", (20 + i, 20), "blue"), tmp_path / "flat" / f"{i:02}.png")
+    save(scene(9, (400, 60), "CMYK"), tmp_path / "cat" / "three.jpg")
+    (tmp_path / "cat" / "caption.txt").write_text("a cat")
+    image_set, report = audited(tmp_path)
+    assert report.counts["constant"] == 40
+    index = [origin.name for origin in image_set.origins].index("cat/three.jpg")
+    assert {f.kind for f in report.findings if f.index == index} == {"size", "mode"}
+    board = np.asarray(sheet(image_set, report, tiles=12, columns=6))
+    tiles = [tile for tile, _ in tiles_of(board, num_lines=3)]
+    assert len(tiles) == 12
+    pixels = image_set.images[index].permute(1, 2, 0).numpy().repeat(2, 0).repeat(2, 1)
+    assert sum(np.array_equal(tile, pixels) for tile in tiles) == 1
+    blue = sum((tile == (0, 0, 255)).all() for tile in tiles)
+    assert blue == 9  # of the ten for findings: not all, though there are forty
+
+
+BLANK = Image.new("RGB", SIZE, "red")
+
+
+def test_a_name_that_is_no_text_forges_nothing_and_stops_nothing(tmp_path, capsys):
+    clean(tmp_path / "set", classes=("cat",))
+    for name in (b"lat\xe9in.png", b"a\n\nconstant: 9\x1b[31m\xe2\x80\xae.png"):
+        save(BLANK, Path(os.fsdecode(os.fsencode(tmp_path / "set" / "cat") + b"/" + name)))
+    (tmp_path / "set" / "x: truncated thing.png").write_text("no")
+    places = ["--json", str(tmp_path / "a.json"), "--sheet", str(tmp_path / "a.png")]
+    assert main(["audit", str(tmp_path / "set"), "--resolution", "48", *places]) == 1
+    out = capsys.readouterr().out
+    assert "  cat/lat\\xe9in.png: all of it" in out
+    assert "  cat/a\\n\\nconstant: 9\\x1b[31m\\u202e.png: all of it" in out
+    assert [line for line in out.splitlines() if line.startswith("constant")] == [
+        "constant: 2 (one flat colour)"
     ]
-    assert np.array_equal(tiles[0], tiles[1])
-    assert np.array_equal(tiles[0], tiles[2])
-    unreadable = board[:96, :96]  # a cross, as there are no pixels
-    assert (unreadable == 255).all(2).mean() > 0.9
-    assert (unreadable != 255).any()
+    assert "unreadable: 1 (" in out
+    assert "  x: truncated thing.png: not an image" in out
+    assert "truncated: 1" not in out
+    names = {
+        finding["name"] for finding in json.loads((tmp_path / "a.json").read_text())["findings"]
+    }
+    assert {"cat/lat\\xe9in.png", "x: truncated thing.png"} <= names
+    image_set, _ = audited(tmp_path / "set")
+    (tmp_path / "run").mkdir()
+    assert "see " in record(image_set, "here\n", tmp_path / "run")
+    assert "lat\\xe9in" in (tmp_path / "run" / "audit.txt").read_text()
+
+
+def test_a_class_folder_that_is_no_text_is_a_class_all_the_same(tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    for i in range(2):
+        save(scene(i), odd / f"{i}.png")
+        save(scene(9 + i), tmp_path / "bar" / f"{i}.png")
+    words = {"dataset": "folder", "path": tmp_path, "resolution": 8, "channels": 3}
+    image_set = load(DataConfig(**words, weights=("caf\udce9=3",)))
+    assert image_set.label_names == ("bar", "caf\\xe9")
+    assert image_set.weights.tolist() == [1, 1, 3, 3]
+    assert load(DataConfig(**words, weights=("caf\\xe9=3",))).weights.tolist() == [1, 1, 3, 3]
+
+
+def wrong_as_a_whole(root, convert):
+    for i in range(8):
+        image, suffix, options = convert(scene(i), i)
+        save(image, root / f"{i}.{suffix}", **options)
+
+
+@pytest.mark.parametrize(
+    ("convert", "mode", "says"),
+    [
+        (lambda image, i: (image.convert("CMYK"), "jpg", {}), "CMYK", "colours shift"),
+        (lambda image, i: (image.convert("P"), "png", {}), "P", "a palette of 256 colours"),
+        (
+            lambda image, i: (image.convert("RGBA").rotate(3), "png", {}),
+            *("RGBA", "what is transparent becomes white"),
+        ),
+        (
+            lambda image, i: (
+                Image.fromarray(np.asarray(image)[..., 0] * np.uint16(257)),
+                "png",
+                {},
+            ),
+            *("I;16", "of whose 16 bits the upper 8 are kept"),
+        ),
+        (
+            lambda image, i: (
+                Image.fromarray((np.asarray(image)[..., 0] * 1.5).astype(np.float32)),
+                *("tiff", {}),
+            ),
+            *("F", "of which 0 to 255 are kept"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_every_file_is_found(tmp_path, convert, mode, says):
+    wrong_as_a_whole(tmp_path, convert)
+    _, report = audited(tmp_path)
+    assert report.counts == {"mode": 8}
+    assert all(says in finding.detail for finding in report.findings)
+    assert f"modes: 8 {mode}\nsizes: 8 of 80x60\n" in report.text()
+
+
+def test_an_alpha_channel_that_hides_nothing_is_no_fault(tmp_path):
+    wrong_as_a_whole(tmp_path, lambda image, i: (image.convert("RGBA"), "png", {}))
+    assert audited(tmp_path)[1].counts == {}
+
+
+@pytest.mark.parametrize(("bits", "num_faint"), [(12, 9), (14, 1)])
+def test_a_set_that_uses_a_part_of_its_range_is_found(tmp_path, bits, num_faint):
+    """12 or 14 bits of a camera in 16 of a file: nearly black once the lower 8 are gone."""
+    scale = np.uint16(2 ** (bits - 8))
+    wrong_as_a_whole(
+        tmp_path,
+        lambda image, i: (Image.fromarray(np.asarray(image)[..., 0] * scale), "png", {}),
+    )
+    faint = [finding for finding in audited(tmp_path)[1].findings if finding.kind == "faint"]
+    assert faint[0].name == "the whole set"
+    assert len(faint) == num_faint
+
+
+def test_a_webp_that_was_cut_off_is_truncated(tmp_path):
+    clean(tmp_path, classes=("cat",))
+    for i in range(2):
+        path = save(scene(i, (300, 200)), tmp_path / f"{i}.webp", quality=90)
+        path.write_bytes(path.read_bytes()[: (500, -40)[i]])
+    _, report = audited(tmp_path)
+    assert [(f.kind, f.name) for f in report.findings] == [
+        *[("truncated", "0.webp"), ("truncated", "1.webp")]
+    ]
+
+
+def test_what_is_in_no_class_is_said_by_the_command(tmp_path, capsys):
+    save(scene(0), clean(tmp_path) / "loose.png")
+    assert main(["audit", str(tmp_path), "--resolution", "48", "--conditional"]) == 1
+    assert "  loose.png: in no class" in capsys.readouterr().out
+
+
+def test_mirror_images_are_found_and_symmetric_ones_are_not(tmp_path):
+    pictures = [np.asarray(scene(i).resize((48, 48))).transpose(2, 0, 1) for i in range(30)]
+    symmetric = [np.concatenate([p[:, :, :24], p[:, :, :24][:, :, ::-1]], 2) for p in pictures[:5]]
+    turned = [pictures[i][:, :, ::-1].clip(4, 250) for i in (3, 7, 7)]
+    images = torch.from_numpy(np.stack([*pictures, *symmetric, *turned]))
+    groups = duplicates.mirrored(images, max_bits=5, min_correlation=0.99)
+    assert [group.tolist() for group in groups] == [[3, 35], [7, 36, 37]]
+    assert duplicates.mirrored(images[:1], max_bits=5, min_correlation=0.99) == []
 
 
 def command(*words):
@@ -174,7 +337,7 @@ def test_as_a_command(tmp_path):
     for kind, name in planted:
         assert f"{kind}: " in done.stdout
         assert f"  {name}: " in done.stdout
-    assert "--data.weights cat=1 dog=1.125 newt=6" in done.stdout
+    assert "--data.weights cat=1 dog=1.118 newt=6.333" in done.stdout
     report = json.loads((tmp_path / "a.json").read_text())
     assert {(f["kind"], f["name"]) for f in report["findings"]} == set(planted)
     assert report["counts"]["duplicate"] == 2
@@ -203,10 +366,10 @@ def test_before_a_training_on_a_folder(tmp_path, capsys):
     assert train(["folder", "--data.path", str(tmp_path / "set"), *words]) == 0
     run = tmp_path / "runs" / "00000-folder"
     said = capsys.readouterr().out
-    assert "37 usable images at 16x16, 1 unreadable, 2 truncated, 1 constant, 2 size" in said
-    assert "newt 8.1% of the images, 34.6% of the draws" in said
-    assert "37 usable images" in (run / "log.txt").read_text()
-    assert "cat/notes.txt" in (run / "audit.txt").read_text()
+    assert "39 usable images at 16x16, 1 unreadable, 2 truncated, 1 other-file, 1 const" in said
+    assert "newt 7.7% of the images, 33.3% of the draws" in said
+    assert "39 usable images" in (run / "log.txt").read_text()
+    assert "cat/01.txt" in (run / "audit.txt").read_text()
     assert json.loads((run / "audit.json").read_text())["counts"]["truncated"] == 2
     with Image.open(run / "audit.png") as board:
         assert board.mode == "RGB"

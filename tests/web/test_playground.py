@@ -1,18 +1,22 @@
 """The playground, as a person uses it in Chromium."""
 
-import base64
 import io
 import json
+import os
+import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.conftest import ServerProcess
+from tests.conftest import ServerProcess, free_port
+from tests.serving.conftest import make_key
 
 Shots = Callable[[Page, str], None]
 PAGE = 48
@@ -159,30 +163,68 @@ def test_a_server_without_models_is_waited_for(page: Page, site: ServerProcess) 
     expect(page.locator("#message")).to_be_hidden()
 
 
-def test_a_key_opens_what_needs_one(
-    browser: Browser, site: ServerProcess, start_server: Callable[..., Any], tmp_path: Any
-) -> None:
-    import subprocess
-    import sys
+@pytest.fixture
+def keyed(
+    site: ServerProcess, start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> tuple[ServerProcess, str]:
+    """A server of the same models that needs a key, and the key."""
+    key = make_key(tmp_path / "keys", "someone")
+    arguments = site.process.args
+    assert isinstance(arguments, list)
+    repository = Path(arguments[arguments.index("--repository") + 1])
+    return start_server(repository, "--api-keys", str(tmp_path / "keys")), key
 
-    keys = tmp_path / "keys"
-    made = subprocess.run(
-        [sys.executable, "-m", "serving.keys", "add", keys, "someone"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    key = made.stdout.split()[-1]
-    log = site.process.args
-    repository = log[log.index("--repository") + 1]
-    server = start_server(repository, "--api-keys", str(keys))
-    page = browser.new_page()
+
+def test_a_key_opens_what_needs_one(
+    page: Page, keyed: tuple[ServerProcess, str], tmp_path: Path, shots: Shots
+) -> None:
+    server, key = keyed
     page.goto(server.url)
-    expect(page.get_by_role("alert")).to_contain_text("Authorization")
+    expect(page.get_by_role("alert")).to_have_text("Enter an API key.")
+    expect(page.locator("#key")).to_be_focused()
+    expect(page.locator("#seed")).to_be_hidden()  # of no use yet
+    shots(page, "locked")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("holds no key that is in force")
     page.fill("#key", key)
-    page.press("#key", "Tab")
+    page.keyboard.press("Enter")
     loaded(page)
-    page.close()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#metrics")).to_be_hidden()  # a link can't bring the key
+    page.locator("#images button").nth(3).click()
+    page.click("#copy-curl")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert key not in copied
+    expect(page.locator("#copy-curl")).to_have_attribute("title", re.compile("variable KEY"))
+    subprocess.run(
+        ["bash", "-euc", copied], cwd=tmp_path, env={**os.environ, "KEY": key}, check=True
+    )
+    wanted = server.post(
+        "/v1/generate",
+        json={"model": "digits", "seeds": [3], "labels": 0},
+        headers={"authorization": f"Bearer {key}"},
+    )
+    assert (tmp_path / "image.png").read_bytes() == wanted.content
+
+
+def test_metrics_are_linked_where_the_link_leads_to_them(
+    page: Page, site: ServerProcess, start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    page.goto(site.url)
+    with page.expect_response("**/metrics") as answered:
+        page.click("#metrics")
+    assert answered.value.ok
+    (tmp_path / "models").mkdir()
+    flags = ("--metrics-port", str(free_port()))
+    elsewhere = start_server(tmp_path / "models", *flags, ready=False)
+    elsewhere.wait_until("/livez", 200)
+    page = page.context.new_page()
+    with page.expect_response("**/openapi.json"):
+        page.goto(elsewhere.url)
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_role("alert")).to_have_text("No model is served yet.")
+    expect(page.locator("#metrics")).to_be_hidden()
 
 
 def test_pages_are_kept_and_may_load_nothing_else(site: ServerProcess) -> None:
@@ -193,13 +235,3 @@ def test_pages_are_kept_and_may_load_nothing_else(site: ServerProcess) -> None:
         assert again.status_code == 304
     assert site.get("/web/..%2f..%2fpyproject.toml").status_code == 404
     assert site.get("/web/none.js").status_code == 404
-
-
-def test_the_description_shows_every_route(page: Page, site: ServerProcess, shots: Shots) -> None:
-    page.goto(site.url + "/docs")
-    paths = site.get("/openapi.json").json()["paths"]
-    expect(page.locator("h2")).to_have_count(sum(len(methods) for methods in paths.values()))
-    expect(page.locator("#generate")).to_have_text("POST /v1/generate")
-    expect(page.locator("body")).to_contain_text("Integers in 0 .. 2**64 - 1")
-    shots(page, "docs")
-    assert base64.b64encode(page.screenshot())  # it can be drawn

@@ -1,4 +1,4 @@
-"""Images that are there twice: equal in every pixel, or almost the same picture.
+"""Images that are there twice: equal in every pixel, almost the same picture, or its mirror image.
 
 Almost: a 64-bit difference hash that differs in few bits (dHash, Krawetz 2013), confirmed by the
 correlation of small thumbnails, since flat pictures have hashes alike. Hashes within d bits of each
@@ -60,6 +60,33 @@ def alike(images: Tensor, *, max_bits: int, min_correlation: float) -> list[Inde
     return sorted(groups, key=lambda group: int(group[0]))
 
 
+def mirrored(images: Tensor, *, max_bits: int, min_correlation: float) -> list[Index]:
+    """Groups of images whose others are almost the first as a mirror shows it; as `alike`.
+
+    An image is in one group at most. Pictures that are symmetric, and alike, would be found too:
+    leave out what `alike` finds.
+    """
+    num = len(images)
+    if num < 2:
+        return []
+    hashes, thumbnails = _sketch(images)
+    turned_hashes, turned_thumbnails = _sketch(images, turned=True)
+    distinct, inverse = np.unique(np.concatenate([hashes, turned_hashes]), return_inverse=True)
+    component = _components(distinct, max_bits)[inverse]
+    single = np.ones(num, np.bool_)
+    groups = []
+    for members in _partition(component):
+        turned = members[members >= num] - num
+        for first in members[members < num].tolist() if len(turned) else ():
+            rest = turned[(turned > first) & single[turned]]
+            near = np.bitwise_count(turned_hashes[rest] ^ hashes[first]) <= max_bits
+            like = near & (turned_thumbnails[rest] @ thumbnails[first] >= min_correlation)
+            if single[first] and like.any():
+                single[rest[like]] = False
+                groups.append(np.array([first, *rest[like]]))
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
 def difference_hash(grey: Tensor) -> npt.NDArray[np.uint64]:
     """One bit for each of 8x8 places: is the picture darker than one step to the right?
 
@@ -71,12 +98,15 @@ def difference_hash(grey: Tensor) -> npt.NDArray[np.uint64]:
     return packed
 
 
-def _sketch(images: Tensor) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-    """Hashes [N], and thumbnails [N, 256] of mean 0 and length 1."""
+def _sketch(
+    images: Tensor, *, turned: bool = False
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+    """Hashes [N], and thumbnails [N, 256] of mean 0 and length 1; turned: of the mirror images."""
     hashes, thumbnails = [], []
     for start in range(0, len(images), _AT_A_TIME):
         some = images[start : start + _AT_A_TIME]
         grey = some.float().mean(1, keepdim=True)
+        grey = grey.flip(3) if turned else grey
         hashes.append(difference_hash(grey))
         small = interpolate(grey, (_SIDE, _SIDE), mode="area").flatten(1)
         small = small - small.mean(1, keepdim=True)

@@ -6,17 +6,23 @@ Thresholds are in one place, below, and docs/data.md says them.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from training.audit import duplicates
 from training.audit.report import KINDS, Finding, Report
 from training.data import ImageSet
+from training.decode import NO_IMAGE
+from training.names import printable
 
 MAX_BITS = 5  # of the 64 of a hash, for near duplicates
 MIN_CORRELATION = 0.99  # of their thumbnails
 FLAT = 2  # of 255 steps between the darkest and the brightest value of a channel
+FAINT = 32  # of 255 such steps, below which an image hardly uses the range from black to white
+HALF_RANGE = 128  # steps below which the set doesn't use most of it, where its median image's are
 SIZE_FACTOR = 4.0  # between a side and the median side
 ASPECT_FACTOR = 2.0  # between an aspect ratio and the median one: half of the picture is cut off
 COMMON = 0.5  # share of the commonest mode from which on the others are findings
@@ -34,10 +40,12 @@ def audit(image_set: ImageSet, where: str, *, max_bits: int = MAX_BITS) -> Repor
         where: the folder, for the report.
         max_bits: how many bits of a near duplicate's hash may differ, 0 .. 16.
     """
-    flat = _constant(image_set.images)
+    span = _span(image_set.images)
+    flat = span <= FLAT
     findings = [
         *_skipped(image_set),
         *_flat(image_set, flat),
+        *_faint(image_set, span),
         *_sizes(image_set),
         *_modes(image_set),
         *_duplicates(image_set, flat, max_bits),
@@ -48,36 +56,61 @@ def audit(image_set: ImageSet, where: str, *, max_bits: int = MAX_BITS) -> Repor
     findings += _imbalance(classes)
     order = list(KINDS)
     return Report(
-        where=where,
+        where=printable(where),
         resolution=image_set.shape.resolution,
         num_usable=len(image_set),
         classes=classes,
+        modes=dict(Counter(origin.mode for origin in image_set.origins).most_common()),
+        sizes=dict(Counter((o.width, o.height) for o in image_set.origins).most_common()),
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.kind))),
     )
 
 
 def _skipped(image_set: ImageSet) -> Iterator[Finding]:
-    for line in image_set.skipped:
-        name, _, reason = line.partition(": ")
+    foreign: Counter[str] = Counter()
+    first = ""
+    for name, reason in ((skipped.name, skipped.reason) for skipped in image_set.skipped):
+        suffix = PurePosixPath(name).suffix.lower()
+        if reason == NO_IMAGE and suffix and suffix not in Image.registered_extensions():
+            first = first or name
+            foreign[suffix] += 1
+            continue
         kind = "unreadable"
         if any(sign in reason.lower() for sign in _TRUNCATED):
             kind = "truncated"
         elif any(sign in reason for sign in _UNPLACED):
             kind = "unplaced"
         yield Finding(kind=kind, name=name, detail=reason)
+    if foreign:
+        told = ", ".join(f"{num:,} {suffix}" for suffix, num in foreign.most_common())
+        files = f"{foreign.total():,} files" if foreign.total() > 1 else "1 file"
+        yield Finding(kind="other-file", name=files, detail=f"{told}; the first is {first}")
 
 
-def _constant(images: Tensor) -> np.ndarray:
-    """Which images are one flat colour, [N] bool."""
+def _span(images: Tensor) -> np.ndarray:
+    """Steps between the darkest and the brightest value of an image's widest channel, [N]."""
     values = images.flatten(2)
     spread = values.amax(2).int() - values.amin(2).int()
-    return (spread.amax(1) <= FLAT).numpy()
+    span: np.ndarray = spread.amax(1).numpy()
+    return span
 
 
 def _flat(image_set: ImageSet, flat: np.ndarray) -> Iterator[Finding]:
     for i in np.flatnonzero(flat).tolist():
         colour = image_set.images[i].flatten(1).float().mean(1).round().int().tolist()
         yield _finding(image_set, "constant", i, f"all of it is {tuple(colour)}")
+
+
+def _faint(image_set: ImageSet, span: np.ndarray) -> Iterator[Finding]:
+    """Images of hardly any contrast, and a set whose values were scaled wrongly as a whole."""
+    pictures = span[span > FLAT]
+    if len(pictures) and np.median(pictures) < HALF_RANGE:
+        detail = f"half of them span {np.median(pictures):.0f} of 255 steps or less"
+        yield Finding(kind="faint", name="the whole set", detail=detail)
+    for i in np.flatnonzero((span > FLAT) & (span < FAINT)).tolist():
+        values = image_set.images[i]
+        detail = f"values from {values.amin()} to {values.amax()} of 0 to 255"
+        yield _finding(image_set, "faint", i, detail)
 
 
 def _sizes(image_set: ImageSet) -> Iterator[Finding]:
@@ -106,11 +139,14 @@ def _modes(image_set: ImageSet) -> Iterator[Finding]:
     if not modes:
         return
     commonest, num = modes.most_common(1)[0]
-    if num < COMMON * len(image_set):
-        return
+    rule = num >= COMMON * len(image_set)
     for i, origin in enumerate(image_set.origins):
-        if origin.mode != commonest:
-            detail = f"{origin.mode}, where {num:,} of {len(image_set):,} are {commonest}"
+        detail = origin.mode
+        if rule and origin.mode != commonest:
+            detail += f", where {num:,} of {len(image_set):,} are {commonest}"
+        if origin.lost:
+            detail += f": {origin.lost}"
+        if detail != origin.mode:
             yield _finding(image_set, "mode", i, detail)
 
 
@@ -126,7 +162,13 @@ def _duplicates(image_set: ImageSet, flat: np.ndarray, max_bits: int) -> Iterato
         number += 1
     kept = np.flatnonzero(single)
     for group in duplicates.alike(images[kept], max_bits=max_bits, min_correlation=MIN_CORRELATION):
+        single[kept[group[1:]]] = False
         yield from _group(image_set, "near-duplicate", candidates[kept[group]], number)
+        number += 1
+    kept = np.flatnonzero(single)
+    some = images[kept]
+    for group in duplicates.mirrored(some, max_bits=max_bits, min_correlation=MIN_CORRELATION):
+        yield from _group(image_set, "mirrored", candidates[kept[group]], number)
         number += 1
 
 

@@ -5,6 +5,7 @@ read or holds no usable image.
 """
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--channels", type=int, default=3, help="1 for grey, 3 for RGB, as in training (3)"
     )
     command.add_argument(
+        "--conditional",
+        action="store_true",
+        help="the first level of subfolders is classes, as in training with --data.conditional",
+    )
+    command.add_argument(
         "--bits",
         type=int,
         default=MAX_BITS,
@@ -48,6 +54,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Runs a command line and returns the exit code."""
     given = parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what the terminal's charset lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for name, low, high in (("bits", 0, 16), ("tiles", 1, 10_000)):
             value = getattr(given, name)
@@ -58,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
             path=given.path,
             resolution=given.resolution,
             channels=given.channels,
-            conditional=False,
+            conditional=given.conditional,
         )
         image_set = load(config)
         report = audit(image_set, str(given.path), max_bits=given.bits)

@@ -14,8 +14,10 @@ from training.data.config import DataConfig
 from training.data.weights import read, weigh
 from training.datasets import DATASETS
 from training.datasets.registry import Raw
-from training.decode import Origin
+from training.decode import Origin, Skipped
 from training.errors import DataError
+
+_NUM_STAND_IN, _CLASSES_STAND_IN = 50_000, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +34,21 @@ class ImageSet:
     """One name a class; None where unconditional."""
     fingerprint: str
     """sha256 over the pixels, the labels and the weights, as far as there are any."""
-    skipped: tuple[str, ...]
-    """"file: reason" for each that could not be used."""
+    skipped: tuple[Skipped, ...]
+    """Files that could not be used."""
     weights: Tensor | None = None
     """[N] float64, 0 or more: how often each image is drawn beside the others; None for equally."""
     origins: tuple[Origin, ...] = ()
     """What each image was as a file, where it was one."""
     classes: tuple[str, ...] | None = None
     """The class of each image, whether networks are told or not; "" for an image in none."""
+    content: str = ""
+    """sha256 over the pixels and the labels alone: what figures are compared by. The fingerprint
+    where none is given."""
+
+    def __post_init__(self) -> None:
+        """Without weights, the two digests are one."""
+        object.__setattr__(self, "content", self.content or self.fingerprint)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,6 +110,24 @@ def load(config: DataConfig) -> ImageSet:
         weights=None if weights is None else torch.from_numpy(weights),
         origins=raw.origins,
         classes=classes,
+        content=_fingerprint(raw.images, labels),
+    )
+
+
+def stand_in(config: DataConfig) -> ImageSet:
+    """A set of the same form without its images, for checks that don't look at them."""
+    size = (config.channels, config.resolution, config.resolution)
+    images = torch.zeros(1, *size, dtype=torch.uint8).expand(_NUM_STAND_IN, *size)
+    labels = torch.arange(_NUM_STAND_IN) % _CLASSES_STAND_IN
+    names = tuple(map(str, range(_CLASSES_STAND_IN)))
+    return ImageSet(
+        config.dataset,
+        images,
+        labels if config.conditional else None,
+        names if config.conditional else None,
+        fingerprint="",
+        skipped=(),
+        classes=tuple(names[label] for label in labels.tolist()),
     )
 
 

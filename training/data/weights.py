@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.errors import ConfigError, DataError
+from training.names import printable
 
 _ALLOWED = "NAME=WEIGHT with a finite weight of 0 or more, or a file NAME.csv or NAME.json"
 
@@ -79,6 +80,7 @@ def weigh(
     Raises:
         DataError: a name is of no class and no image, or every image weighs nothing.
     """
+    weights = {printable(name): weight for name, weight in weights.items()}
     known = set(classes or ()) - {""}
     names = known.union(paths or ())
     if unknown := [name for name in weights if name not in names]:

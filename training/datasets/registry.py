@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from training.decode import Encoded, Origin, Pixels, decode
+from training.decode import Encoded, Origin, Pixels, Skipped, decode
 
 if TYPE_CHECKING:
     from training.data import DataConfig
@@ -20,7 +20,7 @@ class Raw:
     images: Pixels  # [N, C, H, W]
     labels: npt.NDArray[np.int64] | None = None  # [N]
     label_names: tuple[str, ...] | None = None
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     origins: tuple[Origin, ...] = ()  # of each image, where they are files
 
 
