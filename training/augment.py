@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.networks.rows import per_row
 from training.augmentations import AUGMENTATIONS, POLICIES, Augmentation, Draws
 from training.errors import require, require_number
 from training.randomness import key
@@ -148,10 +149,14 @@ def adapt(
 def _draw(name: str, entry: Augmentation, img: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """What an augmentation drew, and a uniform number an image that decides, on img's device."""
     generator = torch.Generator().manual_seed(key(0, f"augment/{name}", seed))
-    num, _, height, width = img.shape
-    draws = Draws(num=num, height=height, width=width, generator=generator)
-    gate = draws.uniform()
-    return entry.draw(draws).to(img.device), gate.to(img.device)
+    height, width = img.shape[2:]
+
+    def draws(num: int) -> Draws:
+        return Draws(num=num, height=height, width=width, generator=generator)
+
+    gate = per_row(lambda num: draws(num).uniform(), len(img))
+    drawn = per_row(lambda num: entry.draw(draws(num)), len(img))
+    return drawn.to(img.device), gate.to(img.device)
 
 
 def _resample(img: Tensor, maps: Tensor) -> Tensor:

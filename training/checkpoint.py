@@ -17,10 +17,13 @@ from typing import Any
 import torch
 
 from models.bundle import sync_folder, write_synced
-from training.config import TrainingConfig, flatten, to_builtins
+from training.config import TrainingConfig, flag, flatten, to_builtins
 from training.constraints import CONSTRAINTS
-from training.errors import CheckpointError
+from training.corruption import Corruption
+from training.errors import CheckpointError, ConfigError
+from training.schedules import Schedule
 from training.state import State
+from training.terms import Term
 
 FORMAT = 2
 NUM_KEPT = 2
@@ -145,7 +148,7 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     Raises:
         CheckpointError: the networks or the data are not those of the run; both are named.
     """
-    _check(checkpoint, config, fingerprint)
+    check(checkpoint, config, fingerprint)
     content = checkpoint.content
     state.G.network.load_state_dict(content["G"])
     state.D.network.load_state_dict(content["D"])
@@ -153,10 +156,24 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     state.G.load_state_dict(content["optim_G"])
     state.D.load_state_dict(content["optim_D"])
     state.augment_p.copy_(content["augment_p"])
-    if state.slow:
-        torch._foreach_copy_(state.slow, content["slow"])
+    if state.slow:  # without any in the file, lookahead begins here
+        slow = content["slow"] or [each.detach() for each in state.parameters()]
+        torch._foreach_copy_(state.slow, slow)
     state.history[:] = content.get("history", [])  # a release before the watchdog wrote none
+    state.changes[:] = content.get("changes", [])
+    state.changes += changes(checkpoint, config)
     state.cur_nimg = checkpoint.cur_nimg
+
+
+def changes(checkpoint: Checkpoint, config: TrainingConfig) -> list[str]:
+    """What a training that goes on from there does differently, a line for each option."""
+    old, new = flatten(checkpoint.content["config"]), flatten(to_builtins(config))
+    return [
+        f"from {checkpoint.cur_nimg / 1000:.3f} kimg: {name} {_told(name, old.get(name))} -> "
+        f"{_told(name, new.get(name))}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name not in _PLACES
+    ]
 
 
 def _cur_nimg(path: Path) -> int:
@@ -179,34 +196,62 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
         "slow": state.slow,
         "augment_p": state.augment_p,
         "history": state.history,
+        "changes": state.changes,
     }
 
 
-def _check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str) -> None:
-    """What a resumed run must share with the one that was saved."""
+def check(checkpoint: Checkpoint, config: TrainingConfig, fingerprint: str | None) -> None:
+    """What a resumed run must share with the one that was saved.
+
+    fingerprint: of the data; None where it isn't known.
+
+    Raises:
+        CheckpointError: it doesn't; what differs is named.
+    """
     old, new = flatten(checkpoint.content["config"]), flatten(to_builtins(config))
     names = sorted(old.keys() | new.keys(), key=lambda name: (name != "network.family", name))
     for name in names:
         must_match = name.startswith("network.") or name in _SHAPE
         if must_match and old.get(name) != new.get(name):
+            option = "network" if name == "network.family" else name
             raise CheckpointError(
                 f"{name} is {new.get(name)!r}, {checkpoint.path} was trained with "
-                f"{old.get(name)!r}; leave --{name.replace('_', '-')} out to resume, or start a "
+                f"{old.get(name)!r}; leave {flag(option)} out to resume, or start a "
                 "new run without --resume"
             )
+    _check_growth(checkpoint, config)
     was, now = _installed(checkpoint.content["config"]), _installed(to_builtins(config))
     if was != now:
         raise CheckpointError(
             f"regularizers that are part of D's weights: {now or 'none'}, {checkpoint.path} was "
             f"trained with {was or 'none'}; leave --regularizers out to resume"
         )
-    if checkpoint.content["fingerprint"] != fingerprint:
+    if fingerprint is not None and checkpoint.content["fingerprint"] != fingerprint:
         raise CheckpointError(
             f"the images or their weights are not those of {checkpoint.path}: the fingerprint is "
             f"{fingerprint[:16]}, was {checkpoint.content['fingerprint'][:16]}; "
             "restore the data and --data.weights, or start a new run without --resume"
         )
 
+
+def _check_growth(checkpoint: Checkpoint, config: TrainingConfig) -> None:
+    """A pair that grows does so in a share of the training: another length is another pair."""
+    old, new = checkpoint.content["config"]["total_kimg"], config.total_kimg
+    share = config.network.grows_until
+    cur_kimg = checkpoint.cur_nimg / 1000
+    if not share or old == new or cur_kimg >= share * max(old, new):
+        return
+    remedy = "leave --total-kimg out to resume, and lengthen it once the pair has grown"
+    if cur_kimg >= share * old:
+        remedy = f"set --total-kimg to {cur_kimg / share:g} at most, with which it stays grown"
+    raise CheckpointError(
+        f"total_kimg is {new:g}, {checkpoint.path} was trained with {old:g}, of which "
+        f"{config.network.name} grows for {share * old:g} kimg: from {cur_kimg:g} kimg on it would "
+        f"be smaller, or grow at another pace; {remedy}, or start a new run without --resume"
+    )
+
+
+_PLACES = ("data.path", "data.weights")  # what is there is in the data's fingerprint
 
 _SHAPE = (
     "data.dataset",
@@ -217,6 +262,22 @@ _SHAPE = (
     "optim_D.method",
     "optim_G.method",
 )
+
+
+_WRITTEN = {"regularizers": Term, "schedules": Schedule, "corruption": Corruption}
+
+
+def _told(name: str, value: Any) -> str:
+    """An option's value as on the command line."""
+    kind = _WRITTEN.get(name)
+    if kind is not None:
+        try:
+            value = [str(kind(**each)) for each in value]
+        except (ConfigError, TypeError):  # another release took it
+            value = [str(each) for each in value]
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def _installed(config: dict[str, Any]) -> list[str]:

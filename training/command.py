@@ -20,6 +20,7 @@ from models.networks import FAMILIES
 from models.repository import check_name
 from training.arguments import nearest, read
 from training.config import TrainingConfig, from_builtins, to_builtins
+from training.contradictions import check_idle
 from training.distributed import World
 from training.errors import CheckpointError, ConfigError, require
 from training.gate import Gate, parse_gates
@@ -56,7 +57,8 @@ class Options:
     device: str = "auto"
     """Where to compute: auto (a GPU if there is one), cpu, cuda or cuda:N."""
     dry_run: bool = False
-    """Print the resolved configuration as JSON and end."""
+    """Check all that can be checked without training, print the resolved configuration as JSON and
+    end; downloads nothing."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print recipes, objectives, regularisers and network families with their papers and end."""
 
@@ -139,6 +141,7 @@ def parse(argv: Sequence[str]) -> Command:
         default = _with_family(default, known.network)
         words = _without(words, "--network")
     command = _read(words, default)
+    check_idle(command.config, default.config)
     _check_name(command.name)
     parse_gates(command.options.gate)
     return command

@@ -150,6 +150,8 @@ class TrainingConfig:
         require(0 <= self.seed < 2**63, "seed", self.seed, "0 .. 2**63 - 1", "set --seed")
         averages = ("ema", "uniform")
         require(self.average in averages, "average", self.average, ", ".join(averages), "--average")
+        self.optim_G.check("optim_G")
+        self.optim_D.check("optim_D")
         check(self)
 
     def check_shape(self, shape: ImageShape) -> None:

@@ -1,10 +1,14 @@
 """Options that are fine alone and contradict each other: refused before a training starts.
 
 Each rule names both options, their values and what to change. What one option may be is its own
-class's to say.
+class's to say. An option that nothing looks at is refused only where it was asked for: recipes have
+defaults for what they don't use. What is computed otherwise than its name promises is said
+(`notes`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from training.errors import require
@@ -15,6 +19,94 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
 
 RATES = tuple(f"optim_{player}.{rate}" for player in "GD" for rate in ("lr", "beta1", "beta2"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When an option counts."""
+
+    option: str
+    """As on the command line, with underscores."""
+    counts: Callable[["TrainingConfig"], bool]
+    """True where something looks at it."""
+    needs: str
+    """What would make it count."""
+
+
+RULES = (
+    Rule(
+        option="unrolled_lr",
+        counts=lambda config: config.unrolled_steps > 0,
+        needs="--unrolled-steps above 0",
+    ),
+    Rule(
+        option="lookahead_alpha",
+        counts=lambda config: config.lookahead_steps > 0,
+        needs="--lookahead-steps above 0",
+    ),
+    Rule(option="ema_kimg", counts=lambda config: config.average == "ema", needs="--average ema"),
+    Rule(
+        option="ema_rampup",
+        counts=lambda config: (
+            config.average == "ema"
+            and (config.ema_kimg > 0 or any(s.target == "ema_kimg" for s in config.schedules))
+        ),
+        needs="--average ema with --ema-kimg above 0",
+    ),
+    Rule(
+        option="augment.probability",
+        counts=lambda config: bool(config.augment.policy),
+        needs="an --augment.policy",
+    ),
+    Rule(
+        option="augment.speed_kimg",
+        counts=lambda config: config.augment.target > 0,
+        needs="--augment.target above 0",
+    ),
+    Rule(
+        option="watchdog.max_rescues",
+        counts=lambda config: config.watchdog.action == "rescue",
+        needs="--watchdog.action rescue",
+    ),
+    Rule(
+        option="watchdog.ignore",
+        counts=lambda config: config.watchdog.is_on,
+        needs="another --watchdog.action than off",
+    ),
+)
+
+
+def check_idle(config: "TrainingConfig", default: "TrainingConfig") -> None:
+    """Raises ConfigError for an option that was changed and that nothing looks at.
+
+    default: what the recipe, or the run that is resumed, has.
+    """
+    for rule in RULES:
+        value = attrgetter(rule.option)(config)
+        fits = rule.counts(config) or value == attrgetter(rule.option)(default)
+        remedy = "nothing looks at it now: add that, or leave it out"
+        require(fits, rule.option, value, f"with {rule.needs}", remedy)
+
+
+def notes(config: "TrainingConfig") -> list[str]:
+    """What is computed otherwise than an option's name promises, a line each."""
+    lines = []
+    twice = [name for name, penalty in _penalties(config) if penalty.gradients or penalty.field]
+    both = [name for name, penalty in _penalties(config) if penalty.field]
+    if config.compute.compile and twice:
+        who = "neither player is" if both else "D is not"
+        why = f"{', '.join(twice)} differentiates it twice, which compiled code can't be"
+        lines.append(f"compute.compile: {who} compiled, as {why}")
+    if config.compute.compile and config.unrolled_steps:
+        lines.append("compute.compile: D unrolled, as G sees it, is not compiled")
+    single = [name for name, penalty in _penalties(config) if penalty.gradients]
+    if single and getattr(config.network, "d_norm", "none") == "batch":
+        lines.append(
+            f"network.d_norm is batch: D's logits depend on the whole batch, so what "
+            f"{', '.join(single)} penalises is its gradient by a batch, not by each image; the "
+            "papers have none"
+        )
+    return lines
 
 
 def check(config: "TrainingConfig") -> None:
@@ -32,6 +124,9 @@ def _check_terms(config: "TrainingConfig") -> None:
     once = len(set(names)) == len(names)
     require(once, "regularizers", names, "each name once", "leave one out")
     zeros = "spectral" in names and config.init_D == "kaiming" and config.data.conditional
+    both = "each weight's size is spectral's already: leave one out"
+    contrary = {"clip", "spectral"} <= set(names)
+    require(not contrary, "regularizers: clip", "clip", "without spectral", both)
     labels = "init_D=kaiming starts label embeddings at 0, which have no spectral norm"
     require(
         not zeros, "regularizers: spectral", "spectral", "no spectral", f"{labels}: --init-D family"
@@ -49,8 +144,8 @@ def _check_penalties(config: "TrainingConfig") -> None:
         encoder = config.network.encodes or not penalty.encodes
         why = f"the family {config.network.name!r} has no encoder: set --network vaegan"
         require(encoder, field, name, "with a family that has an encoder", why)
-        whole = config.accumulate == 1 or not penalty.field
-        why = "it is no sum over images: set --accumulate 1"
+        whole = config.accumulate == 1 or not penalty.whole_batch
+        why = "it is no mean over images: set --accumulate 1"
         require(whole, field, name, f"without accumulate={config.accumulate}", why)
 
 
@@ -74,6 +169,8 @@ def _check_schedules(config: "TrainingConfig") -> None:
         require(not rate or schedule.end >= 0, field, schedule.end, "0 or more", "set its END")
         require(not beta or 0 <= schedule.end < 1, field, schedule.end, "[0, 1)", "set its END")
         require(rate or beta or schedule.end >= 0, field, schedule.end, "0 or more", "set its END")
+        for term in (term for term in config.regularizers if term.name == target):
+            term.require_bounded(schedule.end, field, "set its END")
         player = target.partition(".")[0]
         if beta:
             method = getattr(config, player).method
@@ -86,6 +183,9 @@ def _check_augment(config: "TrainingConfig") -> None:
     given = bool(augment.policy) or not augment.target
     remedy = "there is nothing to adapt: name an --augment.policy"
     require(given, "augment.target", augment.target, "0 without augment.policy", remedy)
+    given = augment.probability > 0 or not augment.target
+    remedy = f"it is the most that augment.target={augment.target:g} can come to: leave it out"
+    require(given, "augment.probability", augment.probability, "above 0", remedy)
     signed = OBJECTIVES[config.objective].signed or not augment.target
     names = ", ".join(name for name, entry in OBJECTIVES.items() if entry.signed)
     remedy = f"the sign of D says nothing with objective={config.objective}: set --augment.target 0"

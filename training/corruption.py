@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from models.networks.rows import per_row
 from training.errors import ConfigError, require
 
 _APART = 1 << 16  # of one measurement's seed from the next one's
@@ -38,15 +39,19 @@ class Measurement:
 
 def mask(img: Tensor, strength: float, seed: int) -> Tensor:
     """Each pixel is black, -1, with that probability (Block-Pixels)."""
-    draws = torch.rand(
-        (len(img), 1, *img.shape[2:]), generator=_generator(img, seed), device=img.device
+    generator, size = _generator(img, seed), (1, *img.shape[2:])
+    draws = per_row(
+        lambda num: torch.rand(num, *size, generator=generator, device=img.device), len(img)
     )
     return torch.where(draws < strength, -1.0, img)
 
 
 def noise(img: Tensor, strength: float, seed: int) -> Tensor:
     """Plus strength * N(0, 1), and clipped as 8 bits clip it (Convolve + Noise, without blur)."""
-    draws = torch.randn(img.shape, generator=_generator(img, seed), device=img.device)
+    generator, size = _generator(img, seed), img.shape[1:]
+    draws = per_row(
+        lambda num: torch.randn(num, *size, generator=generator, device=img.device), len(img)
+    )
     return (img + strength * draws.to(img.dtype)).clamp(-1, 1)
 
 

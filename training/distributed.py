@@ -54,15 +54,15 @@ class World:
         allowed = f"off, warn, stop with processes={self.size}"
         require(alone, "watchdog.action", action, allowed, remedy)
         for term in config.regularizers:
-            whole = self.size == 1 or term.name not in PENALTIES or not PENALTIES[term.name].field
+            penalty = PENALTIES.get(term.name)
+            whole = self.size == 1 or penalty is None or not penalty.whole_batch
             allowed = f"without processes={self.size}"
-            why = "it is no sum over images: train it in one process"
+            why = "it is no mean over images: train it in one process"
             require(whole, f"regularizers: {term.name}", term.name, allowed, why)
 
-    def rows(self, batch_size: int) -> slice:
-        """This process's rows of a batch."""
-        num = batch_size // self.size
-        return slice(self.rank * num, (self.rank + 1) * num)
+    def parts(self, accumulate: int) -> range:
+        """Which of a batch's parts are this process's; there are size * accumulate."""
+        return range(self.rank, self.size * accumulate, self.size)
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor's mean over all processes, the same bits in every one."""

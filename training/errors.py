@@ -81,7 +81,9 @@ def require(condition: bool, field: str, value: object, allowed: str, remedy: st
         raise ConfigError(f"{field} is {value!r}, allowed: {allowed}; {remedy}")
 
 
-def require_number(field: str, value: float, *, above: float) -> None:
+def require_number(
+    field: str, value: float, *, above: float, remedy: str = "choose another value"
+) -> None:
     """Raises ConfigError unless the value is finite and greater than `above`."""
     allowed = f"a finite number above {above:g}"
-    require(math.isfinite(value) and value > above, field, value, allowed, "choose another value")
+    require(math.isfinite(value) and value > above, field, value, allowed, remedy)

@@ -6,18 +6,19 @@ parameters. All randomness is in the batch: its key seeds whatever the networks 
 Knows no optimiser, no device and no name of a variant.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from models.networks.rows import only
 from training.objectives import OBJECTIVES
 from training.play import Batch, Movable, Play, Player, parameters_of, play
 from training.randomness import reseed
 from training.regularizers import PENALTIES, Penalty
 from training.schedules import Timetable
-from training.sites import Side, Site
+from training.sites import SITES, Side, Site
 from training.terms import Term
 from training.views import VIEWS
 
@@ -95,16 +96,19 @@ class Game:
     def generate(self, G: Player, batch: Batch) -> Tensor:
         """G's images for the batch, [N, C, H, W] float32 in [-1, 1]."""
         reseed(batch.key, batch.z.device)
-        img: Tensor = G(batch.z, batch.label)
+        with only(batch.rows):
+            img: Tensor = G(batch.z, batch.label)
         return img.float() if img.dtype == torch.bfloat16 else img
 
     def judge_D(self, G: Player, D: Player, batch: Batch, fake_img: Tensor) -> Losses:
         """loss_D for given images of G, so that a loop can make them once for both players."""
-        return self._judge("D", G, D, batch, fake_img)
+        with only(batch.rows):
+            return self._judge("D", G, D, batch, fake_img)
 
     def judge_G(self, G: Player, D: Player, batch: Batch, fake_img: Tensor) -> Losses:
         """loss_G for given images of G."""
-        return self._judge("G", G, D, batch, fake_img)
+        with only(batch.rows):
+            return self._judge("G", G, D, batch, fake_img)
 
     def unrolled(
         self, G: Player, D: Movable, batch: Batch, fake_img: Tensor, *, steps: int, lr: float
@@ -122,7 +126,7 @@ class Game:
         return D
 
     def _judge(self, player: str, G: Player, D: Player, batch: Batch, fake_img: Tensor) -> Losses:
-        due = self._due(player, batch.step)
+        due = self._due(player, batch)
         reseed(batch.key + 1 + _MOVE[player], batch.z.device)
         paired = self.objective.paired
         gradients = _sites(due)
@@ -135,13 +139,17 @@ class Game:
             self._seen(fake_img, "fake", player, batch),
             G=G,
             real_img=self._seen(batch.real_img, "real", player, batch) if judge_real else None,
+            whole_real=self._whole_real(player, batch, gradients),
             gradients=gradients,
             features=features,
             judge_real=judge_real,
             joint=self.joint,
         )
-        if field:
-            seen = replace(seen, field=self._field(G, seen))
+        seen = replace(
+            seen,
+            field=self._field(G, seen) if field else (),
+            beside_real=lambda img: self._seen(img, "fake", player, batch, drawn_as="real"),
+        )
         adversarial = self._adversarial(player, seen)
         return Losses(terms=self._terms(adversarial, due, seen), play=seen)
 
@@ -167,12 +175,21 @@ class Game:
             )
         )
 
-    def _seen(self, img: Tensor, side: Side, player: str, batch: Batch) -> Tensor:
-        """The image through every lens, each with randomness of its own."""
+    def _seen(
+        self, img: Tensor, side: Side, player: str, batch: Batch, *, drawn_as: Side | None = None
+    ) -> Tensor:
+        """The image through every lens, each with randomness of its own, or of another side."""
         for index, lens in enumerate(self._lenses):
-            offset = (index * len(_MOVE) + _MOVE[player]) * len(_SIDE) + _SIDE[side]
+            offset = (index * len(_MOVE) + _MOVE[player]) * len(_SIDE) + _SIDE[drawn_as or side]
             img = lens(img, side, batch, batch.key + _FIRST_VIEW + offset)
         return img
+
+    def _whole_real(self, player: str, batch: Batch, gradients: Collection[Site]) -> Tensor | None:
+        """For sites, what D sees of a whole batch's real images, where this is a part of one."""
+        if batch.whole_img is None or SITES.keys().isdisjoint(gradients):
+            return None
+        with only(None):
+            return self._seen(batch.whole_img, "real", player, batch)
 
     def _lens(self, term: Term) -> Lens:
         view = VIEWS[term.name].view
@@ -183,7 +200,8 @@ class Game:
 
         return lens
 
-    def _due(self, player: str, step: int) -> list[tuple[Term, Penalty]]:
+    def _due(self, player: str, batch: Batch) -> list[tuple[Term, Penalty]]:
+        step = batch.step_D if player == "D" else batch.step_G
         return [
             (term, penalty)
             for term, penalty in self.penalties

@@ -14,8 +14,6 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from training.errors import require, require_number
 
-_LR = "set --optim-G.lr, --optim-D.lr"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -30,16 +28,25 @@ class OptimizerConfig:
     eps: float = 1e-8
     """Added to the root of the second moment."""
 
-    def __post_init__(self) -> None:
-        """Refuses what can't be stepped with."""
-        require(self.method in METHODS, "method", self.method, ", ".join(METHODS), "see --list")
-        require_number("lr", self.lr, above=0)
-        require_number("eps", self.eps, above=0)
+    def check(self, field: str) -> None:
+        """Raises ConfigError for what can't be stepped with.
+
+        field: whose it is, optim_G or optim_D: only who holds it knows.
+        """
+        option = f"--{field.replace('_', '-')}"
+        methods = ", ".join(METHODS)
+        known = self.method in METHODS
+        require(known, f"{field}.method", self.method, methods, f"set {option}.method, see --list")
+        for name in ("lr", "eps"):
+            value, remedy = getattr(self, name), f"set {option}.{name}"
+            require_number(f"{field}.{name}", value, above=0, remedy=remedy)
         in_range = all(0 <= beta < 1 for beta in self.betas)
-        require(in_range, "betas", self.betas, "two numbers in [0, 1)", "for instance 0.5 0.999")
+        allowed, remedy = "two numbers in [0, 1)", f"for instance {option}.betas 0.5 0.999"
+        require(in_range, f"{field}.betas", self.betas, allowed, remedy)
         if self.method == "sgd":
-            remedy = "sgd has no second moment: set its beta to 0"
-            require(self.betas[1] == 0, "betas", self.betas, "M 0, M the momentum", remedy)
+            remedy = f"sgd has no second moment: set {option}.betas M 0"
+            zero = self.betas[1] == 0
+            require(zero, f"{field}.betas", self.betas, "M 0, M the momentum", remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

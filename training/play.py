@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm  # every form of it, distributed ones too
 
+from models.networks.rows import Rows
 from training.sites import SITES, Site
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 Player = Callable[..., Any]
 """A network as a function: the module itself, or `Bound` to other parameters than its own."""
@@ -73,12 +73,18 @@ class Batch:
     """[N, z_dim] float32, standard normal."""
     key: int
     """Seed of any further randomness: dropout, interpolation, noise."""
-    step: int
-    """Number of steps before this one; terms with an interval look at it."""
+    step_D: int = 0
+    """Number of D's steps before this one; its terms with an interval look at it."""
+    step_G: int = 0
+    """Of G's, likewise."""
     cur_nimg: int = 0
     """Images shown before this step; weights with a schedule look at it."""
     augment_p: Tensor | float = 1.0
     """Probability of each augmentation, in [0, 1]: adaptive augmentation moves it."""
+    rows: Rows | None = None
+    """Which rows of a batch these are, if not all: they draw at random what they would there."""
+    whole_img: Tensor | None = None
+    """The real images of that batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,9 @@ class Play:
     """D's last features [N, F], where they were asked for."""
     G: Player | None = None
     """The generator."""
+    beside_real: Callable[[Tensor], Tensor] = lambda img: img
+    """What D sees of an image of G that is compared with the real one of its row: changed at random
+    as that was."""
     field: tuple[Tensor, ...] = ()
     """Where it was asked for: each player's objective by that player's own parameters."""
 
@@ -137,6 +146,7 @@ def play(
     *,
     G: Player | None = None,
     real_img: Tensor | None = None,
+    whole_real: Tensor | None = None,
     gradients: Collection[Site] = (),
     features: bool = False,
     judge_real: bool = True,
@@ -150,6 +160,7 @@ def play(
         fake_img: G's images for the batch, [N, C, H, W] float32.
         G: the generator, where penalties may ask it; nothing does here.
         real_img: what D sees of the batch's real images, if not those themselves.
+        whole_real: what it sees of those of the whole batch, if these are some of its rows.
         gradients: sites by whose images the logits are differentiated.
         features: keep D's last features too.
         judge_real: False where only the fake logits matter.
@@ -158,7 +169,8 @@ def play(
     """
     real_img = batch.real_img if real_img is None else real_img
     images = {"real": real_img, "fake": fake_img} if judge_real else {"fake": fake_img}
-    images |= _site_images(gradients, batch, real_img, fake_img)
+    whole_real = real_img if whole_real is None else whole_real
+    images |= _site_images(gradients, batch.key, real_img, fake_img, whole_real)
     images = {site: _leaf(img) if site in gradients else img for site, img in images.items()}
     logits: dict[Site, Tensor] = {}
     seen: dict[Site, Tensor] = {}
@@ -184,7 +196,7 @@ def play(
 def rows_are_independent(D: nn.Module) -> bool:
     """False where D mixes the images of a batch: real and fake images then go through it apart."""
     return not any(
-        isinstance(module, _BATCH_NORMS) or getattr(module, "mixes_rows", False)
+        isinstance(module, _BatchNorm) or getattr(module, "mixes_rows", False)
         for module in D.modules()
     )
 
@@ -228,13 +240,13 @@ def _full(values: Tensor) -> Tensor:
 
 
 def _site_images(
-    gradients: Collection[Site], batch: Batch, real_img: Tensor, fake_img: Tensor
+    gradients: Collection[Site], key: int, real_img: Tensor, fake_img: Tensor, whole_real: Tensor
 ) -> dict[Site, Tensor]:
     sites = [site for site in SITES if site in gradients]
     if not sites:
         return {}
-    generator = torch.Generator(real_img.device).manual_seed((batch.key + 3) % 2**63)
-    return {site: SITES[site](real_img, fake_img, generator) for site in sites}
+    generator = torch.Generator(real_img.device).manual_seed((key + 3) % 2**63)
+    return {site: SITES[site](real_img, fake_img, generator, whole_real) for site in sites}
 
 
 def _leaf(img: Tensor) -> Tensor:

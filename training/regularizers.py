@@ -6,6 +6,7 @@ recipe's. A new penalty is one more entry. What acts on weights or images instea
 `training.constraints` and `training.views`.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +34,10 @@ class Penalty:
     """Images by which it needs the gradients of D's logits."""
     features: bool = False
     """True where it compares D's features of real and generated images."""
+    whole_batch: bool = False
+    """True where it is no mean over images: a batch's isn't the mean of its parts'."""
+    below: float = math.inf
+    """What its weight times its interval must stay below, for the loss to have a minimum."""
     field: bool = False
     """True where it needs each player's gradient as a function of both players' parameters."""
     encodes: bool = False
@@ -129,7 +134,7 @@ def prior(play: Play) -> Tensor:
 def reconstruction(play: Play) -> Tensor:
     """1/2 E[(f(x) - f(G(E(x))))^2], f the last features of D (Larsen et al. 2016, eq. 7)."""
     img, _, _ = play.reconstruction
-    _, features = play.D(img, play.batch.label, with_features=True)
+    _, features = play.D(play.beside_real(img), play.batch.label, with_features=True)
     difference: Tensor = play.features["real"].detach() - features.float()
     return 0.5 * difference.square().mean()
 
@@ -180,18 +185,21 @@ PENALTIES: dict[str, Penalty] = {
         player="both",
         value=consensus,
         field=True,
+        whole_batch=True,
         paper="Mescheder et al. 2017, arXiv:1705.10461, eq. 8",
     ),
     "feature-matching": Penalty(
         player="G",
         value=feature_matching,
         features=True,
+        whole_batch=True,
         paper="Salimans et al. 2016, arXiv:1606.03498, sec. 3.1",
     ),
     "label-smoothing": Penalty(
         player="D",
         value=label_smoothing,
         classifier=True,
+        below=0.5,  # there half is fake's; from 1 on D's loss has no lower bound
         paper="Salimans et al. 2016, arXiv:1606.03498, sec. 3.4 (one-sided)",
     ),
     "drift": Penalty(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from training.catalogue import catalogue
 from training.command import AUTO, parse
+from training.contradictions import notes
 from training.distributed import joined
 from training.errors import TrainingError
 from training.interruption import InterruptedRun, Interruption
@@ -23,6 +24,9 @@ def main(argv: Sequence[str]) -> int:
         if command.options.show_list:
             print(catalogue())
         elif command.options.dry_run:
+            Session.rehearse(command)
+            for line in notes(command.config):
+                print(f"note: {line}", file=sys.stderr)
             print(command.to_json(), end="")
         else:
             with interruption.handled(), joined() as world:

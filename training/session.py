@@ -19,10 +19,13 @@ from models.generator import CpuGenerator
 from models.manifest import Metric
 from models.repository import Repository
 from training.audit import record
+from training.checkpoint import Checkpoints, check
 from training.command import AUTO, Command, Options
 from training.config import to_builtins
+from training.contradictions import notes
 from training.course import Course, write_config
 from training.data import ImageSet, load
+from training.data.image_set import stand_in
 from training.data.weights import summary
 from training.datasets import DATASETS
 from training.distributed import World, span
@@ -98,6 +101,27 @@ class Session:
             lock=lock,
         )
 
+    @staticmethod
+    def rehearse(command: Command) -> None:
+        """Checks all that `open` checks, and begins nothing: no folder, no download.
+
+        Raises:
+            TrainingError: as `open`; data that would be downloaded isn't looked at.
+        """
+        config, options, world = command.config, command.options, World()
+        world.check(config)
+        check_writable("runs", options.runs)
+        check_writable("repository", options.repository)
+        command.device(world)
+        is_here = not DATASETS[config.data.dataset].downloads
+        image_set = load(config.data) if is_here else stand_in(config.data)
+        config.check_shape(image_set.shape)
+        _check_gates(command, image_set)
+        _fresh(command, image_set, world)
+        if options.resume not in (None, AUTO):
+            checkpoint = Checkpoints(options.resume / "checkpoints").latest()
+            check(checkpoint, config, image_set.fingerprint if is_here else None)
+
     def run(self) -> None:
         """Everything, to the published bundle.
 
@@ -160,8 +184,12 @@ class Session:
         if self.world.leads and not self.state.cur_nimg and DATASETS[config.data.dataset].own:
             line = record(image_set.to("cpu"), str(config.data.root), self.folder)
             self.journal.say(line)
+        for line in notes(config):
+            self.journal.say(line)
         if self.state.cur_nimg:
             self.journal.say(f"resumed at {self.state.cur_nimg / 1000:.3f} kimg")
+        for line in self.state.changes:
+            self.journal.say(line)
 
     def _place(self) -> str:
         device = str(self.image_set.images.device)
@@ -176,7 +204,7 @@ class Session:
             z_dim=config.network.z_dim,
             image_set=self.image_set,
             recipe=config.recipe,
-            options=_public(to_builtins(config)) | self._rescues(),
+            options=_public(to_builtins(config)) | self._history(),
             metrics=self._measure,
             name=self.command.name,
             destination=destination,
@@ -191,12 +219,13 @@ class Session:
             self.journal.say(f"{metric.name} {metric.value:.4g}")
         return bundle
 
-    def _rescues(self) -> dict[str, Any]:
+    def _history(self) -> dict[str, Any]:
         """What a reader of the model card should know: these options weren't those of the start."""
         told = [
             f"{rescue.failure} at {rescue.cur_nimg}: {rescue}" for rescue in self.command.rescues
         ]
-        return {"rescues": told} if told else {}
+        both = {"rescues": told, "changes": self.state.changes}
+        return {name: lines for name, lines in both.items() if lines}
 
     def _measure(self, model_path: Path) -> tuple[Metric, ...]:
         plan = PLANS[self.command.options.evaluation]

@@ -93,6 +93,8 @@ class State:
     """Where lookahead draws the players back to, one for each parameter of G, then D."""
     history: list[dict[str, float]] = field(default_factory=list)
     """What the watchdog read at each tick (`training.stability.vitals`)."""
+    changes: list[str] = field(default_factory=list)
+    """Options that were others before the training was resumed: from when on, before and after."""
 
     @classmethod
     def fresh(cls, config: TrainingConfig, shape: ImageShape, device: torch.device) -> "State":

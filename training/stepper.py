@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.networks import Growing
+from models.networks.rows import Rows
 from training.augment import overfitting
 from training.averages import Average, Lookahead
 from training.config import TrainingConfig
@@ -103,7 +104,7 @@ class Stepper:
         """See `training.updates.Board`."""
         num = self.config.steps_D
         for index in range(num):
-            batch = self._batch(self.state.cur_nimg + index * self.config.batch_size)
+            batch = self._batch(self.state.cur_nimg + index * self.config.batch_size, step_G=0)
             # G's images are made once for both players: G stands still while D moves.
             yield self._hand(batch, for_G=index == num - 1 or self._game.has_field)
 
@@ -112,7 +113,7 @@ class Stepper:
         yield last
         start = self.state.cur_nimg + (self.config.steps_D - 1) * self.config.batch_size
         for index in range(1, self.config.steps_G):
-            yield self._hand(self._batch(start, purpose=f"/{index}"))
+            yield self._hand(self._batch(start, step_G=index, purpose=f"/{index}"))
 
     def again(self, hand: Hand) -> Hand:
         """See `training.updates.Board`."""
@@ -180,7 +181,8 @@ class Stepper:
             D = game.unrolled(self._G, bound, batch, fake_img, steps=steps, lr=lr)
         return game.judge_G(self._G, D, batch, fake_img)
 
-    def _batch(self, cur_nimg: int, purpose: str = "") -> Batch:
+    def _batch(self, cur_nimg: int, *, step_G: int, purpose: str = "") -> Batch:
+        """cur_nimg: where the batch starts. step_G: of G's in this round, from 0 on."""
         config = self.config
         real_img, label = self._deal.at(cur_nimg)
         shape = (config.batch_size, config.network.z_dim)
@@ -189,20 +191,20 @@ class Stepper:
             label=label,
             z=normal(shape, self._noise, key(config.seed, f"z{purpose}", cur_nimg)),
             key=key(config.seed, f"layers{purpose}", cur_nimg),
-            step=cur_nimg // config.batch_size,
+            step_D=cur_nimg // config.batch_size,
+            step_G=self.state.cur_nimg // config.round_nimg * config.steps_G + step_G,
             cur_nimg=cur_nimg,
             augment_p=self._augment_p(cur_nimg),
         )
 
     def _hand(self, batch: Batch, *, for_G: bool = True) -> Hand:
         """This process's rows of a batch, in as many parts as are accumulated."""
-        num_parts = self.config.accumulate
-        if num_parts * self.world.size == 1:
+        accumulate, total = self.config.accumulate, self.config.batch_size
+        num = accumulate * self.world.size
+        if num == 1:
             return Hand([Part(batch)], for_G)
-        rows = self.world.rows(self.config.batch_size)
-        size = (rows.stop - rows.start) // num_parts
-        starts = range(rows.start, rows.stop, size)
-        return Hand([Part(_rows(batch, start, size)) for start in starts], for_G)
+        own = [Rows(part, num, total) for part in self.world.parts(accumulate)]
+        return Hand([Part(_part(batch, rows)) for rows in own], for_G)
 
     def _set_rates(self) -> None:
         for name, seat in (("optim_G", self.state.G), ("optim_D", self.state.D)):
@@ -230,15 +232,15 @@ class Stepper:
             network.set_progress(min(self.state.cur_nimg / self.config.total_nimg, 1.0))
 
 
-def _rows(batch: Batch, start: int, size: int) -> Batch:
-    """Some rows of a batch, with randomness of their own."""
-    rows = slice(start, start + size)
+def _part(batch: Batch, rows: Rows) -> Batch:
+    """Some rows of a batch, with the randomness that they have there."""
     return replace(
         batch,
-        real_img=batch.real_img[rows],
-        label=None if batch.label is None else batch.label[rows],
-        z=batch.z[rows],
-        key=batch.key ^ start << 8,
+        real_img=rows.of(batch.real_img),
+        label=None if batch.label is None else rows.of(batch.label),
+        z=rows.of(batch.z),
+        rows=rows,
+        whole_img=batch.real_img,
     )
 
 

@@ -38,12 +38,23 @@ class Term:
         )
         nonnegative = math.isfinite(self.weight) and self.weight >= 0
         require(nonnegative, field, self.weight, "a weight of 0 or more", "write r1=0.5")
+        every = f"regularizers: interval of {self.name}"
         whole = self.interval >= 1
-        require(whole, field, self.interval, "an interval of 1 step or more", "write r1=0.5/16")
+        require(whole, every, self.interval, "1 step or more", f"write {self.name}=W/16")
         always = self.name in PENALTIES or self.interval == 1
-        require(always, field, self.interval, "1, as it acts on every step", f"write {self.name}=W")
+        require(always, every, self.interval, "1, as it acts on every step", f"write {self.name}=W")
         positive = self.name not in CONSTRAINTS or self.weight > 0
         require(positive, field, self.weight, "a weight above 0", f"leave {self.name} out")
+        self.require_bounded(self.weight, field, f"lower it, as {self.name}=0.1")
+
+    def require_bounded(self, weight: float, field: str, remedy: str) -> None:
+        """Raises ConfigError for a weight with which the loss would have no minimum."""
+        if (penalty := PENALTIES.get(self.name)) is None:
+            return
+        below = f"a weight below {penalty.below / self.interval:g}"
+        lazy = f", {penalty.below:g} over the interval of {self.interval} steps"
+        allowed = below + (lazy if self.interval > 1 else "")
+        require(weight * self.interval < penalty.below, field, weight, allowed, remedy)
 
     def __str__(self) -> str:
         every = f"/{self.interval}" if self.interval != 1 else ""

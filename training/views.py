@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.networks.rows import per_row
+
 View = Callable[[Tensor, float, int], Tensor]
 """(img [N, C, H, W] float32, weight, seed) to what D sees of it."""
 
@@ -29,7 +31,11 @@ class Sight:
 def instance_noise(img: Tensor, sigma: float, seed: int) -> Tensor:
     """Img + sigma N(0, 1): the supports overlap (Arjovsky and Bottou 2017, sec. 3)."""
     generator = torch.Generator(img.device).manual_seed(seed % 2**63)
-    noise = torch.randn(img.shape, generator=generator, device=img.device, dtype=img.dtype)
+    size, dtype, place = img.shape[1:], img.dtype, img.device
+    noise = per_row(
+        lambda num: torch.randn(num, *size, generator=generator, device=place, dtype=dtype),
+        len(img),
+    )
     return img + sigma * noise
 
 

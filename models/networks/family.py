@@ -2,7 +2,8 @@
 
 Players are pure in (parameters, buffers, inputs, torch's global generator): forward changes nothing
 but batch norm's running statistics, so that an analysis may bind parameters of its own
-(`torch.func.functional_call`). A layer that mixes the rows of a batch says `mixes_rows = True`.
+(`torch.func.functional_call`). A layer that mixes the rows of a batch says `mixes_rows = True`;
+one that draws for each row does so by `models.networks.rows.per_row`.
 """
 
 from collections.abc import Callable
@@ -132,6 +133,11 @@ class Family:
 
     def check(self, shape: ImageShape) -> None:
         """Raises ValueError where the family can't make this shape; it names what it can."""
+
+    @property
+    def grows_until(self) -> float:
+        """Share of a training in which the players are `Growing`, in [0, 1); 0 if they aren't."""
+        return 0.0
 
     def generator(self, shape: ImageShape) -> nn.Module:
         """A freshly initialised G."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.networks.activations import LeakyReLU, ReLU
 from models.networks.family import Discriminator, Family, ImageShape, family, widen
+from models.networks.rows import per_row
 
 
 class MLPGenerator(nn.Module):
@@ -48,7 +49,8 @@ class Dropout(nn.Module):
         """Any shape to the same."""
         if not self.training or not self.share:
             return x
-        kept = torch.rand(x.shape, device=x.device).ge_(self.share).div_(1 - self.share)
+        kept = per_row(lambda num: torch.rand(num, *x.shape[1:], device=x.device), len(x))
+        kept = kept.ge_(self.share).div_(1 - self.share)
         return x * kept.to(x.dtype)
 
 

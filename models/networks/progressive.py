@@ -209,6 +209,11 @@ class Progressive(Family):
         """Raises ValueError where the resolution is not in POWERS_OF_TWO."""
         self.require_resolution(shape, POWERS_OF_TWO)
 
+    @property
+    def grows_until(self) -> float:
+        """See `Family`."""
+        return self.growth
+
     def generator(self, shape: ImageShape) -> nn.Module:
         """A freshly initialised G."""
         self.check(shape)

@@ -37,6 +37,7 @@ from models.networks.layers import (
     PixelNorm,
     upsample_bilinear,
 )
+from models.networks.rows import per_row
 
 _MAPPING_LR = 0.01  # of the paper: the mapping network moves a hundred times slower
 
@@ -107,7 +108,8 @@ class StyledLayer(nn.Module):
         y = self.conv(x, w)
         noise = self.noise
         if self.training:
-            noise = torch.randn(len(y), *noise.shape[1:], dtype=noise.dtype, device=noise.device)
+            size, dtype, place = noise.shape[1:], noise.dtype, noise.device
+            noise = per_row(lambda num: torch.randn(num, *size, dtype=dtype, device=place), len(y))
         y = y + (noise * self.strength).to(y.dtype) + self.bias[:, None, None].to(y.dtype)
         return leaky_relu(y) * SQRT_2
 
@@ -157,15 +159,19 @@ class StyleGenerator(nn.Module):
         """See `models.networks`."""
         w = self.mapping(z, label)
         if self.training and self.mixing > 0:
-            w = self._mix(w, self.mapping(torch.randn_like(z), label))
+            size, dtype, place = z.shape[1:], z.dtype, z.device
+            other = per_row(lambda num: torch.randn(num, *size, dtype=dtype, device=place), len(z))
+            w = self._mix(w, self.mapping(other, label))
         img: Tensor = self.synthesis(w)
         return img
 
     def _mix(self, w: Tensor, other: Tensor) -> Tensor:
         """[N, num_styles, w_dim]: from a random style on, the other w, in a share of the rows."""
-        num_styles = self.synthesis.num_styles
-        crossover = torch.randint(1, num_styles, (len(w), 1), device=w.device)
-        mixed = torch.rand(len(w), 1, device=w.device) < self.mixing
+        num_styles, place = self.synthesis.num_styles, w.device
+        crossover = per_row(
+            lambda num: torch.randint(1, num_styles, (num, 1), device=place), len(w)
+        )
+        mixed = per_row(lambda num: torch.rand(num, 1, device=place), len(w)) < self.mixing
         late = torch.arange(num_styles, device=w.device) >= crossover
         return torch.where((late & mixed)[:, :, None], other[:, None], w[:, None])
 

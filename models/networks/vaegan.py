@@ -18,6 +18,7 @@ from models.networks.dcgan import (
     shrinking,
 )
 from models.networks.family import ImageShape, family, widen
+from models.networks.rows import per_row
 
 
 class Encoder(nn.Module):
@@ -61,7 +62,9 @@ class VAEGANGenerator(DCGANGenerator):
             assert z is not None
             return super().forward(z, label)
         mu, logvar = self.encoder(img, label)
-        posterior = mu + (logvar / 2).exp() * torch.randn_like(mu)
+        size, dtype, place = mu.shape[1:], mu.dtype, mu.device
+        eps = per_row(lambda num: torch.randn(num, *size, dtype=dtype, device=place), len(mu))
+        posterior = mu + (logvar / 2).exp() * eps
         return super().forward(posterior, label), mu, logvar
 
 

@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_the_old_one(
     [
         (["--network.ngf", "8"], r"network\.ngf is 8.*was trained with 4"),
         (["--data.no-conditional"], r"data\.conditional is False.*was trained with True"),
-        (["--network", "mlp"], r"network\.family is 'mlp'.*was trained with 'dcgan'"),
+        (["--network", "mlp"], r"network\.family is 'mlp'.*with 'dcgan'; leave --network out"),
     ],
 )
 def test_another_architecture_is_refused_naming_both(
@@ -281,6 +281,71 @@ def test_a_resumed_run_takes_new_rates(tmp_path: Path, digits: ImageSet) -> None
     restore(checkpoints.latest(), state, config, digits.fingerprint)
     assert state.D.optimizer.param_groups[0]["lr"] == 0.5
     assert state.G.optimizer.param_groups[0]["lr"] == config.optim_G.lr
+
+
+def test_lookahead_that_is_switched_on_begins_where_the_training_stands(
+    tmp_path: Path, digits: ImageSet
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(tiny(), digits, 2), tiny(), digits.fingerprint)
+    config = tiny("--lookahead-steps", "2")
+    state = trained(config, digits, 0)
+    restore(checkpoints.latest(), state, config, digits.fingerprint)
+    assert all(map(torch.equal, state.slow, state.parameters()))
+    Stepper(config, state, deal(config, digits)).step()
+    assert not any(map(torch.equal, state.slow, state.parameters()))
+
+
+GROWING = [*TINY[:2], *TINY[6:], "--network", "progressive", "--network.channel-base", "64"]
+
+
+def growing(*words: str) -> TrainingConfig:
+    return parse(["digits", *GROWING, "--init-D", "family", *words]).config
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "total_kimg", "says"),
+    [
+        (2, "0.32", r"0\.32, .* with 0\.16, of which progressive grows for 0\.08 kimg"),
+        (7, "0.32", r"set --total-kimg to 0\.224 at most"),
+        (2, "0.08", r"0\.08, .* with 0\.16, .*once the pair has grown"),
+    ],
+)
+def test_a_pair_that_grows_keeps_the_length_that_it_grows_in(
+    tmp_path: Path, digits: ImageSet, num_steps: int, total_kimg: str, says: str
+) -> None:
+    config = growing("--total-kimg", "0.16")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(config, digits, num_steps), config, digits.fingerprint)
+    longer = growing("--total-kimg", total_kimg)
+    with pytest.raises(CheckpointError, match=rf"total_kimg is .*{says}"):
+        restore(checkpoints.latest(), trained(longer, digits, 0), longer, digits.fingerprint)
+
+
+def test_a_grown_pair_may_be_trained_for_longer(tmp_path: Path, digits: ImageSet) -> None:
+    config, longer = growing("--total-kimg", "0.16"), growing("--total-kimg", "0.224")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(config, digits, 7), config, digits.fingerprint)
+    state = trained(longer, digits, 0)
+    restore(checkpoints.latest(), state, longer, digits.fingerprint)
+    Stepper(longer, state, deal(longer, digits)).step()
+    assert state.G.network.growth.stage == 2  # type: ignore[union-attr]
+    assert not state.G.network.growth.fading  # type: ignore[union-attr]
+
+
+def test_what_changed_on_the_way_is_remembered(tmp_path: Path, digits: ImageSet) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(trained(tiny(), digits, 2), tiny(), digits.fingerprint)
+    config = tiny("--objective", "hinge", "--regularizers", "r1=1/2")
+    state = trained(config, digits, 0)
+    told = [
+        "from 0.032 kimg: objective non-saturating -> hinge",
+        "from 0.032 kimg: regularizers r1=0.3 r2=0.3 -> r1=1/2",
+    ]
+    for _ in range(2):  # nothing more is said of what was told already
+        restore(checkpoints.latest(), state, config, digits.fingerprint)
+        assert state.changes == told
+        checkpoints.save(state, config, digits.fingerprint)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])

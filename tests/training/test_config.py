@@ -37,10 +37,11 @@ def test_options_that_make_no_training_are_refused_by_name(option: str, value: o
         make(**{option: value})
 
 
+@pytest.mark.parametrize("player", ["optim_G", "optim_D"])
 @pytest.mark.parametrize("option", [{"lr": 0.0}, {"betas": (0.5, 1.0)}, {"eps": 0.0}])
-def test_adam_refuses_what_it_cannot_step_with(option: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(option))):
-        OptimizerConfig(**option)
+def test_adam_refuses_what_it_cannot_step_with(option: dict[str, Any], player: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{player}\.{next(iter(option))} is"):
+        make(**{player: OptimizerConfig(**option)})
 
 
 def test_a_regularizer_counts_once() -> None:

@@ -1,10 +1,14 @@
 """Options that contradict each other are refused before anything starts, naming both."""
 
+import re
+
 import pytest
 
 from models.networks import ImageShape
 from training.command import parse
+from training.contradictions import RULES, notes
 from training.errors import ConfigError
+from training.recipes import RECIPES
 
 REFUSED = {
     "a critic has no labels to smooth": (
@@ -14,7 +18,35 @@ REFUSED = {
     "no encoder": (["--regularizers", "prior=1"], r"prior.*family 'dcgan' has no encoder"),
     "the same penalty twice": (["--regularizers", "r1=1", "r1=2"], "each name once"),
     "a negative gamma": (["--regularizers", "r1=-1"], r"r1 is -1\.0, allowed: a weight of 0"),
-    "a lazy constraint": (["--regularizers", "clip=0.1/4"], r"clip is 4, allowed: 1"),
+    "a lazy constraint": (["--regularizers", "clip=0.1/4"], r"interval of clip is 4, allowed: 1"),
+    "never": (["--regularizers", "r1=1/0"], r"interval of r1 is 0, allowed: 1 step or more"),
+    "targets beyond fake": (
+        ["--regularizers", "label-smoothing=0.5"],
+        r"label-smoothing is 0\.5, allowed: a weight below 0\.5",
+    ),
+    "targets beyond fake, lazily": (
+        ["--regularizers", "label-smoothing=0.1/16"],
+        r"label-smoothing is 0\.1, allowed: a weight below 0\.03125.*interval of 16",
+    ),
+    "targets beyond fake in the end": (
+        ["--regularizers", "label-smoothing=0.1/2", "--schedules", "label-smoothing=0.3@1"],
+        r"schedules: label-smoothing is 0\.3, allowed: a weight below 0\.25",
+    ),
+    "two bounds of one weight": (
+        ["--regularizers", "spectral=1", "clip=0.1", "--init-D", "family"],
+        r"clip is 'clip', allowed: without spectral",
+    ),
+    "no way up": (
+        ["--augment.policy", "ada", "--augment.target", "0.6", "--augment.probability", "0"],
+        r"augment\.probability is 0\.0, allowed: above 0.*augment\.target=0\.6",
+    ),
+    "a rate of D": (["--optim-D.lr", "-1"], r"optim_D\.lr is -1\.0.*set --optim-D\.lr"),
+    "a rate of G": (["--optim-G.lr", "-1"], r"optim_G\.lr is -1\.0.*set --optim-G\.lr"),
+    "a method of G": (["--optim-G.method", "x"], r"optim_G\.method is 'x'.*--optim-G\.method"),
+    "a moment that isn't": (
+        ["--optim-D.method", "sgd"],
+        r"optim_D\.betas.*set --optim-D\.betas M 0",
+    ),
     "no bound": (["--regularizers", "clip=0"], r"clip is 0\.0, allowed: a weight above 0"),
     "spectral norm of zeros": (
         ["--regularizers", "spectral=1", "--init-D", "kaiming"],
@@ -27,6 +59,10 @@ REFUSED = {
     "parts of a whole": (
         ["--regularizers", "consensus=1", "--accumulate", "2"],
         r"consensus.*accumulate=2",
+    ),
+    "parts of a mean": (
+        ["--regularizers", "feature-matching=1", "--accumulate", "2"],
+        r"feature-matching.*accumulate=2",
     ),
     "uneven parts": (
         ["--batch-size", "32", "--accumulate", "5"],
@@ -76,3 +112,52 @@ def test_it_is_refused_naming_both(case: str) -> None:
 def refuse(words: list[str]) -> None:
     config = parse(words).config
     config.check_shape(ImageShape(resolution=config.data.resolution, channels=1))
+
+
+IDLE = {
+    "unrolled_lr": (["--unrolled-lr", "0.5"], ["--unrolled-steps", "1"]),
+    "lookahead_alpha": (["--lookahead-alpha", "0.2"], ["--lookahead-steps", "5"]),
+    "ema_kimg": (["--average", "uniform", "--ema-kimg", "1"], ["--average", "ema"]),
+    "ema_rampup": (["--ema-kimg", "0", "--ema-rampup", "1"], ["--schedules", "ema_kimg=1@1"]),
+    "augment.probability": (["--augment.probability", "0.5"], ["--augment.policy", "ada"]),
+    "augment.speed_kimg": (
+        ["--augment.policy", "ada", "--augment.speed-kimg", "5"],
+        ["--augment.target", "0.6"],
+    ),
+    "watchdog.max_rescues": (["--watchdog.max-rescues", "9"], ["--watchdog.action", "rescue"]),
+    "watchdog.ignore": (
+        ["--watchdog.action", "off", "--watchdog.ignore", "collapse"],
+        ["--watchdog.action", "warn"],
+    ),
+}
+
+
+@pytest.mark.parametrize("option", [rule.option for rule in RULES])
+def test_an_option_that_nothing_looks_at_is_refused_until_something_does(option: str) -> None:
+    words, more = IDLE[option]
+    with pytest.raises(ConfigError, match=rf"{re.escape(option)} is .*, allowed: with .*--.*"):
+        parse(["digits", *words])
+    parse(["digits", *words, *more])
+
+
+def test_what_a_recipe_has_and_does_not_use_is_no_mistake() -> None:
+    for recipe in RECIPES:
+        parse([recipe, "--data.path", "x"])
+    parse(["unrolled", "--unrolled-steps", "0"])  # its unrolled_lr isn't the default
+    parse(["digits", "--average", "uniform"])  # nor its ema_kimg
+    parse(["ada", "--augment.target", "0"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--compute.compile"], "compute.compile: D is not compiled, as r1, r2 differentiates"),
+        (["--compute.compile", "--regularizers", "consensus=1"], "neither player is compiled"),
+        (["--compute.compile", "--unrolled-steps", "2"], "D unrolled, as G sees it, is not"),
+        (["--network.d-norm", "batch"], "what r1, r2 penalises is its gradient by a batch"),
+    ],
+)
+def test_what_is_computed_otherwise_is_said(words: list[str], says: str) -> None:
+    assert any(says in line for line in notes(parse(["digits", *words]).config))
+    assert not notes(parse(["digits"]).config)
+    assert not notes(parse(["dcgan", "--compute.compile"]).config)

@@ -118,6 +118,31 @@ def test_a_lazy_term_comes_at_its_interval_and_makes_up_for_it(digits: ImageSet)
     assert "loss_D.r1" not in lazy.meters.means()
 
 
+@pytest.mark.parametrize("interval", [2, 3, 5])
+@pytest.mark.parametrize("steps_G", [1, 2])
+@pytest.mark.parametrize("steps_D", [1, 2, 5])
+def test_an_interval_counts_the_steps_of_the_player_whose_loss_it_is(
+    digits: ImageSet, steps_D: int, steps_G: int, interval: int
+) -> None:
+    words = ["--regularizers", f"drift=1/{interval}", f"orthogonal-G=1/{interval}"]
+    words += ["--steps-D", str(steps_D), "--steps-G", str(steps_G), "--batch-size", "2"]
+    stepper = make(tiny(*words), digits)
+    names: list[str] = []
+    add = stepper.meters.add
+    stepper.meters.add = lambda seen, values: (names.extend(seen), add(seen, values))[1]  # type: ignore[method-assign]
+    num_rounds = 2 * interval
+    for _ in range(num_rounds):
+        stepper.step()
+    for player, term, num in (("D", "drift", steps_D), ("G", "orthogonal-G", steps_G)):
+        losses = [name for name in names if name.startswith(f"loss_{player}.")]
+        applied = [
+            following == f"loss_{player}.{term}"
+            for name, following in zip(losses, [*losses[1:], ""], strict=True)
+            if name == f"loss_{player}.adversarial"
+        ]
+        assert applied == [step % interval == 0 for step in range(num * num_rounds)]
+
+
 @pytest.mark.parametrize("player", ["D", "G"])
 def test_a_step_that_is_not_finite_moves_nothing_and_is_named(
     digits: ImageSet, player: str, monkeypatch: pytest.MonkeyPatch
@@ -129,7 +154,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_is_named(
 
     def poisoned(self: Game, G: Player, D: Player, batch: Batch, fake_img: Tensor) -> object:
         losses = real(self, G, D, batch, fake_img)
-        if batch.step == 2:
+        if batch.step_D == 2:
             losses.terms["adversarial"] = losses.terms["adversarial"] * torch.tensor(torch.inf)
         return losses
 
@@ -183,7 +208,6 @@ def test_each_loss_is_a_function_of_both_players_parameters(digits: ImageSet) ->
         label=torch.arange(4),
         z=torch.randn(4, config.network.z_dim),
         key=3,
-        step=0,
     )
     params_G, params_D = dict(G.named_parameters()), dict(D.named_parameters())
 
@@ -210,6 +234,43 @@ def test_augmentation_reaches_both_sides_and_adapts_to_how_far_d_overfits(
     means = stepper.meters.means()
     assert means["r_t"] == 1.0
     assert means["augment_p"] == pytest.approx(0.7)
+
+
+PARTS = {
+    "dropout, and points between": [
+        *("--network", "mlp", "--data.no-conditional", "--init-D", "family"),
+        *("--regularizers", "wgan-gp=1", "dragan=1", "r1=0.1"),
+    ],
+    "what D sees": [
+        *("--network", "mlp", "--data.no-conditional", "--init-D", "family"),
+        *("--augment.policy", "ada", "diffaugment", "--corruption", "mask=0.2", "noise=0.2"),
+        *("--regularizers", "instance-noise=0.3", "dragan=1"),
+    ],
+    "noise, mixing and groups of images": [
+        *("--network", "style", "--network.w-dim", "8", "--network.channel-base", "64"),
+    ],
+    "pairs": [
+        *("--network", "r3gan", "--network.channel-base", "64", "--network.group-width", "4"),
+        *("--init-D", "family", "--objective", "relativistic"),
+    ],
+}
+
+
+@pytest.mark.parametrize("game", PARTS)
+def test_a_batch_in_parts_is_the_same_batch(digits: ImageSet, game: str) -> None:
+    """Each row draws what it draws in the whole; groups of images hold the same ones."""
+    ends = []
+    for accumulate in ("1", "4"):
+        words = ["digits", "--data.resolution", "16", "--batch-size", "16", *PARTS[game]]
+        config = parse([*words, "--accumulate", accumulate]).config
+        stepper = make(config, load(config.data))
+        losses = []
+        for _ in range(3):
+            stepper.step()
+            losses.append(stepper.meters.means())
+        ends.append(losses)
+    for whole, parts in zip(*ends, strict=True):
+        assert parts == pytest.approx(whole, rel=1e-3, abs=1e-5)
 
 
 def test_a_fixed_augmentation_changes_what_d_sees(digits: ImageSet) -> None:

@@ -96,9 +96,9 @@ def test_new_rates_count_from_the_next_step(method: str) -> None:
 
 def test_sgd_with_a_second_beta_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"betas is \(0\.5, 0\.9\).*sgd has no second moment"):
-        OptimizerConfig(method="sgd", betas=(0.5, 0.9))
+        OptimizerConfig(method="sgd", betas=(0.5, 0.9)).check("optim_D")
 
 
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="method is 'newton', allowed: adam"):
-        OptimizerConfig(method="newton")
+        OptimizerConfig(method="newton").check("optim_D")

@@ -20,7 +20,7 @@ def make_batch() -> tuple[Batch, torch.Tensor]:
     torch.manual_seed(1)
     real_img = torch.randn(6, 1, 16, 16, dtype=torch.float64)
     label = torch.arange(6) % 3
-    batch = Batch(real_img=real_img, label=label, z=torch.zeros(6, 4), key=0, step=0)
+    batch = Batch(real_img=real_img, label=label, z=torch.zeros(6, 4), key=0)
     return batch, torch.randn(6, 1, 16, 16, dtype=torch.float64)
 
 

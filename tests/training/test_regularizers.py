@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from training.augment import AugmentConfig
+from training.corruption import Corruption, lens
 from training.game import Game
 from training.objectives import OBJECTIVES
 from training.play import Batch, play
@@ -22,7 +24,7 @@ def cubic(img: Tensor, label: Tensor | None) -> Tensor:
 
 
 def make_batch(real_img: Tensor = REAL) -> Batch:
-    return Batch(real_img=real_img, label=None, z=torch.zeros(len(real_img), 1), key=5, step=0)
+    return Batch(real_img=real_img, label=None, z=torch.zeros(len(real_img), 1), key=5)
 
 
 def value(name: str) -> float:
@@ -54,14 +56,14 @@ def test_r2_is_half_the_squared_gradient_on_fake_images() -> None:
 @pytest.mark.parametrize(("name", "site"), [("wgan-gp", "interpolated"), ("dragan", "perturbed")])
 def test_one_centred_penalties_look_at_their_site(name: str, site: str) -> None:
     generator = torch.Generator().manual_seed(5 + 3)
-    norms = SITES[site](REAL, FAKE, generator).square().flatten(1).norm(dim=1)
+    norms = SITES[site](REAL, FAKE, generator, REAL).square().flatten(1).norm(dim=1)
     assert value(name) == pytest.approx((norms - 1).square().mean().item(), rel=1e-5)
 
 
 def test_interpolated_images_lie_between_those_of_a_pair() -> None:
     generator = torch.Generator().manual_seed(0)
     real_img, fake_img = torch.zeros(500, 1, 2, 2), torch.ones(500, 1, 2, 2)
-    shares = SITES["interpolated"](real_img, fake_img, generator)
+    shares = SITES["interpolated"](real_img, fake_img, generator, real_img)
     assert torch.equal(shares.amin((1, 2, 3)), shares.amax((1, 2, 3)))
     assert 0.45 < shares.mean() < 0.55
     assert shares.min() < 0.02
@@ -71,14 +73,14 @@ def test_interpolated_images_lie_between_those_of_a_pair() -> None:
 def test_perturbed_images_lie_within_half_a_standard_deviation() -> None:
     generator = torch.Generator().manual_seed(0)
     real_img = torch.randn(200, 1, 2, 2, generator=generator) * 3
-    moved = SITES["perturbed"](real_img, real_img, generator) - real_img
+    moved = SITES["perturbed"](real_img, real_img, generator, real_img) - real_img
     assert 0 <= moved.min() < 0.05
     assert moved.max() == pytest.approx(0.5 * real_img.std().item(), rel=0.02)
 
 
 def test_zero_gp_has_no_half() -> None:
     generator = torch.Generator().manual_seed(5 + 3)
-    gradient = SITES["interpolated"](REAL, FAKE, generator).square()
+    gradient = SITES["interpolated"](REAL, FAKE, generator, REAL).square()
     assert value("zero-gp") == pytest.approx(2 * half_squared_norm(gradient).item(), rel=1e-5)
 
 
@@ -96,9 +98,9 @@ def test_label_smoothing_smooths_the_targets_of_real_images_alone(name: str) -> 
 class Featured(nn.Module):
     """D with x^2 as features."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_pixels: int = 2) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]).repeat(num_pixels // 2))
 
     def forward(self, img: Tensor, label: Tensor | None = None, *, with_features: bool = False):  # type: ignore[no-untyped-def]
         features = img.flatten(1).square()
@@ -137,6 +139,42 @@ def test_the_priors_divergence_is_kingmas() -> None:
     seen.__dict__["reconstruction"] = (REAL, mu, logvar)
     expected = 0.5 * 1 + 0.5 * (4 - 1 - math.log(4))
     assert PENALTIES["prior"].value(seen).item() == pytest.approx(expected)
+
+
+def test_a_reconstruction_is_seen_as_the_real_image_that_it_is_of() -> None:
+    """G that rebuilds an image rightly pays nothing, however D's view of it is changed."""
+    policy = AugmentConfig(policy=("shift", "brightness"))
+    terms = (Term(name="reconstruction", weight=1.0), Term(name="instance-noise", weight=0.5))
+    game = Game("non-saturating", terms, joint=True, lenses=(policy.lens(),))
+
+    def rebuilding(z: Tensor, label: Tensor | None, img: Tensor | None = None) -> object:
+        return z if img is None else (img, z, z)
+
+    img = torch.randn(4, 1, 2, 2)
+    losses = game.judge_G(rebuilding, Featured(4), make_batch(img), torch.randn(4, 1, 2, 2))
+    assert losses.play.images["real"].sub(img).abs().max() > 0.1
+    assert losses.terms["reconstruction"].item() == 0
+
+
+def test_a_reconstruction_is_damaged_as_all_of_gs_images_are() -> None:
+    masked = lens((Corruption(name="mask", strength=0.99),))
+    terms = (Term(name="reconstruction", weight=1.0),)
+    game = Game("non-saturating", terms, joint=True, lenses=(masked,))
+    seen: list[Tensor] = []
+
+    class Watching(Featured):
+        def forward(self, img: Tensor, label: Tensor | None = None, **kwargs: bool):  # type: ignore[no-untyped-def]
+            seen.append(img)
+            return super().forward(img, label, **kwargs)
+
+    def rebuilding(z: Tensor, label: Tensor | None, img: Tensor | None = None) -> object:
+        return z if img is None else (img, z, z)
+
+    img = torch.rand(8, 1, 4, 4)
+    game.judge_G(rebuilding, Watching(16), make_batch(img), torch.rand(8, 1, 4, 4))
+    both, rebuilt = seen
+    assert torch.equal(both[:8], img)  # damaged before the training
+    assert (rebuilt == -1).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("name", sorted(PENALTIES))

@@ -13,7 +13,7 @@ from models.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
 from training.checkpoint import Checkpoints
-from training.errors import ExportError, GateError, PublishError
+from training.errors import CheckpointError, ExportError, GateError, PublishError
 from training.interruption import InterruptedRun, Interruption
 from training.run import main
 from training.runs import new_run_folder
@@ -68,6 +68,61 @@ def test_dry_run_and_list_start_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(arguments(tmp_path, "--list")) == 0
     assert "article" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["progressive", "--data.resolution", "48"], 2, "resolution is 48"),
+        (["mnist", "--data.resolution", "48"], 2, "resolution is 48"),
+        (["digits", "--network", "mlp"], 2, "takes no labels"),
+        (["digits", "--device", "tpu"], 2, "device is 'tpu'"),
+        (["digits", "--device", "cuda:99"], 2, "device is 'cuda:99'"),
+        (["digits", "--frozen-D", "99"], 2, "frozen_D is 99"),
+        (["digits", "--batch-size", "3", "--accumulate", "3"], 2, "accumulate is 3"),
+        (["digits", "--gate", "fid<=5"], 2, "fid is not going to be measured"),
+        (["folder", "--data.path", "nowhere"], 3, "data.path is nowhere"),
+        (["digits", "--init-from", "nowhere"], 4, "init_from is 'nowhere'"),
+    ],
+)
+def test_a_dry_run_checks_all_that_needs_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
+) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--repository", str(tmp_path / "models")]
+    assert main([*words, *places, "--dry-run"]) == code
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cifar10", "--data.path", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
+    words += ["--network.ngf", "4", "--network.ndf", "4", "--compute.compile", "--dry-run"]
+    assert main([*words, "--repository", str(tmp_path / "models")]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["training"]["recipe"] == "cifar10"
+    assert "note: compute.compile: D is not compiled" in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_resumed_otherwise_says_so_and_its_model_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = arguments(tmp_path, "--evaluation", "none")
+    assert main(plain) == 0
+    run = str(tmp_path / "runs" / "00000-digits")
+    dry = ["--resume", run, "--network.ngf", "8", "--dry-run"]
+    assert main(dry) == CheckpointError.exit_code
+    assert "network.ngf is 8" in capsys.readouterr().err
+    assert main(["--resume", run, "--objective", "hinge", "--total-kimg", "0.08"]) == 0
+    told = [
+        "from 0.064 kimg: objective non-saturating -> hinge",
+        "from 0.064 kimg: total_kimg 0.064 -> 0.08",
+    ]
+    output = capsys.readouterr().out
+    assert all(line in output for line in told)
+    assert Repository(tmp_path / "models").bundle("digits").manifest.options["changes"] == told
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_d_sees_other_noise_on_each_side_and_in_each_players_turn() -> None:
 
     game = Game("relativistic", (Term(name="instance-noise", weight=1.0),), joint=True)
     zeros = torch.zeros(2, 1, 4, 4)
-    batch = Batch(real_img=zeros, label=None, z=zeros, key=3, step=0)
+    batch = Batch(real_img=zeros, label=None, z=zeros, key=3)
     game.judge_D(lambda z, label: z, D, batch, zeros)
     game.judge_G(lambda z, label: z, D, batch, zeros)
     assert len(seen) == 4
@@ -39,7 +39,7 @@ def test_noise_decays_with_its_schedule_to_nothing() -> None:
     zeros = torch.zeros(2, 1, 4, 4)
     sizes = []
     for cur_nimg in (0, 500, 1000):
-        batch = Batch(real_img=zeros, label=None, z=zeros, key=3, step=0, cur_nimg=cur_nimg)
+        batch = Batch(real_img=zeros, label=None, z=zeros, key=3, cur_nimg=cur_nimg)
         losses = game.judge_D(lambda z, label: z, lambda img, _: img.sum((1, 2, 3)), batch, zeros)
         sizes.append(losses.play.fake_img.std().item())
     assert sizes[1] == pytest.approx(sizes[0] / 2)

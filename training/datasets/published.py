@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from training.data import DataConfig
 
 
-@dataset("mnist", labelled=True)
+@dataset("mnist", labelled=True, downloads=True)
 def mnist(config: "DataConfig") -> Raw:
     """60,000 handwritten digits of 28x28 pixels (LeCun et al. 1998)."""
     return _idx(config, "MNIST", tuple("0123456789"))
 
 
-@dataset("fashion-mnist", labelled=True)
+@dataset("fashion-mnist", labelled=True, downloads=True)
 def fashion_mnist(config: "DataConfig") -> Raw:
     """60,000 articles of clothing of 28x28 pixels (Xiao et al. 2017)."""
     return _idx(config, "FashionMNIST", None)
 
 
-@dataset("kmnist", labelled=True)
+@dataset("kmnist", labelled=True, downloads=True)
 def kmnist(config: "DataConfig") -> Raw:
     """60,000 cursive Japanese characters of 28x28 pixels (Clanuwat et al. 2018)."""
     return _idx(config, "KMNIST", None)
 
 
-@dataset("cifar10", labelled=True)
+@dataset("cifar10", labelled=True, downloads=True)
 def cifar10(config: "DataConfig") -> Raw:
     """50,000 photographs of 32x32 pixels in 10 classes (Krizhevsky 2009)."""
     cls = _torchvision("CIFAR10")
@@ -52,7 +52,7 @@ def cifar10(config: "DataConfig") -> Raw:
     )
 
 
-@dataset("celeba", labelled=False)
+@dataset("celeba", labelled=False, downloads=True)
 def celeba(config: "DataConfig") -> Raw:
     """162,770 aligned faces of 178x218 pixels, the training split (Liu et al. 2015)."""
     cls = _torchvision("CelebA")

@@ -35,13 +35,19 @@ class Dataset:
     labelled: bool
     needs_path: bool
     own: bool = False
+    downloads: bool = False
 
 
 DATASETS: dict[str, Dataset] = {}
 
 
 def dataset(
-    name: str, *, labelled: bool, needs_path: bool = False, own: bool = False
+    name: str,
+    *,
+    labelled: bool,
+    needs_path: bool = False,
+    own: bool = False,
+    downloads: bool = False,
 ) -> Callable[[Load], Load]:
     """Enters a function into DATASETS under a name.
 
@@ -50,12 +56,15 @@ def dataset(
         labelled: it has classes, so conditional training is possible.
         needs_path: it can't be downloaded, so --data.path must be given.
         own: the user made it, so nobody has looked for faults yet: it is audited before training.
+        downloads: it fetches its files where they aren't there.
     """
 
     def enter(load: Load) -> Load:
         if name in DATASETS:
             raise ValueError(f"the dataset {name!r} is registered already")
-        DATASETS[name] = Dataset(load=load, labelled=labelled, needs_path=needs_path, own=own)
+        DATASETS[name] = Dataset(
+            load=load, labelled=labelled, needs_path=needs_path, own=own, downloads=downloads
+        )
         return load
 
     return enter

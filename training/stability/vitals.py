@@ -108,7 +108,6 @@ class Look:
             label=self._label,
             z=self._z,
             key=key(config.seed, "watchdog/layers", 0),
-            step=0,
             cur_nimg=cur_nimg,
             augment_p=p,
         )

@@ -1,0 +1,65 @@
+"""Randomness by rows: some rows of a batch draw what the whole batch draws there.
+
+A batch may be computed in parts, one after the other or by several processes. A part then draws for
+the whole batch from the same seed and keeps its own rows, so that the parts together are the batch.
+Which rows are being computed is told from outside (`only`), as the seed is: both belong to torch's
+global generator. Knows no network and no process.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every `num_parts`-th row of a batch, from row `part` on.
+
+    Rows with a stride and not neighbours: the groups of the minibatch standard deviation, which
+    have a stride too, are then the whole batch's.
+    """
+
+    part: int
+    """Number of the part, from 0 on."""
+    num_parts: int
+    """Parts of the batch, all of one size."""
+    total: int
+    """Rows of the whole batch, a multiple of num_parts."""
+
+    def of(self, whole: Tensor) -> Tensor:
+        """These rows of a tensor of the whole batch, [total, ...]."""
+        return whole[self.part :: self.num_parts].contiguous()
+
+
+_rows: Rows | None = None  # those that are being computed; None for all
+
+
+@contextmanager
+def only(rows: Rows | None) -> Iterator[None]:
+    """What is drawn by `per_row` meanwhile is for these rows; None for a whole batch."""
+    global _rows
+    before, _rows = _rows, rows
+    try:
+        yield
+    finally:
+        _rows = before
+
+
+def per_row(draw: Callable[[int], Tensor], num: int) -> Tensor:
+    """What is drawn at random for each row.
+
+    Args:
+        draw: gives that many rows, [num, ...], from a generator that stands where it stands for the
+            whole batch.
+        num: rows that are wanted: those being computed, or several times as many, where several
+            batches were put one after the other.
+    """
+    if _rows is None:
+        return draw(num)
+    repeats = num * _rows.num_parts // _rows.total
+    whole = draw(repeats * _rows.total)
+    size = whole.shape[1:]
+    own = whole.reshape(repeats, _rows.total, *size)[:, _rows.part :: _rows.num_parts]
+    return own.reshape(num, *size)
