@@ -10,42 +10,50 @@ from training.corruption import CORRUPTIONS
 from training.initialization import INITIALIZATIONS
 from training.objectives import OBJECTIVES
 from training.optimizers import METHODS
-from training.recipes import RECIPES
+from training.recipes import RECIPES, Recipe
 from training.regularizers import PENALTIES
 from training.updates import UPDATES
 from training.views import VIEWS
 
+_LOSSES = {"G": "G's loss", "D": "D's loss", "both": "both losses"}
+
 
 def catalogue() -> str:
-    """What --list prints."""
-    sections = {
-        "recipes": {
-            name: (
-                recipe.about,
-                "; published: ".join(filter(None, (recipe.paper, recipe.published))),
-            )
-            for name, recipe in RECIPES.items()
-        },
-        "objectives": {name: ("", entry.paper) for name, entry in OBJECTIVES.items()},
-        "regularizers": {
-            name: (f"added to {entry.player}'s loss", entry.paper)
-            for name, entry in PENALTIES.items()
-        }
+    """What --list prints: of each entry its name and, below each other, what is said of it."""
+    penalties = {
+        name: (f"added to {_LOSSES[entry.player]}", entry.paper)
+        for name, entry in PENALTIES.items()
+    }
+    sections: dict[str, dict[str, tuple[str, ...]]] = {
+        "recipes": {name: _recipe(recipe) for name, recipe in RECIPES.items()},
+        "objectives": {name: (entry.paper,) for name, entry in OBJECTIVES.items()},
+        "regularizers": penalties
         | {name: (entry.about, entry.paper) for name, entry in CONSTRAINTS.items()}
         | {name: (entry.about, entry.paper) for name, entry in VIEWS.items()},
-        "augmentations": {name: ("", entry.paper) for name, entry in AUGMENTATIONS.items()}
-        | {name: (f"all of {', '.join(names)}", "") for name, names in POLICIES.items()},
-        "updates": {name: ("", entry.paper) for name, entry in UPDATES.items()},
-        "optimizers": {name: ("", entry.paper) for name, entry in METHODS.items()},
+        "augmentations": {name: (entry.paper,) for name, entry in AUGMENTATIONS.items()}
+        | {name: (f"all of {', '.join(names)}",) for name, names in POLICIES.items()},
+        "updates": {name: (entry.paper,) for name, entry in UPDATES.items()},
+        "optimizers": {name: (entry.paper,) for name, entry in METHODS.items()},
         "corruptions": {name: (entry.about, entry.paper) for name, entry in CORRUPTIONS.items()},
-        "initializations": {name: ("", entry.paper) for name, entry in INITIALIZATIONS.items()},
-        "networks": {name: (cls.__doc__ or "", "") for name, cls in FAMILIES.items()},
+        "initializations": {name: (entry.paper,) for name, entry in INITIALIZATIONS.items()},
+        "networks": {name: (cls.__doc__ or "",) for name, cls in FAMILIES.items()},
     }
+    width = max(len(name) for entries in sections.values() for name in entries) + 2
     lines = []
     for section, entries in sections.items():
         lines.append(f"{section}:")
-        for name, (about, paper) in entries.items():
-            lines.append(f"  {name:<16}{about}" if about else f"  {name:<16}{paper}")
-            if about and paper:
-                lines.append(f"  {'':<16}{paper}")
+        for name, said in entries.items():
+            first, *rest = [text for text in said if text] or [""]
+            lines.append(f"  {name:<{width}}{first}".rstrip())
+            lines += [f"  {'':<{width}}{text}" for text in rest]
     return "\n".join(lines)
+
+
+def _recipe(recipe: Recipe) -> tuple[str, ...]:
+    return (
+        recipe.about,
+        f"data: {recipe.data}, {recipe.config.total_kimg:g} kimg",
+        f"paper: {recipe.paper}",
+        f"published: {recipe.published}",
+        f"measured here: {recipe.measured}",
+    )

@@ -108,4 +108,12 @@ def test_the_catalogue_names_every_entry() -> None:
     text = catalogue()
     for name in (*RECIPES, *OBJECTIVES, *REGULARIZERS, *AUGMENTATIONS, *UPDATES, *METHODS):
         assert name in text
-    assert all(recipe.paper in text for recipe in RECIPES.values())
+    for recipe in RECIPES.values():
+        for said in (recipe.paper, recipe.about, recipe.data, recipe.published, recipe.measured):
+            assert said in text
+
+
+def test_the_catalogues_columns_stand_apart() -> None:
+    lines = [line for line in catalogue().splitlines() if line.startswith("  ")]
+    column = max(map(len, (*RECIPES, *REGULARIZERS, *AUGMENTATIONS))) + 4
+    assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)

@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +24,32 @@ def test_each_names_itself_and_its_paper(name: str) -> None:
     assert recipe.config.recipe == name
     assert "arXiv:" in recipe.paper
     assert recipe.about
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_each_says_its_data_and_what_others_reached(name: str) -> None:
+    recipe = RECIPES[name]
+    data = recipe.config.data
+    assert f"{data.resolution}x{data.resolution}" in recipe.data
+    assert data.dataset in recipe.data
+    assert ("by class" in recipe.data) == data.conditional
+    assert re.search(r"\d|^none for ", recipe.published)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_what_was_measured_is_the_zoos(name: str) -> None:
+    """docs/zoo.md has each method's figures on digits; a recipe repeats them for --list."""
+    page = (Path(__file__).parents[2] / "docs" / "zoo.md").read_text()
+    (part,) = re.findall(r"^## digits\n(.*?)^## ", page, re.M | re.S)
+    (kimg,) = re.findall(r"^([\d.]+) kimg", part, re.M)
+    number = r"([\d.]+) \+- [\d.]+"
+    rows = re.findall(rf"^\| `{name}` \| {number} \| {number} ", part, re.M)
+    said = [
+        f"digits, {kimg} kimg: Frechet distance {distance}, coverage {coverage}"
+        for distance, coverage in rows
+    ]
+    assert [RECIPES[name].measured] == (said or [RECIPES[name].measured])
+    assert bool(said) != RECIPES[name].measured.startswith("not ")
 
 
 def test_article_is_the_articles_gan_as_it_stands() -> None:
