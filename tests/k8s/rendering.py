@@ -1,5 +1,6 @@
-"""What kubectl makes of every overlay, and of every component that no overlay has, on the base."""
+"""What kubectl makes of every overlay, of each component on the base, and of some together."""
 
+import copy
 import functools
 import shutil
 import subprocess
@@ -18,10 +19,24 @@ OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomizatio
 COMPONENTS = sorted(
     str(path.parent.relative_to(K8S / "components"))
     for path in K8S.glob("components/**/kustomization.yaml")
+    if yaml.safe_load(path.read_text())["kind"] == "Component"
 )
-CASES = [*OVERLAYS, *(f"base+{component}" for component in COMPONENTS)]
-"""Names of what is rendered: an overlay's, or base+COMPONENT."""
+TOGETHER = [
+    "base+train+gpu+gpu/writable-root",
+    "base+kserve+api-keys",
+    "base+kserve+gateway",
+    "base+kserve+gpu+gpu/writable-root",
+    "base+kserve+hpa+kserve/scaled",
+    "base+kserve+keda+kserve/scaled",
+    "base+kserve+monitoring",
+    "base+kubeflow+gpu+gpu/writable-root",
+]
+"""Components that change what others bring, in the order that their files ask for."""
+CASES = [*OVERLAYS, *(f"base+{component}" for component in COMPONENTS), *TOGETHER]
+"""Names of what is rendered: an overlay's, or base+COMPONENT+COMPONENT."""
 LOCAL = "local"
+SERVER = "saddlepoint-serve"
+REPOSITORY = "saddlepoint-repository"
 
 Manifest = dict[str, Any]
 
@@ -29,7 +44,7 @@ _ON_BASE = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources: [../../base]
-components: [../../components/{component}]
+components: [{components}]
 images:
   - {{name: saddlepoint-serve, newName: registry.example.com/saddlepoint-serve, newTag: "1"}}
   - {{name: saddlepoint-train, newName: registry.example.com/saddlepoint-train, newTag: "1"}}
@@ -56,9 +71,15 @@ def rendered(case: str) -> str:
         shutil.copytree(K8S, copy)
         folder = copy / "overlays/case"
         folder.mkdir()
-        text = _ON_BASE.format(component=case.removeprefix("base+"))
+        components = ", ".join(f"../../components/{name}" for name in case.split("+")[1:])
+        text = _ON_BASE.format(components=components)
         (folder / "kustomization.yaml").write_text(text)
         return kustomize(folder)
+
+
+def has(case: str, component: str) -> bool:
+    """A case is the base with this component, and maybe others."""
+    return component in case.split("+")[1:]
 
 
 @functools.cache
@@ -86,9 +107,27 @@ def template(manifest: Manifest) -> Manifest | None:
     return None
 
 
+def kserve_template(case: str) -> Manifest:
+    """The pod that KServe makes of runtime and service, with the claim where it mounts one."""
+    (runtime,) = (manifest["spec"] for manifest in of_kind(case, "ServingRuntime"))
+    (service,) = of_kind(case, "InferenceService")
+    predictor = copy.deepcopy(service["spec"]["predictor"])
+    uri = predictor.pop("model")["storageUri"]
+    claim = {"claimName": uri.removeprefix("pvc://"), "readOnly": True}
+    (container,) = copy.deepcopy(runtime["containers"])
+    mount = {"name": "kserve-pvc-source", "mountPath": "/mnt/models", "readOnly": True}
+    container["volumeMounts"].append(mount)
+    volumes = [*runtime["volumes"], {"name": mount["name"], "persistentVolumeClaim": claim}]
+    labels = {**service["metadata"]["labels"], "serving.kserve.io/inferenceservice": "digits"}
+    spec = {**predictor, "containers": [container], "volumes": volumes}
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
 def templates(case: str) -> dict[str, Manifest]:
-    """Pod templates by the name of what makes them."""
+    """Pod templates by the name of what makes them; KServe's stands for the server's Deployment."""
     found = [(m["metadata"]["name"], template(m)) for m in manifests(case)]
+    if has(case, "kserve"):
+        found.append((SERVER, kserve_template(case)))
     return {name: value for name, value in found if value is not None}
 
 
@@ -102,12 +141,11 @@ def deployments(case: str) -> list[Manifest]:
     return [manifest["spec"] for manifest in of_kind(case, "Deployment")]
 
 
-def serve(case: str) -> tuple[Manifest, Manifest, Manifest]:
-    """The server's Deployment's specification, its pod and its only container."""
-    (spec,) = deployments(case)
-    pod = spec["template"]["spec"]
+def serve(case: str) -> tuple[Manifest, Manifest]:
+    """The server's pod and its only container."""
+    pod = pods(case)[SERVER]
     (container,) = pod["containers"]
-    return spec, pod, container
+    return pod, container
 
 
 def variables(case: str, container: Manifest) -> dict[str, str]:
@@ -122,5 +160,5 @@ def variables(case: str, container: Manifest) -> dict[str, str]:
 
 def settings(case: str) -> Settings:
     """What the server of a case is set to."""
-    _, _, container = serve(case)
+    _, container = serve(case)
     return parse([], variables(case, container))

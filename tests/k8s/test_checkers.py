@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.rendering import CASES, ROOT, rendered
+from tests.k8s.rendering import CASES, ROOT, has, rendered
 
 SKIPS = {
     "CKV_K8S_43": "an image's digest isn't known before it is pushed: the overlay of a real "
@@ -22,7 +22,6 @@ SKIPS = {
 }
 """checkov's checks that don't hold, each with the reason."""
 ONLY_IN = {
-    "base+gpu/writable-root": {"CKV_K8S_22": "what this component is for, and all that it does"},
     "local": {
         "CKV_K8S_14": "the image was just built here",
         "CKV_K8S_21": "podman knows no namespaces",
@@ -30,6 +29,8 @@ ONLY_IN = {
         "CKV_K8S_26": "the host port is how one reaches a pod without a cluster",
     },
 }
+WRITABLE_ROOT = {"CKV_K8S_22": "what gpu/writable-root is for, and all that it does"}
+ONLY_IN |= {case: WRITABLE_ROOT for case in CASES if has(case, "gpu/writable-root")}
 NO_NAMESPACE = {"CKV_K8S_21": "the base and components leave the namespace to an overlay"}
 
 

@@ -1,16 +1,32 @@
 """What scales, lets in, trains and stands in for the server agrees with server and trainer."""
 
-import copy
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from models.manifest import Metric
 from serving.metrics import DESCRIBED
 from serving.oip import PREFIX
 from serving.settings import parse
-from tests.k8s.rendering import K8S, Manifest, manifests, of_kind, pods, serve, settings, variables
+from tests.k8s.rendering import (
+    CASES,
+    K8S,
+    REPOSITORY,
+    SERVER,
+    Manifest,
+    has,
+    kustomize,
+    of_kind,
+    pods,
+    serve,
+    settings,
+    templates,
+    variables,
+)
 from training.command import AUTO
 from training.command import parse as parse_training
 from training.errors import PublishError, TrainingError
@@ -56,9 +72,39 @@ def test_both_autoscalers_follow_the_rows_that_wait() -> None:
     assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa["behavior"]
     assert hpa["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
     for case, scaled in (("base+hpa", hpa), ("base+keda", keda)):
-        spec, _, _ = serve(case)
-        assert scaled["scaleTargetRef"]["name"] == "saddlepoint-serve"
+        spec = only(case, "Deployment")["spec"]
+        assert scaled["scaleTargetRef"]["name"] == SERVER
         assert "replicas" not in spec
+
+
+KEDA_ELSEWHERE = """
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: elsewhere
+resources: [../../base]
+components: [../../components/keda]
+transformers: [../../components/keda/namespace]
+"""
+
+
+def test_keda_asks_for_its_own_namespace(tmp_path: Path) -> None:
+    """Whatever the overlay's is, by the line that the component's file tells of."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    told = (K8S / "components/keda/kustomization.yaml").read_text()
+    assert "#   transformers: [../../components/keda/namespace]\n" in told
+    folder = tmp_path / "k8s/overlays/elsewhere"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(KEDA_ELSEWHERE)
+    (scaled,) = (m for m in yaml.safe_load_all(kustomize(folder)) if m["kind"] == "ScaledObject")
+    before = only("base+keda", "ScaledObject")["spec"]["triggers"]
+    for old, new in zip(before, scaled["spec"]["triggers"], strict=True):
+        query = old["metadata"]["query"]
+        assert len(re.findall('"saddlepoint"', query)) == query.count("{")
+        assert new["metadata"].pop("query") == query.replace('"saddlepoint"', '"elsewhere"')
+        assert new == {
+            **old,
+            "metadata": {k: v for k, v in old["metadata"].items() if k != "query"},
+        }
 
 
 def test_both_autoscalers_keep_the_servers_that_are_busy() -> None:
@@ -118,18 +164,24 @@ def test_a_key_is_never_asked_for_without_tls() -> None:
     assert hostnames == {name for route in routes for name in route["spec"]["hostnames"]}
 
 
-def test_network_lets_in_and_out_what_is_named_and_no_more() -> None:
-    policies = {m["metadata"]["name"]: m["spec"] for m in of_kind("cpu", "NetworkPolicy")}
+@pytest.mark.parametrize("case", CASES)
+def test_network_lets_in_and_out_what_is_named_and_no_more(case: str) -> None:
+    """Whoever makes the server's pods, they have the ports that the policies name."""
+    policies = {m["metadata"]["name"]: m["spec"] for m in of_kind(case, "NetworkPolicy")}
+    if has(case, "kubeflow"):
+        del policies["saddlepoint-train-distributed"]
     deny = policies.pop("saddlepoint-deny")
     assert deny["policyTypes"] == ["Ingress", "Egress"]
     assert not deny.keys() & {"ingress", "egress"}
     wanted = deny["podSelector"]["matchLabels"].items()
-    for template in (m for m in manifests("cpu") if m["kind"] in ("Deployment", "Job")):
-        assert wanted <= template["spec"]["template"]["metadata"]["labels"].items()
+    for name, template in templates(case).items():
+        assert wanted <= template["metadata"]["labels"].items(), name
     (dns,) = policies.pop("saddlepoint-dns")["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     server = policies.pop("saddlepoint-serve")
-    _, _, container = serve("cpu")
+    chosen = server["podSelector"]["matchLabels"].items()
+    assert chosen <= templates(case)[SERVER]["metadata"]["labels"].items()
+    _, container = serve(case)
     ports = {port["name"] for port in container["ports"]}
     entries = {rule["ports"][0]["port"]: rule["from"] for rule in server["ingress"]}
     assert entries.keys() == ports
@@ -153,50 +205,115 @@ def test_kserve_s_server_is_ours() -> None:
     (container,) = runtime["containers"]
     given = parse([], variables("base+kserve", container))
     assert container["name"] == "kserve-container"
-    assert [port["containerPort"] for port in container["ports"]] == [given.port]
+    # KServe's own Service leads to the first
+    assert [port["containerPort"] for port in container["ports"]] == [
+        given.port,
+        given.metrics_port,
+    ]
     assert str(given.repository) == "/mnt/models"
-    probes = {container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe")}
-    assert probes == {f"{PREFIX}/health/ready"}
-    assert container["livenessProbe"]["httpGet"]["path"] == f"{PREFIX}/health/live"
+    assert container["readinessProbe"]["httpGet"]["path"] == f"{PREFIX}/health/ready"
+    probes = {container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe")}
+    assert probes == {f"{PREFIX}/health/live"}
     assert runtime["annotations"]["prometheus.kserve.io/port"] == str(given.metrics_port)
     assert predictor["model"]["runtime"] == "saddlepoint"
     formats = [entry["name"] for entry in runtime["supportedModelFormats"]]
     assert formats == [predictor["model"]["modelFormat"]["name"]]
     claim = predictor["model"]["storageUri"].removeprefix("pvc://")
     assert claim in {m["metadata"]["name"] for m in of_kind("base+kserve", "PersistentVolumeClaim")}
-    _, pod, ours = serve("cpu")
+    pod, ours = serve("cpu")
     assert predictor["terminationGracePeriodSeconds"] == pod["terminationGracePeriodSeconds"]
     assert predictor["securityContext"] == pod["securityContext"]
     assert predictor["enableServiceLinks"] is predictor["automountServiceAccountToken"] is False
     for field in ("securityContext", "lifecycle", "resources"):
         assert container[field] == ours[field], field
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        here, there = ({**c[probe], "httpGet": None} for c in (container, ours))
+        assert here == there, probe
+
+
+def test_kserve_scales_by_our_autoscalers_or_not_at_all() -> None:
+    """Its own would go by CPU, and write back what ours decided."""
+    service = only("base+kserve", "InferenceService")
+    annotations = service["metadata"]["annotations"]
+    assert annotations["serving.kserve.io/autoscalerClass"] == "external"
+    assert not service["spec"]["predictor"].keys() & {"minReplicas", "maxReplicas", "scaleMetric"}
+    made = f"{service['metadata']['name']}-predictor"
+    for component, kind in (("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")):
+        scaled = only(f"base+kserve+{component}+kserve/scaled", kind)
+        assert scaled["spec"]["scaleTargetRef"]["name"] == made
+
+
+def test_kserve_s_pods_are_scraped_once_and_known_to_the_alerts() -> None:
+    """Our Service stays and leads to them; KServe's own, which has our labels too, is left out."""
+    case = "base+kserve+monitoring"
+    (service,) = of_kind(case, "Service")
+    monitor = only(case, "ServiceMonitor")["spec"]
+    labels = service["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    pod = templates(case)[SERVER]["metadata"]["labels"]
+    (rule,) = monitor["selector"]["matchExpressions"]
+    assert rule["operator"] == "DoesNotExist"
+    assert rule["key"] in pod
+    assert rule["key"] not in labels
+    (endpoint,) = monitor["endpoints"]
+    ports = {port["name"]: port["targetPort"] for port in service["spec"]["ports"]}
+    _, container = serve(case)
+    numbers = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert numbers[ports[endpoint["port"]]] == settings(case).metrics_port
+    made = f"{only(case, 'InferenceService')['metadata']['name']}-predictor"
+    groups = only(case, "PrometheusRule")["spec"]["groups"]
+    exprs = [rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule]
+    named = [e for e in exprs if re.search("kube_(deployment|pod)", e)]
+    assert len(named) == 3
+    for expr in named:
+        (pattern,) = re.findall(r'(?:deployment|pod)=~"([^"]+)"', expr)
+        tail = "-5c4-c" if "kube_pod" in expr else ""
+        assert all(re.fullmatch(pattern, name + tail) for name in (made, SERVER))
+
+
+def test_kserve_asks_for_keys_as_we_do() -> None:
+    given = settings("base+kserve+api-keys").api_keys
+    assert given is not None
+    pod, container = serve("base+kserve+api-keys")
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts[str(given.parent)]["name"]]["secret"] == {
+        "secretName": "saddlepoint-api-keys",
+        "defaultMode": 0o440,
+    }
+    ours, _ = serve("base+api-keys")
+    assert volumes["api-keys"] in ours["volumes"]
 
 
 def arguments(case: str) -> dict[str, list[str]]:
     """What every training of a case is started with."""
     found = {name: pod["containers"][0].get("args", []) for name, pod in pods(case).items()}
-    del found["saddlepoint-serve"]
+    del found[SERVER], found[REPOSITORY]
     return found
 
 
 def test_trainings_are_command_lines_of_the_trainer() -> None:
-    told = arguments("cpu")
-    assert told.keys() == {"saddlepoint-train", "saddlepoint-retrain"}
+    """Each goes on where the one before it ended, and publishes only what passes a gate."""
+    told = arguments("base+train") | {"gpu": arguments("gpu")["saddlepoint-retrain"]}
+    assert told.keys() == {"saddlepoint-train", "saddlepoint-retrain", "gpu"}
     told["distributed"] = only("base+kubeflow", "TrainJob")["spec"]["trainer"]["args"]
+    pod = pods("base+train")["saddlepoint-train"]
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     for name, words in told.items():
-        options = parse_training(words).options
-        pod = pods("cpu")["saddlepoint-train"]
-        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-        assert {str(options.runs), str(options.repository)} <= mounts
-        assert (options.resume == AUTO) is (name != "distributed")
+        command = parse_training(words)
+        assert {str(command.options.runs), str(command.options.repository)} <= mounts
+        assert command.options.resume == AUTO, name
+        (gate,) = command.gates
+        assert gate.judge([Metric(name="label_agreement", value=0.95, protocol={})], None)
+        assert (command.options.device == "cuda") is (name == "gpu")
 
 
 def test_only_what_another_pod_could_mend_is_tried_again() -> None:
     """Each of the trainer's errors but one would come again; SIGTERM's exit code isn't counted."""
     codes = sorted(kind.exit_code for kind in kinds(TrainingError) if kind is not TrainingError)
-    for case, kind in (("cpu", "Job"), ("cpu", "CronJob")):
-        spec = only(case, kind)["spec"]
-        job = spec["jobTemplate"]["spec"] if kind == "CronJob" else spec
+    once = only("base+train", "Job")["spec"]
+    retrain = only("cpu", "CronJob", "saddlepoint-retrain")["spec"]["jobTemplate"]["spec"]
+    for job in (once, retrain):
         evicted, told, failed = job["podFailurePolicy"]["rules"]
         assert evicted["action"] == told["action"] == "Ignore"
         assert evicted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
@@ -218,20 +335,19 @@ def kinds(parent: type[Any]) -> list[type[Any]]:
 
 
 def test_retraining_is_the_training_on_a_schedule() -> None:
-    job = only("cpu", "Job")["spec"]
-    cron = only("cpu", "CronJob")["spec"]
+    job = only("base+train", "Job")["spec"]
+    cron = only("base+train", "CronJob", "saddlepoint-retrain")["spec"]
     assert cron["concurrencyPolicy"] == "Forbid"
     assert cron["timeZone"]
     assert cron["startingDeadlineSeconds"] > 0
     again = cron["jobTemplate"]["spec"]
-    one, other = copy.deepcopy((job["template"]["spec"], again["template"]["spec"]))
-    assert other["containers"][0].pop("args")[-1].startswith("--gate=")
-    one["containers"][0].pop("args")
-    assert other == one
+    assert again["template"]["spec"] == job["template"]["spec"]
     assert again["podFailurePolicy"] == job["podFailurePolicy"]
+    # Gone after a while, it would be made again by the next apply, and CURRENT would move.
+    assert "ttlSecondsAfterFinished" not in job
 
 
-@pytest.mark.parametrize("case", ["base+kubeflow"])
+@pytest.mark.parametrize("case", ["base+kubeflow", "base+kubeflow+gpu+gpu/writable-root"])
 def test_several_nodes_run_the_same_pod(case: str) -> None:
     runtime = only(case, "TrainingRuntime")
     job = only(case, "TrainJob")["spec"]
@@ -243,9 +359,29 @@ def test_several_nodes_run_the_same_pod(case: str) -> None:
     (container,) = pod["spec"]["containers"]
     assert container["command"][:3] == ["python", "-m", "torch.distributed.run"]
     assert container["command"][-1] == "training.run"
-    assert pod["spec"]["volumes"] == pods(case)["saddlepoint-train"]["volumes"]
+    assert pod["spec"]["volumes"] == pods(case)["saddlepoint-retrain"]["volumes"]
+    # torchrun would count the node's cores, whatever the container's limit is
+    assert job["trainer"]["numProcPerNode"] == 1
+    assert "numProcPerNode" not in runtime["spec"]["mlPolicy"]["torch"]
     policy = only(case, "NetworkPolicy", "saddlepoint-train-distributed")["spec"]
     labels = policy["podSelector"]["matchLabels"].items()
     assert labels <= pod["metadata"]["labels"].items()
     modes = {m["metadata"]["name"]: m["spec"]["accessModes"] for m in of_kind(case, CLAIM)}
     assert set(map(tuple, modes.values())) == {("ReadWriteMany",)}
+
+
+def test_several_nodes_begin_again_together_and_end() -> None:
+    """A pod that was taken away restarts all, whatever the count; a deadline ends them."""
+    jobs = only("base+kubeflow", "TrainingRuntime")["spec"]["template"]["spec"]
+    (replicated,) = jobs["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    retrain = only("cpu", "CronJob", "saddlepoint-retrain")["spec"]["jobTemplate"]["spec"]
+    assert job["activeDeadlineSeconds"] == retrain["activeDeadlineSeconds"]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    (evicted,) = job["podFailurePolicy"]["rules"]
+    assert evicted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert evicted["action"] == "FailJob"
+    rules = {rule["onJobFailureReasons"][0]: rule for rule in jobs["failurePolicy"]["rules"]}
+    assert rules["PodFailurePolicy"]["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert rules["DeadlineExceeded"]["action"] == "FailJobSet"

@@ -1,4 +1,4 @@
-"""Every overlay, and every component on the base: safe, and at one with the server's settings."""
+"""Every overlay, and components on the base: safe, and at one with the server's settings."""
 
 import dataclasses
 import re
@@ -11,9 +11,13 @@ from tests.k8s.rendering import (
     COMPONENTS,
     LOCAL,
     OVERLAYS,
+    REPOSITORY,
     ROOT,
+    SERVER,
+    TOGETHER,
     Manifest,
     deployments,
+    has,
     manifests,
     of_kind,
     pods,
@@ -27,19 +31,39 @@ MARGIN_S = 5
 """Least time between the end of the drain and SIGKILL."""
 
 every_case = pytest.mark.parametrize("case", CASES)
-every_server = pytest.mark.parametrize("case", [case for case in CASES if case != "base+kserve"])
+every_deployment = pytest.mark.parametrize("case", [c for c in CASES if not has(c, "kserve")])
 
 
 def test_every_overlay_is_tested() -> None:
     assert {"cpu", "gpu", LOCAL} <= set(OVERLAYS)
     assert {"api-keys", "gateway", "gpu", "hpa", "keda", "kserve", "kubeflow"} <= set(COMPONENTS)
+    named = {component for case in TOGETHER for component in case.split("+")[1:]}
+    assert named <= set(COMPONENTS)
+
+
+def test_components_say_after_which_they_come() -> None:
+    """Each pair that is tried in one order names it in the later one's file."""
+    for name, earlier in {
+        "api-keys": {"kserve"},
+        "gpu": {"train", "kserve", "kubeflow"},
+        "gpu/writable-root": {"train", "kserve", "kubeflow"},
+        "kserve/scaled": {"kserve", "hpa", "keda"},
+    }.items():
+        text = (ROOT / "k8s/components" / name / "kustomization.yaml").read_text()
+        (sentence,) = re.findall(r"(?i)# .*after .*", text.replace("\n# ", " "))
+        assert earlier <= set(re.findall(r"[\w-]+", sentence)), name
+        for case in TOGETHER:
+            before, found, _ = case.partition(f"+{name}")
+            assert not found or earlier & set(before.split("+")), case
 
 
 @every_case
 def test_is_whole(case: str) -> None:
-    kinds = {"Job", "CronJob", "ConfigMap", "ServiceAccount", "NetworkPolicy"}
+    kinds = {"CronJob", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy"}
     assert kinds <= {manifest["kind"] for manifest in manifests(case)}
-    assert len(deployments(case)) == (case != "base+kserve")
+    assert len(deployments(case)) == (not has(case, "kserve"))
+    trains = case == LOCAL or has(case, "train")
+    assert [m["metadata"]["name"] for m in of_kind(case, "Job")] == ["saddlepoint-train"] * trains
 
 
 @every_case
@@ -58,7 +82,7 @@ def test_pods_are_restricted(case: str) -> None:
         for container in pod["containers"] + pod.get("initContainers", []):
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": case != "base+gpu/writable-root",
+                "readOnlyRootFilesystem": name == REPOSITORY or not has(case, "gpu/writable-root"),
                 "capabilities": {"drop": ["ALL"]},
             }, name
     for account in of_kind(case, "ServiceAccount"):
@@ -94,9 +118,12 @@ def test_can_write_only_where_it_must(case: str) -> None:
         (container,) = pod["containers"]
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         assert "emptyDir" in volumes[mounts["/tmp"]["name"]], name
-        assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory", name
-        serves = name == "saddlepoint-serve"
         writable = {path for path, mount in mounts.items() if not mount.get("readOnly")}
+        if name == REPOSITORY:
+            assert writable == {"/tmp", "/model-repository"}
+            continue
+        assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory", name
+        serves = name == SERVER
         assert writable == {"/tmp", "/dev/shm"} | (
             set() if serves else {"/runs", "/model-repository"}
         ), name
@@ -110,7 +137,7 @@ def test_labels(case: str) -> None:
         assert labels["app.kubernetes.io/part-of"] == "saddlepoint", manifest["kind"]
 
 
-@every_server
+@every_case
 def test_service_and_budget_find_the_servers_alone(case: str) -> None:
     (service,) = of_kind(case, "Service")
     (budget,) = of_kind(case, "PodDisruptionBudget")
@@ -120,16 +147,16 @@ def test_service_and_budget_find_the_servers_alone(case: str) -> None:
             for name, template in templates(case).items()
             if selector.items() <= template["metadata"]["labels"].items()
         ]
-        assert found == ["saddlepoint-serve"]
-    _, _, container = serve(case)
+        assert found == [SERVER]
+    _, container = serve(case)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
 
 
-@every_server
+@every_case
 def test_settings_are_the_server_s(case: str) -> None:
     """The server reads every one of them, and they are valid together, on the device they name."""
-    _, _, container = serve(case)
+    pod, container = serve(case)
     values = variables(case, container)
     known = {variable(field.name) for field in dataclasses.fields(Settings)}
     assert values.keys() <= known
@@ -142,9 +169,11 @@ def test_settings_are_the_server_s(case: str) -> None:
     assert ports == {"http": given.port, "metrics": given.metrics_port}
     if given.api_keys:
         assert str(given.api_keys.parent) in mounts
+    volumes = {volume["name"] for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
 
 
-@every_server
+@every_case
 def test_settings_that_are_written_out_are_the_defaults(case: str) -> None:
     """They are there to be seen and changed; those that differ, differ for a cluster's sake."""
     given = settings(case)
@@ -155,23 +184,26 @@ def test_settings_that_are_written_out_are_the_defaults(case: str) -> None:
     assert given.drain_delay_s == 0  # preStop is the delay
 
 
-@every_server
+@every_case
 def test_settings_differ_from_the_image_s_only_on_purpose(case: str) -> None:
     """The image's own variables are settings too, and the manifests don't contradict its port."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     image = dict(re.findall(r"\b(SADDLEPOINT_\w+)=(\S+)", dockerfile))
     parse([], image)
-    _, _, container = serve(case)
+    _, container = serve(case)
     given = variables(case, container)
     shared = image.keys() & given.keys()
+    if has(case, "kserve"):
+        shared -= {"SADDLEPOINT_REPOSITORY"}  # where KServe mounts it
     assert {key: given[key] for key in shared} == {key: image[key] for key in shared}
     assert f"EXPOSE {image['SADDLEPOINT_PORT']}\n" in dockerfile
 
 
-@every_server
+@every_deployment
 def test_probes(case: str) -> None:
-    _, _, container = serve(case)
-    paths = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+    """Nothing but what can be mended by a restart ends a container: not a missing first model."""
+    _, container = serve(case)
+    paths = {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
     if case == LOCAL:
         del paths["livenessProbe"]  # podman's own way needs curl; the overlay says so
         assert "livenessProbe" not in container
@@ -179,18 +211,19 @@ def test_probes(case: str) -> None:
         assert container[probe]["httpGet"] == {"path": path, "port": "http"}
 
 
-@every_server
+@every_case
 def test_ends_after_the_drain(case: str) -> None:
-    _, pod, container = serve(case)
+    pod, container = serve(case)
     given = settings(case)
     pre_stop_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     least = pre_stop_s + given.drain_delay_s + given.drain_timeout_s + MARGIN_S
     assert pod["terminationGracePeriodSeconds"] >= least
 
 
-@every_server
+@every_deployment
 def test_rolls_without_a_gap(case: str) -> None:
-    spec, pod, _ = serve(case)
+    (spec,) = deployments(case)
+    pod, _ = serve(case)
     if case == LOCAL:
         assert spec["strategy"] == {"type": "Recreate"}  # one host port
     else:
@@ -206,9 +239,11 @@ def test_rolls_without_a_gap(case: str) -> None:
 def test_threads_come_from_the_limit(case: str) -> None:
     for name, pod in pods(case).items():
         (container,) = pod["containers"]
+        if name == REPOSITORY:  # it moves files
+            continue
         entries = {entry["name"]: entry for entry in container.get("env", [])}
         wanted = "OMP_NUM_THREADS"
-        if name == "saddlepoint-serve":
+        if name == SERVER:
             wanted = "SADDLEPOINT_COMPUTE_THREADS"
             if settings(case).device == "cuda":  # where the server refuses it
                 assert wanted not in entries
@@ -220,11 +255,12 @@ def test_threads_come_from_the_limit(case: str) -> None:
 @every_case
 def test_training_publishes_where_the_server_reads(case: str) -> None:
     claims = set()
-    for pod in pods(case).values():
+    for name, pod in pods(case).items():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (container,) = pod["containers"]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-        claims.add(volumes[mounts["/model-repository"]]["persistentVolumeClaim"]["claimName"])
+        place = str(settings(case).repository) if name == SERVER else "/model-repository"
+        claims.add(volumes[mounts[place]]["persistentVolumeClaim"]["claimName"])
     assert claims == {"saddlepoint-model-repository"}
 
 
@@ -256,20 +292,35 @@ def test_a_cluster_s_overlay(case: str) -> None:
             assert manifest["metadata"]["namespace"] == "saddlepoint", manifest["kind"]
     assert settings(case).api_keys is not None
     assert of_kind(case, "HorizontalPodAutoscaler")
-    assert "replicas" not in serve(case)[0]
+    assert all("replicas" not in spec for spec in deployments(case))
     (release,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     tags = {p["containers"][0]["image"].rpartition(":")[2] for p in pods(case).values()}
     assert tags == ({release, f"{release}-cuda"} if case == "gpu" else {release})
 
 
-def test_a_gpu_for_each_and_no_fallback_to_the_cpu() -> None:
-    assert settings("gpu").device == "cuda"
-    for name, pod in pods("gpu").items():
-        limits: Manifest = pod["containers"][0]["resources"]["limits"]
-        assert limits["nvidia.com/gpu"] == "1", name
-        tolerations = [entry["key"] for entry in pod["tolerations"]]
-        assert tolerations == ["nvidia.com/gpu"], name
+@pytest.mark.parametrize("case", [c for c in CASES if c == "gpu" or has(c, "gpu")])
+def test_a_gpu_for_each_and_no_fallback_to_the_cpu(case: str) -> None:
+    """KServe's server and Kubeflow's nodes too; and none for what computes nothing."""
+    assert settings(case).device == "cuda"
+    for name, pod in pods(case).items():
+        (container,) = pod["containers"]
+        limits: Manifest = container["resources"]["limits"]
+        wants = name != REPOSITORY
+        assert limits.get("nvidia.com/gpu") == ("1" if wants else None), name
+        tolerations = [entry["key"] for entry in pod.get("tolerations", [])]
+        assert tolerations == ["nvidia.com/gpu"] * wants, name
+        if wants and name != SERVER:
+            args = container.get("args") or only_train_job(case)
+            assert args[-1] == "--device=cuda", name
+            assert bytes_of(limits["memory"]) == 16 << 30, name
     assert not any("tolerations" in pod for pod in pods("cpu").values())
+    assert "cuda" not in str(manifests("cpu"))
+
+
+def only_train_job(case: str) -> list[str]:
+    """What the nodes of a TrainJob are told."""
+    (job,) = of_kind(case, "TrainJob")
+    return list(job["spec"]["trainer"]["args"])
 
 
 def bytes_of(quantity: str) -> int:

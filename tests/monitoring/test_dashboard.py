@@ -17,12 +17,18 @@ from tests.monitoring.promql import groupings_of, labels_of, metrics_of
 
 # What Prometheus adds to each series: namespace by the operator or by compose's own configuration.
 ADDED = {"namespace", "job", "instance"}
-# Not the server's own: Prometheus' word on a scrape, and kube-state-metrics' on Jobs.
+# Not the server's own: Prometheus' word on a scrape, kube-state-metrics' on Jobs, pods and
+# Deployments, the kubelet's on volumes.
 FOREIGN = {
     "up": set(),
     "kube_job_failed": {"job_name", "condition"},
     "kube_job_status_start_time": {"job_name"},
     "kube_job_status_completion_time": {"job_name"},
+    "kube_deployment_spec_replicas": {"deployment"},
+    "kube_deployment_status_replicas_unavailable": {"deployment"},
+    "kube_pod_container_status_restarts_total": {"pod", "container"},
+    "kubelet_volume_stats_available_bytes": {"persistentvolumeclaim"},
+    "kubelet_volume_stats_capacity_bytes": {"persistentvolumeclaim"},
 }
 
 
