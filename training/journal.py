@@ -1,6 +1,7 @@
 """What a run says of itself: metrics.jsonl, TensorBoard events, the log and the terminal.
 
-On a terminal one line is rewritten as training goes on; elsewhere every tick is a plain line.
+On a terminal one line is rewritten as training goes on; elsewhere every tick is a plain line, and so
+is every minute without one: who reads a container's log wants to know that it lives, and how long.
 Knows no network and no loss: it writes named numbers.
 """
 
@@ -13,6 +14,7 @@ from typing import TextIO
 from torch.utils.tensorboard import SummaryWriter
 
 _REFRESH_S = 0.5
+_QUIET_S = 60.0
 
 
 class Journal:
@@ -27,7 +29,7 @@ class Journal:
         self._log = (folder / "log.txt").open("a", encoding="utf-8")
         self._metrics, self._events = self._opened(cur_nimg)
         self._start = self._last = (cur_nimg, time.monotonic())
-        self._next_refresh = 0.0
+        self._next_refresh = 0.0 if self._live else time.monotonic() + _QUIET_S
         self._width = 0
 
     def say(self, text: str) -> None:
@@ -42,13 +44,16 @@ class Journal:
         self._log.flush()
 
     def refresh_is_due(self) -> bool:
-        """True a few times a second, on a terminal only."""
-        return self._live and time.monotonic() >= self._next_refresh
+        """True a few times a second on a terminal, a minute after the last line elsewhere."""
+        return time.monotonic() >= self._next_refresh
 
     def refresh(self, cur_nimg: int, means: dict[str, float]) -> None:
-        """Rewrites the live line."""
-        self._next_refresh = time.monotonic() + _REFRESH_S
+        """Rewrites the live line, or writes a plain one."""
+        self._postpone()
         line = self._line(cur_nimg, means)
+        if not self._live:
+            self.say(line)
+            return
         self._clear()
         self._stream.write(line)
         self._stream.flush()
@@ -57,6 +62,7 @@ class Journal:
     def tick(self, tick: int, cur_nimg: int, means: dict[str, float]) -> None:
         """Records the means since the last tick."""
         self.say(self._line(cur_nimg, means))
+        self._postpone()
         now = time.monotonic()
         nimg_per_s = _rate(cur_nimg - self._last[0], now - self._last[1])
         self._last = (cur_nimg, now)
@@ -93,6 +99,9 @@ class Journal:
             f"loss D {_total(means, 'loss_D.'):.3f} G {_total(means, 'loss_G.'):.3f}  "
             f"D(real) {means['D_real']:.2f} D(fake) {means['D_fake']:.2f}  left {duration(left)}"
         )
+
+    def _postpone(self) -> None:
+        self._next_refresh = time.monotonic() + (_REFRESH_S if self._live else _QUIET_S)
 
     def _clear(self) -> None:
         if self._width:

@@ -56,11 +56,32 @@ def test_a_resumed_run_writes_over_what_was_lost(tmp_path: Path) -> None:
     assert [record["tick"] for record in records(tmp_path)] == [1, 2, 3]
 
 
-def test_the_live_line_is_for_terminals_only(tmp_path: Path) -> None:
-    (tmp_path / "plain").mkdir()
-    plain = make(tmp_path / "plain", io.StringIO())
-    assert not plain.refresh_is_due()
-    plain.close()
+def test_elsewhere_a_minute_without_a_line_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("training.journal.time.monotonic", lambda: now)
+    stream = io.StringIO()
+    journal = make(tmp_path, stream)
+    assert not journal.refresh_is_due()
+    now += 60
+    assert journal.refresh_is_due()
+    journal.refresh(100, MEANS)
+    assert not journal.refresh_is_due()
+    now += 59
+    journal.tick(1, 2500, MEANS)
+    now += 59
+    assert not journal.refresh_is_due()
+    now += 1
+    assert journal.refresh_is_due()
+    journal.close()
+    shown = stream.getvalue().splitlines()
+    assert [line[:13] for line in shown] == ["kimg 0.1/10.0", "kimg 2.5/10.0"]
+    assert not any("\r" in line for line in shown)
+    assert (tmp_path / "log.txt").read_text().count("kimg 0.1/10.0") == 1
+
+
+def test_on_a_terminal_one_line_is_rewritten(tmp_path: Path) -> None:
     terminal = Terminal()
     journal = make(tmp_path, terminal)
     assert journal.refresh_is_due()
