@@ -11,7 +11,7 @@ import msgspec
 
 from models.errors import ModelError
 from models.repository import Repository, check_name
-from serving import tensors
+from serving import VERSION, tensors
 from serving.catalogue import Served
 from serving.decoding import Decoded, decode
 from serving.errors import (
@@ -24,7 +24,6 @@ from serving.errors import (
 )
 from serving.http import Exchange, Reply
 from serving.inference import InferAnswer, first_seed, metadata, read_order
-from serving.openapi import VERSION
 from serving.router import Handler, Route
 from serving.schemas import MAX_VERSION
 from serving.service import Service
@@ -37,7 +36,7 @@ JSON_LENGTH = b"inference-header-content-length"
 
 _MODEL = "/v2/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"
-_UNSUPPORTED = (
+UNSUPPORTED = (
     "/v2/systemsharedmemory/status",
     "/v2/systemsharedmemory/unregister",
     "/v2/systemsharedmemory/region/{region}/{verb}",
@@ -103,7 +102,7 @@ class OIP:
             *(Route(_VERSION + path, handlers) for path, handlers in both),
             *(
                 Route(path, {"GET": self.unsupported, "POST": self.unsupported})
-                for path in _UNSUPPORTED
+                for path in UNSUPPORTED
             ),
         ]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from serving import VERSION
 from serving.encodings import EncodedImages
 from serving.errors import (
     InvalidRequestProblem,
@@ -20,6 +21,7 @@ from serving.errors import (
 )
 from serving.gate import OPEN
 from serving.images import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
+from serving.oip import ControlRequest, IndexRequest
 from serving.openapi_answers import ANSWERS, Model, Models
 from serving.openapi_v2 import CONTROL, paths_v2, unsupported
 from serving.operations import (
@@ -47,7 +49,7 @@ from serving.site import PATHS
 from serving.tensors import InferRequest
 from serving.walks import InterpolateRequest
 
-VERSION = "0.1.0"
+_REQUESTS = (GenerateRequest, InterpolateRequest, InferRequest, IndexRequest, ControlRequest)
 _EXAMPLE = {"model": "digits", "seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
 _WALK = {"model": "digits", "seeds": [1, 2, 3], "label": 0, "frames": 60, "loop": True}
 _MODEL = path("model", "digits", "its name")
@@ -88,7 +90,7 @@ def described(settings: Settings) -> Schema:
 def document() -> Schema:
     """The OpenAPI 3.1 description of a server without keys."""
     _, schemas = msgspec.json.schema_components(
-        [GenerateRequest, InterpolateRequest, EncodedImages, InferRequest, *ANSWERS],
+        [*_REQUESTS, EncodedImages, *ANSWERS],
         ref_template="#/components/schemas/{name}",
     )
     rooms = {

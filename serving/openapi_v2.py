@@ -10,6 +10,7 @@ from serving.errors import (
     UnknownRouteProblem,
     UnsupportedProblem,
 )
+from serving.oip import UNSUPPORTED, ControlRequest, IndexRequest
 from serving.openapi_answers import (
     V2Config,
     V2IndexEntry,
@@ -42,17 +43,6 @@ _INFER = {
 }
 _LENGTH = "Inference-Header-Content-Length"
 _MODEL = path("model", "digits", "its name")
-_UNSUPPORTED = (
-    "/v2/systemsharedmemory/status",
-    "/v2/systemsharedmemory/unregister",
-    "/v2/systemsharedmemory/region/{region}/{verb}",
-    "/v2/cudasharedmemory/status",
-    "/v2/cudasharedmemory/unregister",
-    "/v2/cudasharedmemory/region/{region}/{verb}",
-    "/v2/trace/setting",
-    "/v2/models/{model}/trace/setting",
-    "/v2/logging",
-)
 _VERBS = {"unload": "Serve a model no longer.", "load": "Serve what is current, now."}
 CONTROL = tuple(f"/v2/repository/models/{{model}}/{verb}" for verb in _VERBS)
 """Routes that `--model-control clients` opens."""
@@ -77,7 +67,7 @@ def unsupported() -> Schema:
     """Paths of the protocol that answer 501."""
     return {
         path_: {method: _unsupported(path_, method) for method in ("get", "post")}
-        for path_ in _UNSUPPORTED
+        for path_ in UNSUPPORTED
     }
 
 
@@ -141,7 +131,7 @@ def _infer(name: str, parameters: list[Schema]) -> Schema:
 
 
 def _repository() -> Schema:
-    index = _object({"ready": {"type": "boolean", "description": "Only those that are served."}})
+    index = schema_of(IndexRequest)
     listed = {"type": "array", "items": schema_of(V2IndexEntry)}
     paths: Schema = {
         "/v2/repository/index": {
@@ -154,7 +144,7 @@ def _repository() -> Schema:
             )
         }
     }
-    control = _object({"parameters": {"type": "object"}})
+    control = schema_of(ControlRequest)
     for path_, (verb, summary) in zip(CONTROL, _VERBS.items(), strict=True):
         paths[path_] = {
             "post": _operation(
@@ -167,10 +157,6 @@ def _repository() -> Schema:
             )
         }
     return paths
-
-
-def _object(properties: Schema) -> Schema:
-    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _unsupported(path_: str, method: str) -> Schema:
