@@ -124,6 +124,9 @@ class _Refusal:
                 f"{option} is no option of this network, allowed: {', '.join(mine)}; "
                 f"choose its family with --network {' or '.join(having)}"
             )
+        if (other := _opposite(option)) in self.names:
+            state = "off" if len(other) < len(option) else "on"
+            return f"{option} is no option here: it is {state} already, allowed: {other}"
         near = nearest(option, self.names).removesuffix("; ") or "leave it out"
         return f"{option} is no option here, allowed: what {self.prog} --help lists; {near}"
 
@@ -177,6 +180,13 @@ class _Refusal:
             elif word.replace("_", "-").startswith(f"{option}="):
                 found = [word.partition("=")[2]]
         return " ".join(found)
+
+
+def _opposite(option: str) -> str:
+    """The flag that turns off what this one turns on, or the other way round."""
+    group, dot, name = option.removeprefix("--").rpartition(".")
+    other = name.removeprefix("no-") if name.startswith("no-") else f"no-{name}"
+    return f"--{group}{dot}{other}"
 
 
 def _is_field(kind: type[Any], option: str) -> bool:

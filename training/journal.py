@@ -1,7 +1,7 @@
 """What a run says of itself: metrics.jsonl, TensorBoard events, the log and the terminal.
 
-On a terminal one line is rewritten as training goes on; elsewhere every tick is a plain line, and so
-is every minute without one: who reads a container's log wants to know that it lives, and how long.
+On a terminal one line is rewritten as training goes on; elsewhere every tick is a plain line, and
+so is every minute without one: a container's log tells that it lives, and how long it will take.
 Knows no network and no loss: it writes named numbers.
 """
 

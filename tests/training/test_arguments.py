@@ -28,6 +28,15 @@ from training.errors import ConfigError
             "the nearest is --list",
         ),
         (
+            ["--data.conditional"],
+            "--data.conditional is no option here: it is on already, allowed: "
+            "--data.no-conditional",
+        ),
+        (
+            ["--compute.no-compile"],
+            "--compute.no-compile is no option here: it is off already, allowed: --compute.compile",
+        ),
+        (
             ["--network.mixing", "0.5"],
             "--network.mixing is no option of this network, allowed: --network.z-dim, "
             "--network.ngf, --network.ndf, --network.embed-dim, --network.d-norm, "
