@@ -217,7 +217,11 @@ def _prune(repository: Repository, options: argparse.Namespace) -> int:
         return 0
     found: list[dict[str, Any]] = []
     faults: list[ModelError] = []
-    for name in _names(repository, options.model):
+    # What is run every day may come before the first model: then there is nothing to do.
+    early = options.model is None and repository.root.is_dir() and not repository.names()
+    if early:
+        _say(options, f"{repository.root}: holds no models, nothing to remove")
+    for name in () if early else _names(repository, options.model):
         try:
             pruned = prune(repository, name, keep=options.keep, dry_run=options.dry_run)
         except ModelError as error:

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from models.candidate import Candidate
 from models.cli import main
+from models.manifest import Metric, encode
 from models.repository import Current, Repository
 
 
@@ -48,6 +50,28 @@ def test_list(run, repository):
         ["grey", "2", "2026-01-01T00:00:00+00:00"],
     ]
     assert "classes" not in run("list", "grey")[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (
+            ["precision", "coverage", "vendi", "frechet_distance", "modes", "label_agreement"],
+            "coverage 0.1, frechet_distance 0.3, label_agreement 0.5",
+        ),
+        (["a", "b", "c", "d"], "a 0, b 0.1, c 0.2"),
+    ],
+)
+def test_a_row_shows_three_figures_and_json_all(run, repository, grey, names, shown):
+    metrics = tuple(
+        Metric(name=name, value=index / 10, protocol={}) for index, name in enumerate(names)
+    )
+    file = repository.publish("measured", grey).path / "manifest.json"
+    file.write_bytes(encode(msgspec.structs.replace(grey.manifest, metrics=metrics)))
+    row = run("list", "measured")[1].splitlines()[1]
+    assert row.endswith(f" {shown}")
+    (found,) = json.loads(run("list", "measured", "--json")[1])["models"][0]["versions"]
+    assert list(found["metrics"]) == names
 
 
 def test_list_goes_on_after_a_bundle_that_can_not_be_read(run, repository):
@@ -102,6 +126,14 @@ def test_a_model_in_disorder_keeps_none_from_being_pruned(run, repository, grey,
     _, found, later = json.loads(out)["models"]
     assert found == {"model": "grey", "faults": [err.removeprefix("error: ").rstrip()]}
     assert later["kept"] == [2]
+
+
+def test_where_no_model_is_yet_there_is_nothing_to_prune(tmp_path, capsys):
+    assert main(["--repository", str(tmp_path), "prune"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert main(["--repository", str(tmp_path), "prune", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "models": []}
+    assert main(["--repository", str(tmp_path / "nowhere"), "prune"]) == 1
 
 
 def test_the_remedies_that_are_named_are_remedies(run, repository):
