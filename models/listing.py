@@ -12,6 +12,7 @@ from models.errors import ModelError
 from models.repository import Current, Repository
 
 T = TypeVar("T")
+SHOWN = ("frechet_distance", "coverage", "label_agreement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,14 @@ class State:
 
 
 def summary(repository: Repository, name: str, version: int) -> str:
-    """When a version was exported, and its figures; or why it is refused."""
+    """When a version was exported, and three of its figures; or why it is refused."""
     try:
         manifest = repository.bundle(name, version).manifest
     except ModelError as error:
         return f"refused: {error}"
-    figures = ", ".join(f"{metric.name} {metric.value:.4g}" for metric in manifest.metrics)
+    metrics = [metric for metric in manifest.metrics if metric.name in SHOWN]
+    chosen = metrics or manifest.metrics[: len(SHOWN)]  # of a bundle that has others
+    figures = ", ".join(f"{metric.name} {metric.value:.4g}" for metric in chosen)
     return f"{manifest.created:25} {figures}"
 
 

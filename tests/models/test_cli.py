@@ -66,8 +66,9 @@ def test_a_row_shows_three_figures_and_json_all(run, repository, grey, names, sh
     metrics = tuple(
         Metric(name=name, value=index / 10, protocol={}) for index, name in enumerate(names)
     )
-    file = repository.publish("measured", grey).path / "manifest.json"
-    file.write_bytes(encode(msgspec.structs.replace(grey.manifest, metrics=metrics)))
+    measured = repository.publish("measured", grey)
+    file = measured.path / "manifest.json"
+    file.write_bytes(encode(msgspec.structs.replace(measured.manifest, metrics=metrics)))
     row = run("list", "measured")[1].splitlines()[1]
     assert row.endswith(f" {shown}")
     (found,) = json.loads(run("list", "measured", "--json")[1])["models"][0]["versions"]
