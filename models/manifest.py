@@ -32,12 +32,16 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     channels: Literal[1, 3]
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Dataset(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What the model was trained on. fingerprint: sha256 over the uint8 pixels and labels."""
 
     name: str
     num_images: int
     fingerprint: str
+    content: str | None = None
+    """Where images were drawn by weight, which the fingerprint tells too: the digest without."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

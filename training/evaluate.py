@@ -26,9 +26,18 @@ from training.data import DataConfig, ImageSet, load
 from training.datasets import DATASETS
 from training.errors import ConfigError, EvaluationError, TrainingError
 from training.evaluation import Plan, evaluate, resolve
-from training.evaluation.plan import AUTO
-from training.evaluation.report import record, table
-from training.gate import Gate, check_measured, current_of, judge, parse_gates
+from training.evaluation.judge import protocols
+from training.evaluation.plan import AUTO, Schedule
+from training.evaluation.report import record, table, warnings
+from training.gate import (
+    Gate,
+    check_comparable,
+    check_measured,
+    current_of,
+    figures_against_current,
+    judge,
+    parse_gates,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +60,9 @@ class Command:
     seed: int = 0
     """Of the images that are made and of the real ones that are chosen."""
     gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Exit with 8 unless it holds: 'coverage>=0.8', not-worse or not-worse:FIGURE (than CURRENT of
-    the same name in the repository). Can be given several times."""
+    """Exit with 8 unless it holds: 'coverage>=0.8', not-worse, not-worse:FIGURE or
+    not-worse:FIGURE:MARGIN (than CURRENT of the same name in the repository). Can be given several
+    times."""
     cache: Path | None = None
     """Folder that keeps classifiers, so that the same data's is trained once."""
     report: Path | None = None
@@ -106,18 +116,27 @@ def _run(words: list[str]) -> None:
     image_set = load(command.data)
     _check_fits(manifest, image_set)
     num_classes = len(manifest.labels or ())
-    schedule = resolve(plan, image_set, num_classes=num_classes)
+    schedule = resolve(plan, image_set, num_classes=num_classes, labels=manifest.labels)
     check_measured(gates, schedule.figures, "name it in --measures, or leave the gate out")
+    _check_gates(command, manifest, gates, schedule, image_set)
     _say(
         f"{manifest.name} version {manifest.version}: {schedule.num_images:,} images, "
         f"{schedule.features} features, against {len(image_set):,} images of {image_set.name}"
     )
-    if manifest.dataset.fingerprint not in _fingerprints(image_set):
+    if (manifest.dataset.content or manifest.dataset.fingerprint) not in _fingerprints(image_set):
         _say("note: this is not the data, or not in the form, that the model was trained on")
     metrics = evaluate(
-        bundle.model_path, manifest.z_dim, image_set, plan, num_classes=num_classes, say=_say
+        bundle.model_path,
+        manifest.z_dim,
+        image_set,
+        plan,
+        num_classes=num_classes,
+        labels=manifest.labels,
+        say=_say,
     )
     _tell(command, bundle, metrics)
+    for line in warnings(metrics):
+        _say(line)
     _judge(command, manifest, gates, metrics)
 
 
@@ -205,7 +224,7 @@ def _check_fits(manifest: Manifest, image_set: ImageSet) -> None:
 def _fingerprints(image_set: ImageSet) -> tuple[str, str]:
     """With the labels, and as an unconditional training tells it: without."""
     pixels = np.ascontiguousarray(image_set.images.numpy())
-    return image_set.fingerprint, hashlib.sha256(pixels.data).hexdigest()
+    return image_set.content, hashlib.sha256(pixels.data).hexdigest()
 
 
 def _tell(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> None:
@@ -222,14 +241,34 @@ def _tell(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> None
     print(text if command.json else table(metrics))
 
 
+def _check_gates(
+    command: Command,
+    manifest: Manifest,
+    gates: tuple[Gate, ...],
+    schedule: Schedule,
+    image_set: ImageSet,
+) -> None:
+    """Before anything is measured: what CURRENT was measured by is what will be measured."""
+    compared = figures_against_current(gates, schedule.figures)
+    current = _current(command, manifest) if compared else None
+    if current is not None:
+        num_classes = len(manifest.labels or ())
+        alike = protocols(schedule, image_set, compared, num_classes=num_classes, say=_say)
+        check_comparable(gates, alike, current)
+
+
+def _current(command: Command, manifest: Manifest) -> Manifest | None:
+    try:
+        return current_of(Repository(command.repository), manifest.name)
+    except ModelError as error:
+        raise EvaluationError(str(error)) from error
+
+
 def _judge(
     command: Command, manifest: Manifest, gates: tuple[Gate, ...], metrics: tuple[Metric, ...]
 ) -> None:
     """All gates are tried, so that one run tells of every one that fails."""
-    try:
-        current = current_of(Repository(command.repository), manifest.name) if gates else None
-    except ModelError as error:
-        raise EvaluationError(str(error)) from error
+    current = _current(command, manifest) if gates else None
     for line in judge(gates, metrics, current):
         _say(line)
 

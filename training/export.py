@@ -124,7 +124,10 @@ def export(
         recipe=recipe,
         options=options,
         dataset=Dataset(
-            name=image_set.name, num_images=len(image_set), fingerprint=image_set.fingerprint
+            name=image_set.name,
+            num_images=len(image_set),
+            fingerprint=image_set.fingerprint,
+            content=None if image_set.weights is None else image_set.content,
         ),
         source_commit=source_commit(),
         metrics=figures,

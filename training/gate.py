@@ -3,6 +3,7 @@
     coverage>=0.8        a bound; also > <= <
     not-worse            the Frechet distance (fid with Inception's features) against CURRENT's
     not-worse:coverage   another figure against CURRENT's
+    not-worse:coverage:0.02   worse by no more than that, whatever CURRENT's interval
 
 Reads figures in manifests; measures nothing and publishes nothing.
 """
@@ -10,8 +11,9 @@ Reads figures in manifests; measures nothing and publishes nothing.
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from models.errors import NotInRepositoryError
 from models.manifest import Manifest, Metric
@@ -27,7 +29,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _BOUND = re.compile(r"\s*([a-z_]+)\s*(>=|<=|>|<)\s*(\S+)\s*")
-_RELATIVE = re.compile(r"not-worse(?::([a-z_]+))?")
+_RELATIVE = re.compile(r"not-worse(?::([a-z_]+)(?::(\S+))?)?")
 _HEADLINES = ("fid", "frechet_distance")
 
 
@@ -40,6 +42,8 @@ class Gate:
     """None stands for the Frechet distance, whatever its name is."""
     comparison: str = ""
     bound: float = math.nan
+    margin: float | None = None
+    """Of a comparison with CURRENT: how much worse is not worse; None for the interval's end."""
 
     @classmethod
     def parse(cls, text: str) -> "Gate":
@@ -49,15 +53,18 @@ class Gate:
             ConfigError: it is no gate, or on a figure that does not exist.
         """
         if match := _RELATIVE.fullmatch(text.strip()):
-            gate = cls(text=text, figure=match[1])
+            margin = None if match[2] is None else _number(match[2])
+            gate = cls(text=text, figure=match[1], margin=margin)
         elif match := _BOUND.fullmatch(text):
             gate = cls(text=text, figure=match[1], comparison=match[2], bound=_number(match[3]))
         else:
             gate = cls(text=text, figure=None, comparison="?")
-        if gate.comparison and not math.isfinite(gate.bound):
+        has_no_bound = bool(gate.comparison) and not math.isfinite(gate.bound)
+        if has_no_bound or not 0 <= (gate.margin or 0.0) < math.inf:
             raise ConfigError(
-                f"gate is {text!r}, allowed: FIGURE>=NUMBER (or <=, >, <), not-worse or "
-                "not-worse:FIGURE; for instance --gate 'coverage>=0.8'"
+                f"gate is {text!r}, allowed: FIGURE>=NUMBER (or <=, >, <), not-worse, "
+                "not-worse:FIGURE or not-worse:FIGURE:MARGIN with a margin of 0 or more; for "
+                "instance --gate 'coverage>=0.8'"
             )
         if gate.figure is not None and gate.figure not in ALL_FIGURES:
             raise ConfigError(
@@ -89,6 +96,8 @@ class Gate:
                 f"model, only {', '.join(metric.name for metric in metrics) or 'nothing'}; "
                 "evaluate it with that figure"
             )
+        if not math.isfinite(new.value):
+            raise GateError(f"gate {self.text!r}: {new.name} is {new.value:g}, must be a number")
         if self.comparison:
             if not _OPERATORS[self.comparison](new.value, self.bound):
                 raise GateError(
@@ -108,21 +117,35 @@ class Gate:
                 f"gate {self.text!r}: {which} has no figure {new.name}, this model has "
                 f"{new.value:g}; publish once without this gate, or promote by hand"
             )
-        if different := _differences(new, old):
+        if different := _differences(new.protocol, old.protocol):
             raise GateError(
                 f"gate {self.text!r}: {new.name} is {new.value:g} here and {old.value:g} of "
                 f"{which}, but they were measured differently: {different}; measure alike (the "
                 "same --evaluation and data), or publish once without this gate"
             )
-        bound = _worst_of(old)
+        bound = self._worst(old)
+        if not math.isfinite(bound):
+            raise GateError(
+                f"gate {self.text!r}: {which} has {old.name} {old.value:g} up to {bound:g}, with "
+                "which nothing can be compared; publish once without this gate"
+            )
         higher = ALL_FIGURES[new.name] == "higher"
         if new.value < bound if higher else new.value > bound:
+            ends = "its 95% interval ends there" if self.margin is None else "that is the margin"
             raise GateError(
                 f"gate {self.text!r}: {new.name} is {new.value:g}, must be "
-                f"{'>=' if higher else '<='} {bound:g}: {which} has {old.value:g}, and its 95% "
-                "interval ends there"
+                f"{'>=' if higher else '<='} {bound:g}: {which} has {old.value:g}, and {ends}"
             )
         return f"gate {self.text!r}: passed, {new.name} is {new.value:g}, of {which} {old.value:g}"
+
+    def _worst(self, old: Metric) -> float:
+        """What is not worse yet: an equal model falls short of the value every other time."""
+        higher = ALL_FIGURES[old.name] == "higher"
+        if self.margin is not None:
+            return old.value - self.margin if higher else old.value + self.margin
+        low, high = old.protocol.get("interval", (old.value, old.value))
+        worst = low if higher else high
+        return math.nan if worst is None else float(worst)  # JSON has no NaN
 
 
 def parse_gates(texts: Iterable[str]) -> tuple[Gate, ...]:
@@ -146,6 +169,45 @@ def check_measured(gates: Iterable[Gate], figures: Sequence[str], remedy: str) -
             raise ConfigError(
                 f"gate is {gate.text!r}, but {wanted} is not going to be measured, only "
                 f"{', '.join(figures) or 'nothing'}; {remedy}"
+            )
+
+
+def figures_against_current(gates: Iterable[Gate], figures: Sequence[str]) -> set[str]:
+    """Those figures that will be compared with CURRENT's."""
+    found = (gate.find(figures) for gate in gates if not gate.comparison)
+    return {name for name in found if name is not None}
+
+
+def check_comparable(
+    gates: Iterable[Gate], protocols: Mapping[str, Mapping[str, Any]], current: Manifest
+) -> None:
+    """Before anything is trained: what will be measured can be compared with CURRENT's figures.
+
+    Args:
+        gates: of the command.
+        protocols: of the figures to come that are compared, but for their results.
+        current: the manifest of CURRENT.
+
+    Raises:
+        ConfigError: a gate could never be judged; both sides are named.
+    """
+    which = f"CURRENT ({current.name} version {current.version})"
+    for gate in gates:
+        name = None if gate.comparison else gate.find(protocols)
+        if name is None:
+            continue
+        old = next((metric for metric in current.metrics if metric.name == name), None)
+        if old is None:
+            there = ", ".join(metric.name for metric in current.metrics) or "none at all"
+            raise ConfigError(
+                f"gate is {gate.text!r}, but {which} has no figure {name}: {there}; publish once "
+                "without this gate, or promote by hand"
+            )
+        if different := _differences(protocols[name], old.protocol):
+            raise ConfigError(
+                f"gate is {gate.text!r}, but {which} was measured differently: {different}; "
+                "measure alike (the same evaluation, features and data), or publish once without "
+                "this gate"
             )
 
 
@@ -191,17 +253,11 @@ def _metric(gate: Gate, metrics: Iterable[Metric]) -> Metric | None:
     return None if name is None else by_name[name]
 
 
-def _differences(new: Metric, old: Metric) -> str:
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
     """Where two protocols differ, in words; empty where the figures are comparable."""
-    keys = (*new.protocol, *(key for key in old.protocol if key not in new.protocol))
+    keys = (*new, *(key for key in old if key not in new))
     return ", ".join(
-        f"{key} {new.protocol.get(key)!r} here, {old.protocol.get(key)!r} there"
+        f"{key} {new.get(key)!r} here, {old.get(key)!r} there"
         for key in keys
-        if key not in RESULTS and new.protocol.get(key) != old.protocol.get(key)
+        if key not in RESULTS and new.get(key) != old.get(key)
     )
-
-
-def _worst_of(metric: Metric) -> float:
-    """The end of its interval: an equally good model falls short of the value every other time."""
-    low, high = metric.protocol.get("interval", (metric.value, metric.value))
-    return float(low if ALL_FIGURES[metric.name] == "higher" else high)

@@ -31,8 +31,16 @@ from training.datasets import DATASETS
 from training.distributed import World, span
 from training.errors import GateError, PublishError, TrainingError, require
 from training.evaluation import PLANS, evaluate, resolve
+from training.evaluation.judge import protocols
+from training.evaluation.report import table, warnings
 from training.export import export
-from training.gate import check_measured, current_of, judge
+from training.gate import (
+    check_comparable,
+    check_measured,
+    current_of,
+    figures_against_current,
+    judge,
+)
 from training.interruption import InterruptedRun, Interruption
 from training.journal import Journal, Silence
 from training.names import printable
@@ -215,8 +223,9 @@ class Session:
             f"Exported: differs from torch by at most {manifest.parity.max_abs_diff}/255 "
             f"on {manifest.parity.num_seeds} seeds"
         )
-        for metric in manifest.metrics:
-            self.journal.say(f"{metric.name} {metric.value:.4g}")
+        if self.command.options.evaluation != "none":
+            for line in [*table(manifest.metrics).splitlines(), *warnings(manifest.metrics)]:
+                self.journal.say(line)
         return bundle
 
     def _history(self) -> dict[str, Any]:
@@ -262,11 +271,22 @@ class Session:
 
 
 def _check_gates(command: Command, image_set: ImageSet) -> None:
-    """Raises ConfigError where a gate's figure is not going to be measured."""
+    """Raises ConfigError where a gate could not be judged after the training."""
     plan = PLANS[command.options.evaluation]
     num_classes = image_set.shape.num_classes
     figures = () if plan is None else resolve(plan, image_set, num_classes=num_classes).figures
     check_measured(command.gates, figures, "choose another --evaluation, or leave the gate out")
+    compared = figures_against_current(command.gates, figures)
+    if plan is None or not compared or not image_set.fingerprint:  # a stand-in's data is unknown
+        return
+    try:
+        current = current_of(Repository(command.options.repository), command.name)
+    except ModelError as error:
+        raise PublishError(str(error)) from error
+    if current is not None:
+        schedule = resolve(plan, image_set, num_classes=num_classes)
+        alike = protocols(schedule, image_set, compared, num_classes=num_classes)
+        check_comparable(command.gates, alike, current)
 
 
 def _fresh(command: Command, image_set: ImageSet, world: World) -> tuple[State, list[str]]:

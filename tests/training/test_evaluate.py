@@ -7,6 +7,7 @@ import sys
 import msgspec
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
 from models.bundle import Bundle, write_bundle
@@ -23,8 +24,10 @@ def bundle(make_bundle):
     return trained_on(make_bundle(size=8, num_classes=10), {"data": {"dataset": "digits"}})
 
 
-def trained_on(bundle: Bundle, options) -> Bundle:
-    manifest = msgspec.structs.replace(bundle.manifest, options=options)
+def trained_on(bundle: Bundle, options, **fields) -> Bundle:
+    if bundle.manifest.labels:
+        fields = {"labels": tuple("0123456789"), **fields}
+    manifest = msgspec.structs.replace(bundle.manifest, options=options, **fields)
     files = {name: (bundle.path / name).read_bytes() for name in manifest.files}
     return write_bundle(bundle.path.with_name("again"), manifest, files)
 
@@ -83,7 +86,9 @@ def test_gates_end_with_8_and_name_all_that_fail(bundle, tmp_path, capsys) -> No
     assert "gate 'recall>1': recall is" in message
 
 
-def test_not_worse_than_current_under_the_same_protocol(bundle, tmp_path, capsys) -> None:
+def test_not_worse_than_current_under_the_same_protocol(
+    bundle, tmp_path, capsys, monkeypatch
+) -> None:
     words = [str(bundle.path), *FEW, "--measures", "vendi", "--repository", str(tmp_path / "r")]
     assert main([*words, "--json"]) == 0
     (metric,) = json.loads(capsys.readouterr().out)["metrics"]
@@ -103,8 +108,10 @@ def test_not_worse_than_current_under_the_same_protocol(bundle, tmp_path, capsys
     make_current(90.0, interval=[80.0, 99.0])
     assert main([*words, *gate]) == 8
     assert "must be >= 80: CURRENT (tiny version 2) has 90" in capsys.readouterr().err
+    # What could never be compared is refused before an image is made.
     make_current(metric["value"], n=77)
-    assert main([*words, *gate]) == 8
+    monkeypatch.setattr("training.evaluation.stage.Setting.build", lambda *_: pytest.fail("began"))
+    assert main([*words, *gate]) == 2
     assert "n 100 here, 77 there" in capsys.readouterr().err
 
 
@@ -169,12 +176,60 @@ def test_mistakes_are_named_before_anything_is_measured(
     bundle, tmp_path, capsys, monkeypatch, words, code, says
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluation.stage.Setting.build", lambda _: pytest.fail("began"))
+    monkeypatch.setattr("training.evaluation.stage.Setting.build", lambda *_: pytest.fail("began"))
     words = [str(bundle.path) if word == "BUNDLE" else word for word in words]
     assert main(words) == code
     out, err = capsys.readouterr()
     assert says in err.replace("\n", " ")
     assert out == ""
+
+
+def test_a_model_of_a_weighted_training_knows_its_data(make_bundle, capsys) -> None:
+    from training.data import DataConfig, load
+
+    seen = load(DataConfig(resolution=8, weights=("0=9",)))
+    options = {"data": {"dataset": "digits", "weights": ["0=9"]}}
+    told = {"fingerprint": seen.fingerprint, "content": seen.content}
+    bundle = make_bundle(size=8, num_classes=10)
+    dataset = msgspec.structs.replace(bundle.manifest.dataset, **told)
+    weighted = trained_on(bundle, options, dataset=dataset)
+    assert Bundle.open(weighted.path).manifest.dataset.content == seen.content
+    assert main([str(weighted.path), *FEW, "--measures", "modes"]) == 0
+    assert "this is not the data" not in capsys.readouterr().err
+
+
+def test_other_classes_by_the_same_number_are_refused(make_bundle, capsys) -> None:
+    options = {"data": {"dataset": "digits"}}
+    bundle = trained_on(make_bundle(size=8, num_classes=10), options, labels=tuple("1023456789"))
+    assert main([str(bundle.path), *FEW]) == 2
+    error = capsys.readouterr().err
+    assert "the model's classes are ['1', '0'," in error
+    assert "the data's ['0', '1'," in error
+    assert main([str(bundle.path), *FEW, "--measures", "coverage"]) == 0
+
+
+def test_features_that_are_not_finite_are_refused(bundle, tmp_path, capsys) -> None:
+    """Log of what is negative; a traceback, or JSON that no program reads, helps nobody."""
+    rng = np.random.default_rng(0)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["f"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "w"], ["product"]),
+            helper.make_node("Log", ["product"], ["y"]),
+        ],
+        "log",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 20])],
+        [numpy_helper.from_array(rng.normal(size=(192, 20)).astype(np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    save(model, tmp_path / "log.onnx")
+    weights = ["--features", "onnx", "--weights", str(tmp_path / "log.onnx")]
+    assert main([str(bundle.path), *weights, "--num-images", "100", "--json"]) == 9
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "real images are not finite" in err
 
 
 def test_a_bundle_that_names_no_data_asks_for_it(make_bundle, capsys) -> None:

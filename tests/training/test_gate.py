@@ -1,12 +1,22 @@
 """Gates: what they let through, what they hold back, and what they say."""
 
+import math
+
 import msgspec
 import pytest
 
 from models.manifest import Metric
 from models.repository import Repository
 from training.errors import ConfigError, GateError
-from training.gate import Gate, check_measured, current_of, judge, parse_gates
+from training.gate import (
+    Gate,
+    check_comparable,
+    check_measured,
+    current_of,
+    figures_against_current,
+    judge,
+    parse_gates,
+)
 
 PROTOCOL = {"n": 500, "features": "random", "interval": [0.7, 0.9], "floor": 0.9, "ceiling": 0.0}
 
@@ -44,7 +54,11 @@ def test_bounds(text, value, passes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["coverage", "coverage=0.8", "coverage>=", "coverage>=x", "coverage>=nan", "", "worse"]
+    "text",
+    [
+        *("coverage", "coverage=0.8", "coverage>=", "coverage>=x", "coverage>=nan", "", "worse"),
+        *("not-worse:coverage:x", "not-worse:coverage:-1", "not-worse:coverage:inf"),
+    ],
 )
 def test_what_is_no_gate_is_refused(text) -> None:
     with pytest.raises(ConfigError, match=r"gate is .*allowed: FIGURE>=NUMBER"):
@@ -94,6 +108,47 @@ def test_other_protocols_are_refused_naming_both(make_bundle) -> None:
     # What is a result itself makes no other protocol.
     same = manifest(make_bundle, metric(floor=0.1, ceiling=0.2, interval=[0, 1], resamples="7"))
     assert Gate.parse("not-worse:coverage").judge((metric(),), same)
+
+
+def test_a_margin_takes_the_place_of_the_interval(make_bundle) -> None:
+    current = manifest(make_bundle, metric(value=0.8))
+    gate = Gate.parse("not-worse:coverage:0.02")
+    assert "passed" in gate.judge((metric(value=0.78),), current)
+    with pytest.raises(GateError, match=r"must be >= 0.78: CURRENT .* has 0.8, and that is the ma"):
+        gate.judge((metric(value=0.77),), current)
+    current = manifest(make_bundle, metric("frechet_distance", 4.0))
+    gate = Gate.parse("not-worse:frechet_distance:0")
+    assert "passed" in gate.judge((metric("frechet_distance", 4.0),), current)
+    with pytest.raises(GateError, match=r"must be <= 4"):
+        gate.judge((metric("frechet_distance", 4.1),), current)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("text", ["coverage>=0.8", "coverage<=0.8", "not-worse:coverage"])
+def test_what_is_no_number_passes_no_gate(make_bundle, text, value) -> None:
+    with pytest.raises(GateError, match=r"coverage is (nan|inf), must be a number"):
+        Gate.parse(text).judge((metric(value=value),), manifest(make_bundle, metric()))
+
+
+def test_nothing_is_compared_with_what_is_no_number(make_bundle) -> None:
+    current = manifest(make_bundle, metric(interval=[None, None]))
+    with pytest.raises(GateError, match=r"with which nothing can be compared"):
+        Gate.parse("not-worse:coverage").judge((metric(),), current)
+
+
+def test_what_can_never_be_judged_is_refused_before(make_bundle) -> None:
+    gates = parse_gates(["coverage>=0.8", "not-worse:coverage"])
+    assert figures_against_current(gates, ["coverage", "recall"]) == {"coverage"}
+    assert figures_against_current(gates[:1], ["coverage", "recall"]) == set()
+    coming = {"coverage": {"n": 500, "features": "random"}}
+    check_comparable(gates, coming, manifest(make_bundle, metric()))
+    with pytest.raises(
+        ConfigError, match=r"CURRENT \(tiny version 1\) has no figure coverage: non"
+    ):
+        check_comparable(gates, coming, manifest(make_bundle))
+    check_comparable(gates[:1], coming, manifest(make_bundle))
+    with pytest.raises(ConfigError, match=r"measured differently: n 500 here, 100 there"):
+        check_comparable(gates, coming, manifest(make_bundle, metric(n=100)))
 
 
 def test_a_figure_that_either_lacks_is_refused(make_bundle) -> None:

@@ -4,13 +4,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.bundle import Bundle
+from models.bundle import Bundle, write_bundle
 from models.generator import CpuGenerator
 from models.latents import latents
+from models.manifest import Metric
 from models.repository import Repository
 from training.checkpoint import Checkpoints
 from training.errors import CheckpointError, ExportError, GateError, PublishError
@@ -40,7 +42,14 @@ def test_from_nothing_to_a_published_bundle(
     assert json.loads((run / "config.json").read_text())["training"]["seed"] == 3
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     assert list((run / "events").iterdir())
-    assert "Published mine version 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Published mine version 1" in said
+    # Figures are told as they must be read: with direction, interval, floor, ceiling, features.
+    header = next(line for line in said.splitlines() if line.startswith("figure "))
+    assert header.endswith("95% interval  floor (real)  ceiling (noise)")
+    coverage = next(line for line in said.splitlines() if line.startswith("coverage "))
+    assert len(coverage.split()) == 8
+    assert "; features random: " in said
     assert "Published mine version 1" in (run / "log.txt").read_text()
     # The last grid is what will be served, byte for byte.
     last = max((run / "samples").glob("*.png"))
@@ -219,6 +228,28 @@ def test_a_gate_keeps_a_model_out_of_the_repository(
     assert str(run / "bundle") in message
     assert repository.versions("mine") == [1, 2]
     assert Bundle.open(run / "bundle").manifest.metrics
+
+
+def test_a_gate_that_could_never_be_judged_is_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments(tmp_path, "--evaluation", "none")) == 0
+    monkeypatch.setattr("training.session.Session.run", lambda _: pytest.fail("began"))
+    assert main(arguments(tmp_path, "--gate", "not-worse:coverage")) == 2
+    error = capsys.readouterr().err
+    assert "CURRENT (digits version 1) has no figure coverage: none at all" in error
+    # Nor was it measured on other images, or on others of the same.
+    published = Repository(tmp_path / "models").bundle("digits")
+    protocol = {"n": 898, "data": "digits, sha256 0, split 0"}
+    old = Metric(name="coverage", value=0.5, protocol=protocol)
+    manifest = msgspec.structs.replace(published.manifest, metrics=(old,))
+    files = {name: (published.path / name).read_bytes() for name in manifest.files}
+    Repository(tmp_path / "models").publish("digits", write_bundle(tmp_path / "b", manifest, files))
+    assert main(arguments(tmp_path, "--gate", "not-worse:coverage")) == 2
+    error = capsys.readouterr().err
+    assert "CURRENT (digits version 2) was measured differently" in error
+    assert "'digits, sha256 0, split 0' there" in error
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["00000-digits"]
 
 
 @pytest.mark.parametrize(

@@ -151,5 +151,5 @@ def _cached(source: Source) -> tuple[Classifier, float] | None:
 
 def _cache_file(cache: Path, image_set: ImageSet) -> Path:
     """Named by all that decides the weights."""
-    key = hashlib.sha256(f"{VERSION} {image_set.fingerprint}".encode()).hexdigest()
+    key = hashlib.sha256(f"{VERSION} {image_set.content}".encode()).hexdigest()
     return cache / f"classifier-{key[:16]}.pt"

@@ -8,7 +8,7 @@ Inception's, kernel_distance elsewhere. Knows arrays, not where they are from.
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.interval import Estimate, Resampling, centred
+from training.evaluation.interval import Estimate, Resampling, around
 from training.evaluation.neighbours import blocks
 
 Floats = npt.NDArray[np.float64]
@@ -30,16 +30,25 @@ def kernel_distance(
     """
     r, f = np.asarray(real, dtype=np.float64), np.asarray(fake, dtype=np.float64)
     resampling = resampling or Resampling()
-    # Rows of weights, the first all ones: every pair's kernel is computed once for all resamples.
-    r_weights, f_weights = _stack(resampling, len(r), 1), _stack(resampling, len(f), 2)
+    # Rows of weights, the first all ones: every pair's kernel is computed once for all of them.
+    r_draws, f_draws = (
+        list(resampling.weights(len(rows), stream)) for stream, rows in enumerate((r, f), 1)
+    )
+    r_without, f_without = (
+        list(resampling.without(len(rows), stream)) for stream, rows in enumerate((r, f), 1)
+    )
+    r_all, f_all = np.ones(len(r)), np.ones(len(f))
+    r_weights = np.stack([r_all, *r_draws, *r_without, *[r_all] * len(f_without)])
+    f_weights = np.stack([f_all, *f_draws, *[f_all] * len(r_without), *f_without])
     values = (
         _within(r, r_weights) + _within(f, f_weights) - 2 * _between(r, r_weights, f, f_weights)
     )
-    return centred(float(values[0]), values[1:])
-
-
-def _stack(resampling: Resampling, num_rows: int, stream: int) -> Floats:
-    return np.stack([np.ones(num_rows), *resampling.weights(num_rows, stream)])
+    draws, without_real, without_fake = np.split(
+        values[1:], [len(r_draws), len(r_draws) + len(r_without)]
+    )
+    return around(
+        float(values[0]), draws=draws, without_real=without_real, without_fake=without_fake
+    )
 
 
 def _kernel(a: Floats, b: Floats) -> Floats:

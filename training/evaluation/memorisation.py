@@ -4,7 +4,8 @@ Compares pixels averaged to 16x16, not learned features: a copy is a copy in eit
 training image can be looked at.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,8 @@ class Memorisation:
     """Two figures of one search."""
 
     memorised: Estimate
-    """Share of images as near to a training image as the nearest 1% of held-out images are."""
+    """Share of images as near to a training image as the nearest 1% of held-out images are that
+    aren't there a second time."""
     authenticity: Estimate
     """Share of images farther from their nearest training image than that is from its own nearest
     (AuthPct, Alaa et al. 2022)."""
@@ -35,6 +37,9 @@ def memorisation(
 ) -> Memorisation:
     """Both figures of pixels [N, d].
 
+    Of images that are there several times one counts: where 1% were copies of others, nothing but
+    a copy to the bit would be near, and beside an image that is there twice nothing is near enough.
+
     Args:
         train: what G was trained on.
         held_out: real images that are not in `against`: how near are images that copy nothing?
@@ -42,15 +47,29 @@ def memorisation(
         fake: images to judge.
         resampling: for the intervals, which hold everything but `fake` fixed.
     """
+    num_all = len(train)
+    train, against = _distinct(train), _distinct(against)
     index, squared = nearest(fake, train)
-    _, held_out_squared = nearest(held_out, against)
+    _, held_out_squared = nearest(_distinct(held_out), against)
+    others = held_out_squared[held_out_squared > 0]
     found, position = np.unique(index, return_inverse=True)
     own_squared = nearest_other(train, found)[position]
-    near = np.quantile(held_out_squared, NEAR_QUANTILE, method="lower")
+    near = float(np.quantile(others, NEAR_QUANTILE, method="lower")) if len(others) else 0.0
+    # As the root of the mean square over the pixels, which people can imagine.
+    steps = 255 * (near / train.shape[1]) ** 0.5
+    told = {"near_steps": round(steps, 3), "duplicates": round(1 - len(train) / num_all, 6)}
     return Memorisation(
-        memorised=mean(squared <= near, resampling),
-        authenticity=mean(squared > own_squared, resampling),
+        memorised=replace(mean(squared <= near, resampling), told=told),
+        authenticity=replace(mean(squared > own_squared, resampling), told=told),
     )
+
+
+def _distinct(rows: Rows) -> Rows:
+    """The rows, in their order, each once."""
+    first: dict[bytes, int] = {}
+    for i, row in enumerate(np.ascontiguousarray(rows)):
+        first.setdefault(hashlib.blake2b(row.data, digest_size=16).digest(), i)
+    return rows[list(first.values())]
 
 
 def pixels(images: Tensor) -> Rows:

@@ -3,7 +3,7 @@
 Everything that can be refused is refused here, before a network is trained or an image is made.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from training.evaluation.pretrained import INCEPTION_FEATURES, inception_feature
 from training.evaluation.recogniser import Recogniser
 
 AUTO = "auto"
+_NUM_NAMED = 12  # classes in a message
 _LEAST = 10  # images of each kind, for any figure of features
 
 
@@ -85,13 +86,16 @@ class Schedule:
         return {entry.needs for entry in self.measures.values()}
 
 
-def resolve(plan: Plan, image_set: ImageSet, *, num_classes: int) -> Schedule:
+def resolve(
+    plan: Plan, image_set: ImageSet, *, num_classes: int, labels: Sequence[str] | None = None
+) -> Schedule:
     """Decides, or refuses.
 
     Args:
         plan: what is asked for.
         image_set: the real images.
         num_classes: of the model; 0 where it takes no label.
+        labels: names of its classes; the data's where not given.
 
     Raises:
         ConfigError: it asks for what is unknown, contradicts itself, or the data can't give it.
@@ -112,6 +116,8 @@ def resolve(plan: Plan, image_set: ImageSet, *, num_classes: int) -> Schedule:
         ]
         if not wanted:
             continue
+        if entry.needs == "labels" and labels and image_set.label_names:
+            _check_labels(wanted, labels, image_set.label_names)
         reason = _unfit(entry, image_set, num_classes)
         if reason and plan.figures:
             raise ConfigError(f"measures names {', '.join(wanted)}: {reason}; leave it out")
@@ -204,6 +210,24 @@ def _unfit(entry: Measure, image_set: ImageSet, num_classes: int) -> str:
         takes = f"{num_classes} classes" if num_classes else "no labels"
         return f"the model takes {takes}, the data has {image_set.shape.num_classes} classes"
     return ""
+
+
+def _check_labels(wanted: list[str], labels: Sequence[str], names: Sequence[str]) -> None:
+    """Raises ConfigError where a label means one class to the model and another in the data.
+
+    As many classes are not the same classes: figures would be wrong, and look right.
+    """
+    if tuple(labels) != tuple(names):
+        raise ConfigError(
+            f"measures names {', '.join(wanted)}, or all: the model's classes are "
+            f"{_listed(labels)}, the data's {_listed(names)}; give data with the model's classes, "
+            "or name figures without labels in --measures"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)})" if len(names) > _NUM_NAMED else ""
+    return f"[{', '.join(map(repr, names[:_NUM_NAMED]))}{more}]"
 
 
 def _too_few(key: str, features: str, num_images: int) -> str:

@@ -8,12 +8,16 @@ from models.manifest import Metric
 from training.evaluation.measures import ALL_FIGURES, MEASURES
 
 _HEADER = ("figure", "", "value", "95% interval", "floor (real)", "ceiling (noise)")
+_CEILINGLESS = tuple(
+    name for entry in MEASURES.values() if entry.needs == "pixels" for name in entry.figures
+)  # noise is no copy: it is not the worst that a generator of copies can be
 _IN_COLUMNS = ("interval", "floor", "ceiling", "resamples")
 _OWN = {key for entry in MEASURES.values() for key in entry.protocol}
 
 
 def table(metrics: tuple[Metric, ...]) -> str:
-    """A line a figure, and below how each was measured."""
+    """A line a figure, and below how each was measured. Metrics that aren't figures: left out."""
+    metrics = tuple(metric for metric in metrics if metric.name in ALL_FIGURES)
     rows = [_HEADER, *(_row(metric) for metric in metrics)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = []
@@ -22,6 +26,18 @@ def table(metrics: tuple[Metric, ...]) -> str:
         right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         lines.append("  ".join(left + right).rstrip())
     return "\n".join([*lines, "", *_protocols(metrics)])
+
+
+def warnings(metrics: tuple[Metric, ...]) -> list[str]:
+    """Figures that can't tell real images from noise here, and so tell nothing of a model."""
+    return [
+        f"warning: {metric.name} is {metric.protocol['floor']:.4g} for real images and for noise: "
+        "it says nothing on this data; take other --features"
+        for metric in metrics
+        if metric.name in ALL_FIGURES
+        and metric.name not in _CEILINGLESS
+        and metric.protocol["floor"] == metric.protocol["ceiling"]
+    ]
 
 
 def record(subject: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:

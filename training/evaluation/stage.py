@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.generator import Sampler
 from training.data import ImageSet
+from training.errors import EvaluationError
 from training.evaluation.features import Extractor, Rows, Say
 from training.evaluation.memorisation import pixels
 from training.evaluation.recogniser import Labels, Recogniser
@@ -63,7 +64,6 @@ class Stage:
 class Setting:
     """Where a stage is built from. extractor, recogniser: None where no measure needs them."""
 
-    sampler: Sampler
     num_classes: int
     image_set: ImageSet
     num_images: int
@@ -97,8 +97,12 @@ class Setting:
         """Of generated images number start to stop."""
         return np.arange(start, stop, dtype=np.uint64) + np.uint64(self.first_seed)
 
-    def build(self) -> Stage:
-        """Makes, reduces and forgets all images."""
+    def build(self, sampler: Sampler) -> Stage:
+        """Makes, reduces and forgets all images.
+
+        Raises:
+            EvaluationError: a feature of some image is not finite.
+        """
         num, image_set = self.num_images, self.image_set
         order = np.random.default_rng(self.seed).permutation(len(image_set))
         first, second = order[:num], order[num : 2 * num]
@@ -114,22 +118,30 @@ class Setting:
             minlength=image_set.shape.num_classes,
         )
         recogniser = self.recogniser
+        num_class = self.num_class_images if recogniser else 0
+        asked = sampler.labels(self.seeds(0, num_class))
+
+        def generated(start: int, stop: int) -> Iterator[Tensor]:
+            return self._made(sampler, start, stop)
+
         return Stage(
             real=real.get("features", _none()),
             train_pixels=train_pixels,
             halves=(first, second),
             label_counts=counts,
-            generated=self._subject("generated images", self._made),
+            generated=self._subject("generated images", generated, asked),
             floor=Subject(
                 features=held_out.get("features", _none()),
                 pixels=train_pixels[second] if len(train_pixels) else train_pixels,
                 recognised=_none() if recogniser is None else recogniser.recognised,
                 labels=None if recogniser is None else recogniser.held_out,
             ),
-            ceiling=self._subject("noise", self._noise),
+            ceiling=self._subject("noise", self._noise, asked),
         )
 
-    def _subject(self, what: str, made: Callable[[int, int], Iterator[Tensor]]) -> Subject:
+    def _subject(
+        self, what: str, made: Callable[[int, int], Iterator[Tensor]], labels: Labels | None
+    ) -> Subject:
         """Rows of images 0, 1, ...: so many for features and pixels, so many for classes."""
         num, num_class = self.num_images, self.num_class_images if self.recogniser else 0
         both = min(num, num_class)
@@ -149,7 +161,7 @@ class Setting:
             features=rows("features"),
             pixels=rows("pixels"),
             recognised=rows("recognised"),
-            labels=self.sampler.labels(self.seeds(0, num_class)),
+            labels=labels,
         )
 
     def _reduce(
@@ -160,7 +172,9 @@ class Setting:
         num, last = 0, time.monotonic()
         for images in batches if reducers else ():
             for name, reducer in reducers.items():
-                parts[name].append(reducer(images))
+                rows = reducer(images)
+                _require_finite(name, rows, what)
+                parts[name].append(rows)
             num += len(images)
             if time.monotonic() - last > _REPORT_INTERVAL_S:
                 last = time.monotonic()
@@ -172,9 +186,9 @@ class Setting:
         for start in range(0, len(index), BATCH_SIZE):
             yield images[torch.from_numpy(index[start : start + BATCH_SIZE]).to(images.device)]
 
-    def _made(self, start: int, stop: int) -> Iterator[Tensor]:
+    def _made(self, sampler: Sampler, start: int, stop: int) -> Iterator[Tensor]:
         for first in range(start, stop, BATCH_SIZE):
-            images = self.sampler(self.seeds(first, min(first + BATCH_SIZE, stop)))
+            images = sampler(self.seeds(first, min(first + BATCH_SIZE, stop)))
             yield torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def _noise(self, start: int, stop: int) -> Iterator[Tensor]:
@@ -183,6 +197,17 @@ class Setting:
             rng = np.random.default_rng((self.seed, _NOISE_STREAM, first))
             size = (min(BATCH_SIZE, stop - first), *shape)
             yield torch.from_numpy(rng.integers(256, size=size, dtype=np.uint8))
+
+
+def _require_finite(name: str, rows: npt.NDArray[Any], what: str) -> None:
+    """At the first batch, not hours later: a NaN would spoil some figures and hide in others."""
+    bad = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+    if bad.any():
+        raise EvaluationError(
+            f"{name} of {bad.sum()} of {len(bad)} {what} are not finite; allowed: finite numbers; "
+            "the network overflows on them, or takes pixels in another form: mend it, or take "
+            "other --features"
+        )
 
 
 def _none() -> npt.NDArray[Any]:

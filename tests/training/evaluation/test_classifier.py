@@ -63,7 +63,7 @@ def test_the_cache_gives_the_very_network(digits, tmp_path, monkeypatch) -> None
     second = classifier_features(source)
     assert first.description == second.description
     assert np.array_equal(first.run(digits.images[:5]), second.run(digits.images[:5]))
-    other = dataclasses.replace(digits, fingerprint="of other data")
+    other = dataclasses.replace(digits, content="of other data")
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         classifier_features(dataclasses.replace(source, image_set=other))
 

@@ -61,6 +61,19 @@ def test_fewer_samples_than_features_are_refused(num_real, num_fake) -> None:
         frechet_distance(real, fake)
 
 
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.0, 1.1), (0.15, 1.0)])
+def test_the_interval_is_as_wide_as_draws_differ(shift, scale) -> None:
+    """The bootstrap alone is 1.7 times as wide where both are of one distribution."""
+    values, widths = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        real, fake = rng.standard_normal((200, 8)), rng.standard_normal((200, 8)) * scale + shift
+        found = frechet_distance(real, fake, Resampling(num=60))
+        values.append(found.value)
+        widths.append((found.interval[1] - found.value) / 1.96)
+    assert 0.75 < np.mean(widths) / np.std(values, ddof=1) < 1.4
+
+
 def test_the_interval_covers_what_such_samples_give_on_average() -> None:
     rng = np.random.default_rng(1)
 

@@ -12,8 +12,11 @@ from models.generator import Sampler
 from training.data import DataConfig, ImageSet, load
 from training.errors import ConfigError, EvaluationError
 from training.evaluation import QUICK, Plan, evaluate, resolve
-from training.evaluation.judge import assess
+from training.evaluation.features import Extractor
+from training.evaluation.judge import RESULTS, assess, protocols
 from training.evaluation.measures import ALL_FIGURES
+from training.evaluation.plan import FEATURES, Kind
+from training.evaluation.report import warnings
 
 SMALL = dataclasses.replace(QUICK, max_images=400, num_resamples=20)
 
@@ -232,6 +235,77 @@ def test_inceptions_figures_have_the_names_that_are_theirs(digits, tmp_path) -> 
 def test_labels_that_the_model_lacks(digits) -> None:
     with pytest.raises(ConfigError, match=r"the model takes no labels, the data has 10 classes"):
         resolve(Plan(figures=("label_agreement",)), digits, num_classes=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "figures", "says"),
+    [
+        (tuple("1023456789"), (), r"classes are \['1', '0', .*, the data's \['0', '1'"),
+        (tuple("1023456789"), ("label_agreement",), r"classes are \['1', '0'"),
+        (("a", "b"), (), r"classes are \['a', 'b'\], the data's \['0'"),
+    ],
+)
+def test_as_many_classes_are_not_the_same_classes(digits, labels, figures, says) -> None:
+    plan = dataclasses.replace(SMALL, figures=figures)
+    with pytest.raises(ConfigError, match=says):
+        resolve(plan, digits, num_classes=len(labels), labels=labels)
+    others = dataclasses.replace(plan, figures=("coverage", "modes"))
+    assert resolve(others, digits, num_classes=10, labels=labels).figures == ("coverage", "modes")
+    assert resolve(plan, digits, num_classes=10, labels=tuple("0123456789")).figures
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_end_it_at_the_first_batch(digits, monkeypatch, bad) -> None:
+    num_runs = 0
+
+    def run(images):
+        nonlocal num_runs
+        num_runs += 1
+        rows = images.float().flatten(1)[:, :16].numpy()
+        rows[3, 5] = bad
+        return rows
+
+    def make(source):
+        return Extractor(name="random", description="broken", num_features=16, run=run)
+
+    monkeypatch.setitem(FEATURES, "random", Kind(make=make, num_features=16))
+    with pytest.raises(EvaluationError, match=r"features of 1 of 64 real images are not finite"):
+        judged(lambda *_: pytest.fail("an image was made"), digits)
+    assert num_runs == 1
+
+
+def test_what_is_the_same_for_real_images_and_noise_is_warned_of(digits, monkeypatch) -> None:
+    def make(source):
+        def run(images):
+            return np.ones((len(images), 16), np.float32)
+
+        return Extractor(name="random", description="constant", num_features=16, run=run)
+
+    monkeypatch.setitem(FEATURES, "random", Kind(make=make, num_features=16))
+    found = tuple(judged(one_image, digits, dataclasses.replace(SMALL, num_resamples=2)).values())
+    warned = {line.split()[1] for line in warnings(found)}
+    assert {"frechet_distance", "coverage", "vendi"} <= warned
+    assert not {"memorised", "label_agreement"} & warned
+
+
+def test_a_protocol_is_known_before_anything_is_made(digits, remembered) -> None:
+    schedule = resolve(SMALL, digits, num_classes=10)
+    expected = protocols(schedule, digits, schedule.figures, num_classes=10)
+    assert expected.keys() == remembered.keys()
+    for name, protocol in expected.items():
+        measured = remembered[name].protocol
+        assert {k: v for k, v in measured.items() if k not in RESULTS} == protocol
+
+
+def test_weights_of_a_training_do_not_make_other_data(digits) -> None:
+    weighted = load(DataConfig(resolution=16, weights=("0=5",)))
+    assert weighted.fingerprint != digits.fingerprint
+    schedule = resolve(SMALL, digits, num_classes=10)
+    plain, other = (
+        protocols(schedule, data, ["coverage", "modes"], num_classes=10)
+        for data in (digits, weighted)
+    )
+    assert plain == other
 
 
 def onnx_lookup(path, image_set):

@@ -1,6 +1,7 @@
 """A generator that repeats its training images is caught; one that does not, is not."""
 
 import numpy as np
+import pytest
 import torch
 
 from training.evaluation.interval import Resampling
@@ -36,6 +37,33 @@ def test_half_copies_are_half() -> None:
     fake = np.concatenate([train[:150] + 1e-4, rng.random((150, 12))])
     memorised, _ = judged(fake, train)
     assert 0.5 <= memorised.value < 0.56
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.03, 0.3])
+def test_redundant_copies_in_the_data_blind_it_to_nothing(share) -> None:
+    """The nearest 1% of held-out images are 0 away then; images a grey level off are copies yet."""
+    rng = np.random.default_rng(0)
+    train = rng.random((1000, 64)).astype(np.float32)
+    num = int(share * 1000)
+    train[1000 - num :] = train[:num]
+    train = train[rng.permutation(1000)]
+    near = (train[rng.integers(1000, size=200)] + rng.normal(0, 0.004, (200, 64))).astype(
+        np.float32
+    )
+    memorised, authenticity = judged(near, train)
+    assert (memorised.value, authenticity.value) == (1, 0)
+    assert memorised.told["duplicates"] == pytest.approx(share)
+    assert 10 < memorised.told["near_steps"] < 128
+    memorised, authenticity = judged(rng.random((200, 64)).astype(np.float32), train)
+    assert memorised.value < 0.06
+    assert authenticity.value > 0.3
+
+
+def test_data_of_nothing_but_copies_has_a_threshold_of_zero() -> None:
+    rows = np.repeat(np.random.default_rng(0).random((2, 4)), 10, axis=0)[
+        [*range(0, 20, 2), *range(1, 20, 2)]
+    ]
+    assert judged(rows, rows)[0].told["near_steps"] == 0
 
 
 def test_pixels_are_means_of_blocks() -> None:
