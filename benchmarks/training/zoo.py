@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 import torch
 from _zoo_cells import DATASETS, MARKS, NOT_METHODS, Cell, cells, made
-from _zoo_page import HEAD, report
-from PIL import Image
+from _zoo_page import report
+from _zoo_sheets import PANEL, shade
 
 from models.generator import Sampler
 from models.grid import grid, png
@@ -54,7 +54,6 @@ from training.stepper import Stepper
 NUM_IMAGES = 800
 LOOKS = (4, 6, 8)  # of MARKS: looking costs as much as training
 FIGURES = ("frechet_distance", "coverage", "modes")
-PANEL = 96
 CPU = torch.device("cpu")
 
 
@@ -148,12 +147,7 @@ class Points:
         }
 
     def picture(self, path: Path) -> None:
-        side = 1.25 * np.abs(self.mixture.centres).max()
-        edges = np.linspace(-side, side, PANEL + 1)
-        found = self._points()
-        count, _, _ = np.histogram2d(found[:, 1], found[:, 0], bins=[edges, edges])
-        shade = np.clip(255 - 120 * np.sqrt(count[::-1]), 0, 255).astype(np.uint8)
-        Image.fromarray(shade).save(path)
+        shade(self._points(), self.mixture.name, PANEL).save(path)
 
     def _points(self) -> np.ndarray:
         return points(self.stepper.state.G_ema, NUM_SAMPLES, seed=0)
@@ -209,8 +203,7 @@ def main() -> int:
     if not given.as_is:
         fill(wanted, out, given.workers)
     page = given.write or out / "zoo.md"
-    text = report(wanted, out, page.with_suffix(""))
-    page.write_text(HEAD + text)
+    page.write_text(report(wanted, out, page.with_suffix("")))
     print(f"figure zoo_cells {len(wanted)} trainings")
     print(f"figure zoo_time {(time.monotonic() - start) / 60:.1f} min")
     print(f"written: {page}")
