@@ -56,6 +56,7 @@ class Stepper:
         self.meters = Meters(_NUM_KEPT if config.watchdog.is_on else 0)
         self.world = world or World()
         self._deal = deal
+        self._rows = self._own_rows()
         self._timetable = Timetable(config.schedules)
         self._game = Game(
             config.objective,
@@ -199,12 +200,18 @@ class Stepper:
 
     def _hand(self, batch: Batch, *, for_G: bool = True) -> Hand:
         """This process's rows of a batch, in as many parts as are accumulated."""
+        if not self._rows:
+            return Hand([Part(batch)], for_G)
+        return Hand([Part(_part(batch, rows)) for rows in self._rows], for_G)
+
+    def _own_rows(self) -> list[Rows]:
+        """What each of this process's parts is of a batch; none where there is one part."""
         accumulate, total = self.config.accumulate, self.config.batch_size
         num = accumulate * self.world.size
         if num == 1:
-            return Hand([Part(batch)], for_G)
-        own = [Rows(part, num, total) for part in self.world.parts(accumulate)]
-        return Hand([Part(_part(batch, rows)) for rows in own], for_G)
+            return []
+        parts = self.world.parts(accumulate)
+        return [Rows.of_part(part, num, total, self._deal.device) for part in parts]
 
     def _set_rates(self) -> None:
         for name, seat in (("optim_G", self.state.G), ("optim_D", self.state.D)):

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Every `num_parts`-th row of a batch, from row `part` on.
 
@@ -27,6 +28,14 @@ class Rows:
     """Parts of the batch, all of one size."""
     total: int
     """Rows of the whole batch, a multiple of num_parts."""
+    index: Tensor
+    """The rows' numbers, [total / num_parts] int64 where they are computed. Compiled code takes
+    them by these: with the part's number in it, it would be compiled anew for each part."""
+
+    @classmethod
+    def of_part(cls, part: int, num_parts: int, total: int, device: torch.device) -> "Rows":
+        """The rows of a part."""
+        return cls(part, num_parts, total, torch.arange(part, total, num_parts, device=device))
 
     def of(self, whole: Tensor) -> Tensor:
         """These rows of a tensor of the whole batch, [total, ...]."""
@@ -61,5 +70,7 @@ def per_row(draw: Callable[[int], Tensor], num: int) -> Tensor:
     repeats = num * _rows.num_parts // _rows.total
     whole = draw(repeats * _rows.total)
     size = whole.shape[1:]
-    own = whole.reshape(repeats, _rows.total, *size)[:, _rows.part :: _rows.num_parts]
-    return own.reshape(num, *size)
+    whole = whole.reshape(repeats, _rows.total, *size)
+    if torch.compiler.is_compiling():
+        return whole.index_select(1, _rows.index).reshape(num, *size)
+    return whole[:, _rows.part :: _rows.num_parts].reshape(num, *size)
