@@ -5,10 +5,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from models.bundle import Bundle
 from models.repository import Repository
@@ -83,6 +85,8 @@ def test_every_evaluation_command_works(
     from training.evaluate import main
 
     bundle = make_bundle(size=16, num_classes=10)
+    labels = tuple(map(str, range(10)))  # the data's
+    bundle = replace(bundle, manifest=structs.replace(bundle.manifest, labels=labels))
     Repository(tmp_path / "model-repository").publish("digits", bundle)
     monkeypatch.chdir(tmp_path)
     found = [c for c in commands() if c.startswith(".venv/bin/python -m training.evaluate")]
