@@ -15,22 +15,25 @@ from training.regularizers import PENALTIES
 from training.updates import UPDATES
 from training.views import VIEWS
 
+_Entries = dict[str, tuple[str, ...]]
+
 _LOSSES = {"G": "G's loss", "D": "D's loss", "both": "both losses"}
 
 
 def catalogue() -> str:
     """What --list prints: of each entry its name and, below each other, what is said of it."""
-    penalties = {
+    penalties: _Entries = {
         name: (f"added to {_LOSSES[entry.player]}", entry.paper)
         for name, entry in PENALTIES.items()
     }
-    sections: dict[str, dict[str, tuple[str, ...]]] = {
+    augmentations: _Entries = {name: (entry.paper,) for name, entry in AUGMENTATIONS.items()}
+    sections: dict[str, _Entries] = {
         "recipes": {name: _recipe(recipe) for name, recipe in RECIPES.items()},
         "objectives": {name: (entry.paper,) for name, entry in OBJECTIVES.items()},
         "regularizers": penalties
         | {name: (entry.about, entry.paper) for name, entry in CONSTRAINTS.items()}
         | {name: (entry.about, entry.paper) for name, entry in VIEWS.items()},
-        "augmentations": {name: (entry.paper,) for name, entry in AUGMENTATIONS.items()}
+        "augmentations": augmentations
         | {name: (f"all of {', '.join(names)}",) for name, names in POLICIES.items()},
         "updates": {name: (entry.paper,) for name, entry in UPDATES.items()},
         "optimizers": {name: (entry.paper,) for name, entry in METHODS.items()},
