@@ -50,7 +50,8 @@ class Options:
     network), full (10,000, features of a classifier where the data has classes) or none."""
     gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Publish only a model for which it holds, or exit with 8: 'coverage>=0.8', not-worse or
-    not-worse:FIGURE (than CURRENT). Can be given several times; a resumed run keeps its own."""
+    not-worse:FIGURE[:MARGIN] (than CURRENT). Can be given several times; a resumed run keeps its
+    own."""
     init_from: Path | None = None
     """Run or bundle whose weights a new training starts from (fine-tuning); what has another
     shape there starts anew."""
