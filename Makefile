@@ -10,6 +10,8 @@ TARGET ?= serve
 RUNTIME ?= cpu
 TAG ?= latest
 ARGS ?=
+# Tests at once: they wait for processes to start more than they compute. Those that measure run alone.
+JOBS ?= 2
 # Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
 # a commit that leaves the locks alone leaves the large layer as it was.
 SOURCE_DATE_EPOCH ?= 315532800
@@ -39,8 +41,13 @@ serve: $(VENV)/.serve ## train the default if no model is published yet, then se
 train: $(VENV)/.serve ## train and publish into REPOSITORY; ARGS='mnist --help' for another recipe or its options
 	@$(BIN)/python -m training.run $(or $(ARGS),digits) $(INTO)
 
-test: $(VENV)/.dev ## every test that needs no container engine; ARGS='-k words' for some
+test: $(VENV)/.dev ## every test that needs no container engine, JOBS at once; ARGS='-k words' for some, alone
+ifeq ($(ARGS),)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m 'not containers and not chaos'
+	@$(BIN)/pytest -m chaos
+else
 	@$(BIN)/pytest $(ARGS)
+endif
 
 lint: $(VENV)/.dev ## what pre-commit and CI check: style, types, import laws
 	@$(BIN)/ruff check .

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def would_run(*words: str, repository: str | None = None) -> list[str]:
-    """Its lines that start Python, without the path of it."""
+    """Its lines that start Python, without the path of it; installing is left out."""
     kept = ("PATH", "HOME")
     environ = {name: os.environ[name] for name in kept if name in os.environ}
     environ |= {} if repository is None else {"REPOSITORY": repository}
@@ -19,7 +19,8 @@ def would_run(*words: str, repository: str | None = None) -> list[str]:
     assert done.returncode == 0, done.stderr
     lines = (line.removeprefix("exec ").strip() for line in done.stdout.splitlines())
     python = ".venv/bin/python -m "
-    return [line.removeprefix(python) for line in lines if line.startswith(python)]
+    runs = [line.removeprefix(python) for line in lines if line.startswith(python)]
+    return [line for line in runs if not line.startswith("pip ")]
 
 
 def test_arguments_of_serve_are_the_servers_alone(tmp_path: Path) -> None:

@@ -117,14 +117,14 @@ def as_in_the_pod(repository: Path, words: str) -> str:
 
 
 def test_each_command_that_the_pages_name_is_one(tmp_path: Path) -> None:
-    """The parser takes it: what it asks for isn't there, which is another exit code."""
+    """The parser takes it: what it asks for isn't there, which is no wrong usage."""
     text = "\n".join(path.read_text() for path in DOCS)
     named = set(re.findall(r"COMMAND='([^']+)'", text))
     named |= set(re.findall(r"^\| `'([^']+)'` \|", text, re.M))
     verbs = {words.split()[0] for words in named}
     assert verbs >= {"list", "verify", "promote", "rollback", "pin", "canary", "prune"}
     for words in named:
-        assert main(["--repository", str(tmp_path), *words.split()]) in (1, 3), words
+        assert main(["--repository", str(tmp_path), *words.split()]) in (0, 1, 3), words
 
 
 def test_the_pages_lines_make_jobs_of_what_is_there() -> None:
