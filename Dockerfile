@@ -20,7 +20,7 @@ ENV PATH=/opt/saddlepoint/bin:$PATH \
 # a change of ours is a megabyte to pull. /opt/build does the work and stays behind; neither has pip.
 # A lock is whole and nothing is resolved here: --no-deps, which also lets serve-cpu.txt replace onnxruntime-gpu.
 # Bytecode is made by compileall alone (pip's holds file times) and doesn't look at file times: it is the same
-# wherever and whenever the image is built.
+# wherever and whenever the image is built. The first line of the command `saddlepoint` would name /opt/build.
 FROM base AS build
 # A folder of wheels, where no index is reached: --build-arg PIP_FIND_LINKS=/wheels --volume $PWD/wheels:/wheels
 ARG PIP_FIND_LINKS=
@@ -38,10 +38,11 @@ COPY requirements/serve-${RUNTIME}.txt requirements/
 RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
       --no-deps --require-hashes --only-binary :all: -r requirements/serve-${RUNTIME}.txt \
  && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE saddlepoint.py ./
 COPY models models
 COPY serving serving
 RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target /opt/app . \
+ && sed -i '1s|.*|#!/opt/saddlepoint/bin/python|' /opt/app/bin/saddlepoint \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
 
@@ -51,10 +52,11 @@ RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
       --no-deps --require-hashes --only-binary :all: -r requirements/train.txt
 # torch holds sources for newer Pythons too: those, and only those, stay uncompiled.
 RUN python3 -m compileall -q -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib || true
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE saddlepoint.py ./
 COPY models models
 COPY training training
 RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target /opt/app . \
+ && sed -i '1s|.*|#!/opt/saddlepoint/bin/python|' /opt/app/bin/saddlepoint \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
 
@@ -65,7 +67,7 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/* /usr/loca
       /usr/lib/python3/dist-packages/pkg_resources* /usr/lib/python3/dist-packages/wheel* \
       /usr/lib/python3*/ensurepip /usr/share/python-wheels \
  && install -d -o 10001 -g 10001 /runs /model-repository
-ENV HOME=/tmp PYTHONPATH=/opt/app ORT_DISABLE_TELEMETRY=1
+ENV HOME=/tmp PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 WORKDIR /
 
@@ -83,6 +85,7 @@ ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="saddlepoint-train" \
       org.opencontainers.image.description="Trains a GAN, exports its generator to ONNX and publishes it." \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
@@ -107,6 +110,7 @@ ARG REVISION=unknown
 ARG CREATED=unknown
 LABEL org.opencontainers.image.title="saddlepoint-serve" \
       org.opencontainers.image.description="Serves GAN generators over HTTP: POST seeds, get images." \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \

@@ -8,14 +8,18 @@ CONTAINERS ?= podman
 BUILD_FLAGS ?=
 TARGET ?= serve
 RUNTIME ?= cpu
-TAG ?= latest
+# The image for GPUs has a name of its own: building one leaves the other alone.
+TAG ?= latest$(if $(filter serve/cuda,$(TARGET)/$(RUNTIME)),-cuda)
 ARGS ?=
-# Tests at once: they wait for processes to start more than they compute. Those that measure run alone.
-JOBS ?= 2
+# Tests at once, for two cores: many wait for processes. Those marked `alone` run when no other does (tests/conftest.py).
+JOBS ?= 3
 # Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
 # a commit that leaves the locks alone leaves the large layer as it was.
 SOURCE_DATE_EPOCH ?= 315532800
 export PYTHON_IMAGE TRAIN_IMAGE BUILD_FLAGS
+# Bytecode is kept, whatever the environment says: without it every process compiles torch's sources again, which
+# doubles the time of the tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,10 +33,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help serve train test lint format bench image image-test k8s-local checkers sbom audit lock clean
+.PHONY: help install serve train test lint format bench coverage figures image image-test k8s-local checkers sbom audit lock clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+install: $(VENV)/.serve ## what training, serving and the client need, into .venv
 
 serve: $(VENV)/.serve ## train the default if no model is published yet, then serve on PORT
 	@compgen -G '$(REPOSITORY)/*/CURRENT' >/dev/null || $(MAKE) --no-print-directory train ARGS=
@@ -43,8 +49,7 @@ train: $(VENV)/.serve ## train and publish into REPOSITORY; ARGS='mnist --help' 
 
 test: $(VENV)/.dev ## every test that needs no container engine, JOBS at once; ARGS='-k words' for some, alone
 ifeq ($(ARGS),)
-	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m 'not containers and not chaos'
-	@$(BIN)/pytest -m chaos
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal
 else
 	@$(BIN)/pytest $(ARGS)
 endif
@@ -62,6 +67,12 @@ format: $(VENV)/.dev ## let ruff mend what it can
 bench: $(VENV)/.dev ## every benchmark, a line per figure; ARGS=--quick for a short look
 	@for script in $$(git ls-files 'benchmarks/*/*.py' ':!*/_*'); do \
 	  echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+coverage: $(VENV)/.dev ## modes of ring-8 and grid-25 by every method, a night of two cores; resumable
+	@$(BIN)/python benchmarks/training/modes.py --workers 2 --write docs/coverage.md $(ARGS)
+
+figures: $(VENV)/.dev ## draw docs/pictures that are computed: the paths of the Dirac-GAN
+	@$(BIN)/python -m training.stability games --trajectory docs/pictures/games.svg >/dev/null
 
 image: sbom ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
 	@$(CONTAINERS) build --target $(TARGET) --tag localhost/saddlepoint-$(TARGET):$(TAG) \
@@ -87,7 +98,7 @@ checkers: $(CHECKERS)/.done ## install checkov, hadolint and yamllint for tests/
 image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IMAGE=1 with the trainer; root, podman
 	@$(if $(TRAIN_IMAGE),$(MAKE) --no-print-directory image TARGET=train)
 	@$(MAKE) --no-print-directory image TARGET=serve
-	@RUNTIME=$(RUNTIME) $(BIN)/pytest -m containers -p no:randomly $(or $(ARGS),tests/containers)
+	@RUNTIME=$(RUNTIME) TAG=$(TAG) $(BIN)/pytest -m containers -p no:randomly $(or $(ARGS),tests/containers)
 
 k8s-local: ## run k8s/overlays/local with podman, without a cluster: from the training to the drain
 	@$(MAKE) --no-print-directory image-test ARGS='tests/containers/test_local.py'

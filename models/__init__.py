@@ -1,4 +1,12 @@
-"""What a model is: latents, bundles, repositories and networks.
+"""Models: latent vectors, exported bundles, repositories of versions, and networks.
 
-Knows neither training nor serving.
+This package imports neither training nor serving.
 """
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "Saddlepoint runs on Linux: files are locked and replaced as POSIX systems "
+        "do; on Windows use WSL 2"
+    )

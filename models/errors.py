@@ -1,28 +1,28 @@
-"""What can be wrong with a model, a bundle or a repository: one hierarchy, each with a remedy.
+"""Errors of models, bundles and repositories.
 
-`exit_code` is what a command line ends with.
+Each names what is wrong and the remedy; `exit_code` is the exit code of a command that it ends.
 """
 
 from typing import ClassVar
 
 
 class ModelError(Exception):
-    """Any fault of a model on disk. Its text names what, where, what is allowed and the remedy."""
+    """A fault of a model on disk. The message names the place, what is allowed and the remedy."""
 
     exit_code: ClassVar[int] = 1
 
 
 class BundleError(ModelError):
-    """A bundle not to be used: a file is missing or altered, or its images don't reproduce."""
+    """A bundle must not be used: a file is missing or altered, or its images differ."""
 
     exit_code: ClassVar[int] = 4
 
 
 class RepositoryError(ModelError):
-    """A repository that can't do what was asked."""
+    """The repository can't do what was asked."""
 
 
 class NotInRepositoryError(RepositoryError):
-    """The named model or version does not exist."""
+    """The repository has no such model or version."""
 
     exit_code: ClassVar[int] = 3

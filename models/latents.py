@@ -1,26 +1,28 @@
-"""Seeds to latent vectors: the frozen algorithm that training and serving share.
+"""Turns seeds into latent vectors, by an algorithm that must never change.
 
-Seed 42 in a training grid is seed 42 on the wire, for ever. So the algorithm rests on the one thing
-that NumPy keeps stable, a bit generator's raw stream (NEP 19 excludes `Generator`'s distributions):
+Seed 42 in a training's sample grid is seed 42 over HTTP in every release. So the algorithm rests on
+what NumPy keeps stable: a bit generator's raw stream (NEP 19 excludes `Generator`'s distributions).
 
     bits = Philox(key=uint64[seed, 0]).random_raw(n)                n = z_dim rounded up to even
     u    = ((bits >> 11) + 0.5) * 2**-53                            in (0, 1)
     z[2i], z[2i+1] = sqrt(-2 ln u[2i]) * (cos, sin)(2 pi u[2i+1])   Box and Muller 1958, in float64
 
-cast to float32, the first z_dim kept. Each row depends on its own seed alone, never on the batch.
+The result is cast to float32 and cut to z_dim. A row depends on its own seed alone, not on the
+batch.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import Philox  # `np.random` is only imported, from files, when it is first used
 
 MAX_SEED = 2**64 - 1
 _ROWS_AT_A_TIME = 64  # 64 rows x 128 dimensions of float64 stay in a core's second-level cache
 
 
 def as_seeds(seeds: Iterable[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Integers as a uint64 array [N].
+    """Converts integers to a uint64 array [N].
 
     Raises:
         ValueError: a value is not an integer in [0, 2**64 - 1].
@@ -37,7 +39,7 @@ def as_seeds(seeds: Iterable[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.ui
 
 
 def latents(seeds: Sequence[int] | npt.NDArray[np.uint64], z_dim: int) -> npt.NDArray[np.float32]:
-    """Standard normal latents, one row a seed.
+    """Draws standard normal latents, one row a seed.
 
     Args:
         seeds: N integers in [0, 2**64 - 1].
@@ -62,7 +64,7 @@ def latents(seeds: Sequence[int] | npt.NDArray[np.uint64], z_dim: int) -> npt.ND
 def slerp(
     z_0: npt.NDArray[np.float32], z_1: npt.NDArray[np.float32], t: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
-    """Spherical interpolation (Shoemake 1985), which keeps the norm that a Gaussian latent has.
+    """Interpolates on a great circle (Shoemake 1985), which keeps the norm of a Gaussian latent.
 
     Args:
         z_0: where t = 0, [z_dim] float32.
@@ -70,7 +72,7 @@ def slerp(
         t: positions [T] float64, usually in [0, 1].
 
     Returns:
-        [T, z_dim] float32. Falls back to a straight line where the two are (anti)parallel or zero.
+        [T, z_dim] float32; on a straight line where the two are (anti)parallel or zero.
     """
     a, b = z_0.astype(np.float64), z_1.astype(np.float64)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -84,13 +86,49 @@ def slerp(
     return (weight_0[:, None] * a + weight_1[:, None] * b).astype(np.float32)
 
 
+def walk(
+    waypoints: npt.NDArray[np.float32], num_frames: int, *, loop: bool = False
+) -> npt.NDArray[np.float32]:
+    """Interpolates from waypoint to waypoint, with equal steps of the segments' parameter.
+
+    Args:
+        waypoints: [K, z_dim] float32, K at least 2.
+        num_frames: how many, at least K.
+        loop: goes on from the last waypoint to the first and ends one step before it, so that a
+            repeated animation shows no frame twice.
+
+    Returns:
+        [num_frames, z_dim] float32. The first is the first waypoint itself and, without loop, the
+        last is the last.
+
+    Raises:
+        ValueError: fewer than two waypoints, or fewer frames than waypoints.
+    """
+    num = len(waypoints)
+    if num < 2:
+        raise ValueError(f"waypoints has {num} rows: a walk has at least 2")
+    if num_frames < num:
+        raise ValueError(f"num_frames is {num_frames}: it must be at least the {num} waypoints")
+    num_segments = num if loop else num - 1
+    steps = num_frames if loop else num_frames - 1
+    z = np.empty((num_frames, waypoints.shape[1]), np.float32)
+    for frame in range(num_frames):
+        segment, part = divmod(frame * num_segments, steps)
+        if part == 0:  # exactly there: no rounding
+            z[frame] = waypoints[segment % num]
+        else:
+            ends = waypoints[segment], waypoints[(segment + 1) % num]
+            z[frame] = slerp(*ends, np.array([part / steps]))[0]
+    return z
+
+
 def _raw_bits(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.uint64]:
     """The first n raw words of Philox(key=[key, 0]) for each key, [N, n] uint64.
 
-    One generator is re-keyed through its public state; a new one for each seed costs five times
-    as much.
+    One generator is given a new key for each seed; a new generator for each costs five times as
+    much.
     """
-    generator = np.random.Philox(key=0)
+    generator = Philox(key=0)
     state = generator.state
     key = state["state"]["key"]
     bits = np.empty((len(keys), n), dtype=np.uint64)
@@ -102,6 +140,7 @@ def _raw_bits(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.uint64]:
 
 
 def _box_muller(bits: npt.NDArray[np.uint64], out: npt.NDArray[np.float32]) -> None:
+    # 53 bits and a half: u is never 0, whose logarithm would be infinite.
     u = (bits >> np.uint64(11)).astype(np.float64)
     u += 0.5
     u *= 2.0**-53

@@ -1,28 +1,26 @@
-"""Flags and environment to one validated object.
+"""The settings of a server, checked.
 
 Every field of `Settings` is a flag (`--max-batch-rows`) and an environment variable
-(`SADDLEPOINT_MAX_BATCH_ROWS`); the flag wins. A new field here is a new setting everywhere.
+(`SADDLEPOINT_MAX_BATCH_ROWS`), read by `serving.command_line`. A new field here is a new setting
+everywhere.
 """
 
-import argparse
 import dataclasses
-import math
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from models.errors import RepositoryError
 from models.repository import check_name
-from serving.cors import check_origins
 from serving.errors import SettingsError
 
 PREFIX = "SADDLEPOINT_"
+MAX_PORT = 65535
+_OWN_SEGMENTS = ("v1", "v2", "web", "docs", "predict")
 DEVICES = ("auto", "cpu", "cuda")
 _REPOSITORY = Path("model-repository")
-HOSTS = ("127.0.0.1", "0.0.0.0", "::")
 
 
 def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
@@ -31,13 +29,40 @@ def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that can be set on a server. Units are in the names."""
+    """Everything that can be set on a server. Units are in the names."""
 
-    repository: Path = _setting(_REPOSITORY, "folder of the model repository")  # noqa: RUF009 - a field()
+    repository: Path = _setting(  # noqa: RUF009 - a field()
+        _REPOSITORY, "folder of the model repository, or its address elsewhere (--mirror)"
+    )
+    mirror: str = _setting(
+        "",
+        "address of a repository elsewhere, s3://bucket/models or any other of fsspec, that is "
+        "copied to --repository; --repository s3://... chooses the folder by itself; empty: none",
+    )
+    mirror_interval_s: float = _setting(
+        10.0, "how often that repository is looked at for new versions", least=0.1
+    )
     models: tuple[str, ...] = _setting((), "names to serve, comma separated; empty: all")
-    host: str = _setting("127.0.0.1", f"address to listen on: {', '.join(HOSTS)}")
-    port: int = _setting(8000, "port to listen on, 1024 .. 65535", least=1024)
+    host: str = _setting(
+        "127.0.0.1",
+        "address to listen on, or a name for some of this machine's: 127.0.0.1, localhost, ::1, "
+        "0.0.0.0 and :: (all), 192.0.2.7",
+    )
+    port: int = _setting(8000, "port to listen on; 0: one that is free, which is printed", least=0)
+    unix_socket: Path | None = _setting(  # noqa: RUF009 - a field()
+        None, "path of a Unix socket to listen on instead of --host and --port; empty: none"
+    )
+    root_path: str = _setting(
+        "",
+        "path under which a proxy shows this server, /images; requests may come with it or "
+        "without; empty: none",
+    )
     device: str = _setting("auto", "auto (CUDA where it works, else the CPU), cpu, cuda")
+    devices: tuple[str, ...] = _setting(
+        (),
+        "the only GPUs to use, comma separated, as CUDA_VISIBLE_DEVICES takes them: numbers of "
+        "nvidia-smi, GPU-... or MIG-...; empty: all that work",
+    )
     api_processes: int = _setting(1, "processes that speak HTTP and encode images", least=1)
     workers_per_device: int = _setting(1, "inference processes for each device", least=1)
     compute_threads: int = _setting(0, "threads of a CPU worker; 0: one for each core", least=0)
@@ -48,6 +73,9 @@ class Settings:
         "fp32", "fp32 (agrees with the CPU), tf32 (faster on Ampere and later, less exact)"
     )
     cuda_graphs: str = _setting("auto", "auto (where a model allows it) or off")
+    cuda_memory_mb: int = _setting(
+        0, "most memory of a GPU that one version takes, in MB (2^20 bytes); 0: no limit", least=0
+    )
     tensorrt_cache: Path | None = _setting(  # noqa: RUF009 - a field()
         None, "run on TensorRT and keep its engines in this folder; empty: on CUDA alone"
     )
@@ -64,18 +92,54 @@ class Settings:
         4096, "images that may be admitted and not yet made; more are refused (429)", least=1
     )
     max_seeds: int = _setting(1024, "most seeds or latents in one request", least=1)
+    jobs_folder: Path | None = _setting(  # noqa: RUF009 - a field()
+        None, "folder for long jobs and their results; empty: none are taken"
+    )
+    max_jobs: int = _setting(16, "most long jobs, those that have ended too", least=1)
+    max_job_images: int = _setting(100_000, "most images of one long job", least=1)
+    max_jobs_bytes: int = _setting(
+        4 << 30, "disk for the results of long jobs, in bytes, of all together", least=1
+    )
+    jobs_keep_s: int = _setting(
+        86_400, "how long a long job is kept after its end, in seconds", least=1
+    )
+    webhook_hosts: tuple[str, ...] = _setting(
+        (),
+        "hosts, comma separated, or HOST:PORT, that may be told when a long job ends; empty: none",
+    )
     max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
     max_image_pixels: int = _setting(
         1 << 26, "most pixels of all images, tiles or frames of one request", least=1
     )
     max_frames: int = _setting(240, "most frames of one animation", least=2)
+    image_metadata: bool = _setting(
+        True,
+        "true writes into every image file how it was made: seed, label, truncation, model, "
+        "version, digest",
+    )
     cache_bytes: int = _setting(
         64 << 20, "encoded images to keep, in bytes, of all HTTP processes; 0: none", least=0
     )
     request_timeout_ms: int = _setting(30_000, "a request not answered by then gets 504", least=1)
-    drain_timeout_s: int = _setting(20, "longest wait for open requests after SIGTERM", least=1)
+    promised_ms: int = _setting(
+        1000,
+        "the time that a client must allow for a 504 to count against the service "
+        "(saddlepoint_image_requests_total); with less it is the client's own doing",
+        least=1,
+    )
+    drain_timeout_s: int = _setting(
+        35,
+        "longest wait for open requests after SIGTERM; longer than --request-timeout-ms",
+        least=1,
+    )
     drain_delay_s: float = _setting(
         1.0, "how long after SIGTERM /readyz says 503 while requests are still taken", least=0
+    )
+    worker_timeout_s: float = _setting(
+        10.0,
+        "a worker that gives no sign of life for so long, or whose runs neither end nor compute, "
+        "is killed and started again",
+        least=2,
     )
     reload_interval_s: float = _setting(
         1.0, "how often the repository is looked at for new versions; 0: never", least=0
@@ -86,24 +150,56 @@ class Settings:
     api_keys: Path | None = _setting(  # noqa: RUF009 - a field()
         None, "file of API keys (python -m serving.keys), reread on change; empty: none is needed"
     )
+    keys_grace_s: float = _setting(
+        60.0,
+        "how long API keys hold when their file can't be read any more; then nobody is let in",
+        least=0,
+    )
     cors_origins: tuple[str, ...] = _setting(
         (), "origins whose web pages may ask, comma separated, * for any; empty: none"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        "host names, comma separated, under which web pages of this server may load and unload "
+        "models; empty: IP addresses and localhost",
     )
     read_timeout_s: float = _setting(
         30.0, "a request whose head or body is not complete by then gets 408", least=0.1
     )
+    write_timeout_s: float = _setting(
+        30.0,
+        "a client must take 64 KiB and a 16th of its answer in every such time, or is cut off",
+        least=0.1,
+    )
+    max_held_bytes: int = _setting(
+        512 << 20,
+        "memory for request bodies, images and answers not yet taken, in bytes, of all HTTP "
+        "processes; what does not fit waits",
+        least=1,
+    )
     metrics_port: int = _setting(
         0, "port for /metrics alone, without a key; 0: on --port, with one", least=0
+    )
+    grpc_port: int = _setting(
+        0, "port for the Open Inference Protocol over gRPC, on --host; 0: none", least=0
     )
     trace_endpoint: str = _setting(
         "", "OTLP/HTTP URL of a collector for traces, http://localhost:4318; empty: no traces"
     )
     access_log: bool = _setting(False, "true logs a line a request")
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        "addresses and networks of proxies, comma separated, and unix for a Unix socket: the "
+        "access log believes what they say of their clients; empty: nobody",
+    )
+    proxy_header: str = _setting(
+        "x-forwarded-for", "the header in which they say it: x-forwarded-for or forwarded"
+    )
     log_format: str = _setting("text", "text, or json: one object a line")
     log_level: str = _setting("info", "critical, error, warning, info or debug")
 
     def __post_init__(self) -> None:
-        """Refuses values out of range, each with what is allowed."""
+        """Raises SettingsError for a value out of range, with what is allowed."""
         for entry in dataclasses.fields(self):
             least = entry.metadata["least"]
             if least is not None and getattr(self, entry.name) < least:
@@ -111,15 +207,22 @@ class Settings:
                     f"{flag(entry.name)} is {getattr(self, entry.name)}, must be at least {least}"
                 )
         self._check_ports()
-        _one_of("host", self.host, HOSTS)
+        _check_root_path(self.root_path)
         _one_of("device", self.device, DEVICES)
+        if len(set(self.devices)) < len(self.devices):
+            raise SettingsError(
+                f"--devices is {','.join(self.devices)}, each GPU may be named once; "
+                "--workers-per-device starts several processes on each"
+            )
         _one_of("model_control", self.model_control, ("off", "clients"))
         _one_of("cuda_math", self.cuda_math, ("fp32", "tf32"))
         _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _one_of("log_format", self.log_format, ("text", "json"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))
+        _one_of("proxy_header", self.proxy_header, ("x-forwarded-for", "forwarded"))
         self._check_buckets()
-        check_origins(self.cors_origins)
+        _check_origins(self.cors_origins)
+        _check_hosts(self.allowed_hosts)
         for name in ("max_seeds", "max_frames"):
             least = getattr(self, name) * self.api_processes  # each process has its part
             if self.max_waiting_rows < least:
@@ -135,14 +238,23 @@ class Settings:
             raise SettingsError(f"--models: {error}") from error
 
     def _check_ports(self) -> None:
-        if self.port > 65535:
-            raise SettingsError(f"--port is {self.port}, allowed are 1024 .. 65535")
-        if self.metrics_port and not 1024 <= self.metrics_port <= 65535:
-            raise SettingsError(
-                f"--metrics-port is {self.metrics_port}, allowed are 0 and 1024 .. 65535"
-            )
-        if self.metrics_port == self.port:
+        for name in ("port", "metrics_port", "grpc_port"):
+            if getattr(self, name) > MAX_PORT:
+                raise SettingsError(
+                    f"{flag(name)} is {getattr(self, name)}, allowed are 0 .. {MAX_PORT}"
+                )
+        if not self.host.strip():
+            raise SettingsError("--host is empty; 127.0.0.1 for this machine alone, :: for all")
+        if self.unix_socket is None and self.metrics_port and self.metrics_port == self.port:
             raise SettingsError(f"--metrics-port is {self.port}, as --port is; 0 shares it")
+        if self.grpc_port and self.grpc_port in (self.port, self.metrics_port):
+            raise SettingsError(
+                f"--grpc-port is {self.grpc_port}, as another port is; choose another, or 0"
+            )
+        if self.unix_socket is not None and self.port != Settings.port:
+            raise SettingsError(
+                f"--port is {self.port} and --unix-socket is {self.unix_socket}: give one of them"
+            )
 
     def _check_buckets(self) -> None:
         given = self.buckets
@@ -157,9 +269,12 @@ class Settings:
             )
 
     def check_device(self, device: str) -> None:
-        """Refuses what was set for the other device, "cpu" or "cuda": it would do nothing."""
+        """Raises SettingsError for settings of the other device, "cpu" or "cuda".
+
+        They would have no effect.
+        """
         others = {
-            "cpu": ("cuda_math", "cuda_graphs", "tensorrt_cache"),
+            "cpu": ("devices", "cuda_math", "cuda_graphs", "cuda_memory_mb", "tensorrt_cache"),
             "cuda": ("compute_threads", "compute_lanes"),
         }
         for entry in dataclasses.fields(self):
@@ -172,81 +287,21 @@ class Settings:
 
 
 def flag(name: str) -> str:
-    """The command line's name of a setting."""
+    """Returns the flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
 def variable(name: str) -> str:
-    """The environment's name of a setting."""
+    """Returns the environment variable of a setting."""
     return PREFIX + name.upper()
 
 
 def shown_default(entry: "dataclasses.Field[Any]") -> str:
-    """A setting's default as one would give it; empty where that is nothing."""
+    """Returns a setting's default as one would write it; empty for nothing."""
     default = entry.default
     if default in ((), None):
         return ""
     return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from flags, then the environment, then defaults.
-
-    Args:
-        argv: the arguments, without the program's name.
-        environ: os.environ where None.
-
-    Raises:
-        SettingsError: a value can't be read or is out of range, or a variable is unknown.
-        SystemExit: the parser's own (--help, an unknown flag).
-    """
-    environ = os.environ if environ is None else environ
-    parser = _parser()
-    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
-    sources = {name: flag(name) for name in given}
-    known = {variable(entry.name): entry.name for entry in dataclasses.fields(Settings)}
-    for key in sorted(environ):
-        if not key.startswith(PREFIX):
-            continue
-        if key not in known:
-            raise SettingsError(f"{key} is not a setting; known are {', '.join(known)}")
-        if known[key] not in given:
-            given[known[key]] = environ[key]
-            sources[known[key]] = key
-    types = get_type_hints(Settings)
-    values = {name: _convert(types[name], text, sources[name]) for name, text in given.items()}
-    return Settings(**values)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.run",
-        description="Serves the generators of a model repository over HTTP.",
-        epilog=f"Every flag can be given as {PREFIX}NAME in the environment; the flag wins.",
-    )
-    for entry in dataclasses.fields(Settings):
-        shown = f" (default: {default})" if (default := shown_default(entry)) else ""
-        parser.add_argument(flag(entry.name), help=entry.metadata["help"] + shown)
-    return parser
-
-
-def _convert(kind: Any, text: str, source: str) -> Any:
-    try:
-        if isinstance(kind, UnionType):  # Path | None
-            return Path(text) if text else None
-        if items := get_args(kind):
-            return tuple(items[0](part.strip()) for part in text.split(",") if part.strip())
-        if kind is bool:
-            return ("false", "true").index(text) == 1
-        value: Any = Path(text) if issubclass(kind, Path) else kind(text)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-        return value
-    except ValueError:
-        words = {int: "a whole number", float: "a number", bool: "true or false"}
-        raise SettingsError(
-            f"{source} is {text!r}, must be {words.get(kind, 'whole numbers')}"
-        ) from None
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -256,3 +311,38 @@ def _listed(numbers: Sequence[int]) -> str:
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise SettingsError(f"{flag(name)} is {value!r}, allowed are {', '.join(allowed)}")
+
+
+def _check_root_path(path: str) -> None:
+    """Raises SettingsError for what is no plain path of whole segments, or begins as ours do."""
+    if path.lstrip("/").partition("/")[0] in _OWN_SEGMENTS:
+        raise SettingsError(
+            f"--root-path is {path!r}: paths of the server itself begin so; choose another"
+        )
+    if path and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", path):
+        raise SettingsError(
+            f"--root-path is {path!r}, allowed are segments of letters, digits, dots, hyphens and "
+            "underscores, without a slash at the end: /images, /team/gan"
+        )
+
+
+def _check_hosts(hosts: tuple[str, ...]) -> None:
+    """Raises SettingsError for what is no plain host name."""
+    for host in hosts:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", host):
+            raise SettingsError(
+                f"--allowed-hosts has {host!r}, allowed are host names in lower case, without "
+                "scheme and port: gan.example.org"
+            )
+
+
+def _check_origins(origins: tuple[str, ...]) -> None:
+    """Raises SettingsError for a text that a browser would never send as Origin."""
+    for origin in origins:
+        scheme, _, host = origin.partition("://")
+        plain = host.isascii() and host == host.lower() and not set(host) & set("/?#@ ")
+        if origin != "*" and not (scheme in ("http", "https") and host and plain):
+            raise SettingsError(
+                f"--cors-origins has {origin!r}, allowed are * and origins as browsers send them: "
+                "https://example.org, http://localhost:3000 (lower case, no path)"
+            )

@@ -1,28 +1,84 @@
 """Fixtures that more than one room's tests use: tiny real bundles, real server processes."""
 
 import contextlib
+import fcntl
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import hypothesis
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle, Golden, write_bundle
-from models.generator import CpuGenerator
+from models.bundle.directions import DIRECTIONS, Directions, DirectionSet, GoldenSteps
+from models.bundle.generator import CpuGenerator
+from models.bundle.manifest import Dataset, ImageSpec, Manifest, Parity, tensor_specs
 from models.latents import latents
-from models.manifest import Dataset, ImageSpec, Manifest, Parity, tensor_specs
+from tests.support import HTTP
 
 READY_TIMEOUT_S = 60
+_NUMBERS = itertools.count()
+
+# A loaded machine is no failure: how long an example takes is nothing that a test measures.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks this small lose by a second thread, in this process and in those that it starts.
+
+    Two tests run at once, so a second thread would also wait for a core.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run alone come last: nobody waits for them in the middle."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """Waits, before its time-out counts, until the test may run beside those of other workers."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    folder = Path(item.config.option.basetemp).parent
+    with turn(folder, alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextlib.contextmanager
+def turn(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Holds a place among the tests of all workers of a run, or the only one.
+
+    Who comes locks the door until there is a place, so whoever wants to be alone is overtaken by
+    nobody. What was locked is unlocked, not only closed: processes that a test forked have it too.
+    """
+    with (folder / "door").open("w") as door, (folder / "room").open("w") as room:
+        try:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(door, fcntl.LOCK_UN)
+            yield
+        finally:
+            fcntl.flock(room, fcntl.LOCK_UN)
 
 
 def tiny_graph(
@@ -69,6 +125,36 @@ def tiny_graph(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
+def tiny_directions(
+    generate: CpuGenerator, z_dim: int, num_classes: int, num: int = 3
+) -> Directions:
+    """Directions by hand: the first axes of z, half a unit each; each class's go the other way."""
+    steps = np.eye(num, z_dim, dtype=np.float32) / 2
+    concepts, amounts = ("area", "slant"), np.array([-1, 0, 1], np.float32)
+    seeds = np.arange(2, dtype=np.uint64)
+    labels = (seeds % np.uint64(num_classes)).astype(np.int64) if num_classes else None
+    golden_amounts = np.eye(2, num, dtype=np.float32)
+    images = generate(latents(seeds, z_dim) + golden_amounts @ steps, labels)
+
+    def of(steps: npt.NDArray[np.float32], names: list[str]) -> DirectionSet:
+        leading = steps.shape[:-1]
+        picture = np.zeros((*leading, 3, *images.shape[1:]), np.uint8)
+        return DirectionSet(
+            steps=steps,
+            eigenvalues=np.ones(leading, np.float32),
+            names=np.broadcast_to(np.array(names), leading).copy(),
+            evidence=np.full((*leading, 2), 0.7, np.float32),
+            pictures=picture,
+        )
+
+    sets = {"z": of(steps, ["slant", "", "ink above"])}
+    if num_classes:
+        factors = -1 - np.arange(num_classes, dtype=np.float32)
+        sets["class"] = of(factors[:, None, None] * steps[:2], ["", ""])
+    golden = GoldenSteps(seeds=seeds, labels=labels, amounts=golden_amounts, images=images)
+    return Directions(sets=sets, concepts=concepts, amounts=amounts, golden=golden)
+
+
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Makes a complete, valid bundle of a tiny generator in a folder of its own."""
@@ -76,13 +162,15 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
     def make(
         *,
         z_dim: int = 6,
-        size: int = 8,
+        size: int | tuple[int, int] = 8,
         channels: int = 1,
         num_classes: int = 0,
         weights_seed: int = 0,
+        directions: bool = False,
     ) -> Bundle:
         folder = tmp_path_factory.mktemp("bundle")
-        image = ImageSpec(height=size, width=size, channels=channels)
+        height, width = (size, size) if isinstance(size, int) else size
+        image = ImageSpec(height=height, width=width, channels=channels)
         model = folder / "model.onnx"
         onnx.save(tiny_graph(z_dim, image, num_classes, weights_seed), model)
         seeds = np.arange(8, dtype=np.uint64)
@@ -90,7 +178,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         images = CpuGenerator(model)(latents(seeds, z_dim), labels)
         inputs, outputs = tensor_specs(z_dim, image, conditional=num_classes > 0)
         manifest = Manifest(
-            schema_version=1,
+            schema_version=image.schema_version,
             name="tiny",
             version=1,
             created="2026-01-01T00:00:00+00:00",
@@ -113,6 +201,9 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
             "samples.png": b"not looked at by a server",
             "card.md": b"# tiny\n",
         }
+        if directions:
+            made = tiny_directions(CpuGenerator(model), z_dim, num_classes)
+            files[DIRECTIONS] = made.to_bytes()
         return write_bundle(folder / "bundle", manifest, files)
 
     return make
@@ -128,11 +219,11 @@ class ServerProcess:
 
     def get(self, path: str, **kwargs: object) -> httpx.Response:
         """GET from it."""
-        return httpx.get(self.url + path, timeout=30, **kwargs)  # type: ignore[arg-type]
+        return HTTP.get(self.url + path, **kwargs)  # type: ignore[arg-type]
 
     def post(self, path: str, **kwargs: object) -> httpx.Response:
         """POST to it."""
-        return httpx.post(self.url + path, timeout=30, **kwargs)  # type: ignore[arg-type]
+        return HTTP.post(self.url + path, **kwargs)  # type: ignore[arg-type]
 
     def generate(self, **request: object) -> httpx.Response:
         """POST /v1/generate."""
@@ -163,6 +254,17 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pytest's own, with a short name: the path of a socket in it has 107 bytes at most.
+
+    And with a number that is counted here: pytest looks at all folders that there are, each time.
+    """
+    folder = tmp_path_factory.getbasetemp() / f"t{next(_NUMBERS)}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 @contextlib.contextmanager
 def server_process(
     repository: Path,
@@ -170,20 +272,37 @@ def server_process(
     *flags: str,
     ready: bool = True,
     prefix: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    output: int | None = None,
+    command: Sequence[str] = (sys.executable, "-m", "serving.run"),
+    cwd: Path | None = None,
 ) -> Iterator[ServerProcess]:
-    """A server on a free port, run by `prefix` if given; killed at the end if it still runs."""
+    """A server on a free port; killed at the end if it still runs.
+
+    Args:
+        repository: what is served.
+        folder: for its log and its own folder.
+        flags: further settings.
+        ready: False doesn't wait until it is.
+        prefix: a command that runs it.
+        environ: further variables.
+        output: a descriptor that it writes to instead of the log.
+        command: what is run.
+        cwd: where.
+    """
     port = free_port()
     log = folder / f"server-{port}.log"
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("SADDLEPOINT_")}
-    environ |= {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("SADDLEPOINT_")}
+    variables |= {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **(environ or {})}
     arguments = ["--repository", str(repository), "--port", str(port), *flags]
-    with log.open("w") as output:
+    with log.open("w") as file:
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "serving.run", *arguments],
-            stdout=output,
+            [*prefix, *command, *arguments],
+            cwd=cwd,
+            stdout=file if output is None else output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environ,
+            env=variables,
             start_new_session=True,
         )
     server = ServerProcess(process, f"http://127.0.0.1:{port}", log)
@@ -202,12 +321,8 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts servers that end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(
-            repository: Path, *flags: str, ready: bool = True, prefix: Sequence[str] = ()
-        ) -> ServerProcess:
-            return stack.enter_context(
-                server_process(repository, tmp_path, *flags, ready=ready, prefix=prefix)
-            )
+        def start(repository: Path, *flags: str, **options: Any) -> ServerProcess:
+            return stack.enter_context(server_process(repository, tmp_path, *flags, **options))
 
         yield start
 

@@ -7,6 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+HTTP = httpx.Client(
+    timeout=30, verify=False, limits=httpx.Limits(max_keepalive_connections=0, max_connections=None)
+)
+"""A new connection for each request, as `httpx.get` has; that takes 25 ms to read certificates."""
+
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     """Returns when the condition holds."""
@@ -25,19 +32,46 @@ def metric(server: Any, name: str) -> float:
     )
 
 
+def make_service(settings: Any, folder: Path) -> Any:
+    """What an HTTP process holds, without a worker."""
+    from serving.process.key_watch import KeyFile
+    from serving.process.service import Service
+    from serving.process.shared import Shared
+
+    path = settings.api_keys
+    shared = Shared.make(settings, 0, None if path is None else KeyFile.read(path))
+    return Service(
+        settings,
+        run_folder=folder,
+        shared=shared,
+        index=0,
+        num_workers=0,
+        on_ready=lambda _: None,
+    )
+
+
 def workers_of(server: Any) -> list[int]:
     """Inference workers that live; LitServe spawns them, and forks the HTTP processes."""
-    return [pid for pid, command in _children_of(server) if b"spawn_main" in command]
+    return spawned_by(server.process.pid)
+
+
+def spawned_by(pid: int) -> list[int]:
+    """Processes that multiprocessing spawned for a process, and that live."""
+    return [child for child, command in _children_of(pid) if b"spawn_main" in command]
 
 
 def http_processes_of(server: Any) -> list[int]:
     """Processes that speak HTTP."""
-    return [pid for pid, command in _children_of(server) if b"multiprocessing" not in command]
+    return [
+        pid
+        for pid, command in _children_of(server.process.pid)
+        if b"multiprocessing" not in command
+    ]
 
 
-def _children_of(server: Any) -> Iterator[tuple[int, bytes]]:
-    """Processes that the server started, by whichever of its threads, and their command lines."""
-    for children in Path(f"/proc/{server.process.pid}/task").glob("*/children"):
+def _children_of(pid: int) -> Iterator[tuple[int, bytes]]:
+    """Children of a process, by whichever of its threads, and their command lines."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()

@@ -26,7 +26,10 @@ def asked(extra: str) -> Iterator[Requirement]:
     project = PROJECT["project"]
     for line in project["dependencies"] + project["optional-dependencies"][extra]:
         requirement = Requirement(line)
-        if requirement.marker is None or requirement.marker.evaluate(LINUX):
+        if requirement.name == project["name"]:
+            for other in requirement.extras:
+                yield from asked(other)
+        elif requirement.marker is None or requirement.marker.evaluate(LINUX):
             yield requirement
 
 

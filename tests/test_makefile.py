@@ -51,3 +51,12 @@ def test_train_publishes_where_it_is_told(
     words: list[str], repository: str | None, runs: str
 ) -> None:
     assert would_run("train", *words, repository=repository) == [runs]
+
+
+def test_bytecode_is_kept_whatever_the_environment_says() -> None:
+    """Python takes an empty variable for one that isn't set."""
+    show = 'show: ; @echo "<$$PYTHONDONTWRITEBYTECODE>"'
+    environ = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["make", "--no-print-directory", f"--eval={show}", "show"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environ)
+    assert done.stdout == "<>\n", done.stderr

@@ -1,113 +1,129 @@
-"""`python -m training.evaluate BUNDLE [--option value]`: how good is this model?
+"""`python -m training.evaluate BUNDLE [--option value]`: measure how good a model is.
 
-BUNDLE is a bundle's folder, or NAME[@VERSION] in --repository. The data is what the model was
-trained on, as its manifest tells, unless --data.* says otherwise. The bundle is left as it is.
+BUNDLE is a bundle's folder, or NAME[@VERSION] in --repository. The model is compared with the data
+that its manifest names, unless --data.* options name other data. The bundle is not changed.
 """
 
-import argparse
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 
-from models.bundle import MANIFEST, Bundle
+from models.bundle import Bundle
+from models.bundle.manifest import Manifest, Metric
 from models.errors import ModelError
-from models.manifest import Manifest, Metric
 from models.repository import Repository
-from training.arguments import read
+from models.repository.lookup import open_named
+from training.cli.arguments import peek, read
+from training.cli.command import resumed
+from training.config.compute import device_names
 from training.data import DataConfig, ImageSet, load
-from training.datasets import DATASETS
-from training.errors import ConfigError, EvaluationError, TrainingError
+from training.data.config import EARLIER
+from training.data.sources import DATASETS
+from training.errors import ConfigError, EvaluationError, TrainingError, require
 from training.evaluation import Plan, evaluate, resolve
-from training.evaluation.judge import protocols
-from training.evaluation.plan import AUTO, Schedule
-from training.evaluation.report import record, table, warnings
-from training.gate import (
+from training.evaluation.evaluator import protocols
+from training.evaluation.gates import (
     Gate,
     check_comparable,
+    check_gates,
     check_measured,
     current_of,
     figures_against_current,
-    judge,
     parse_gates,
 )
+from training.evaluation.metrics.manifold import NEAREST_K
+from training.evaluation.plan import AUTO, ResolvedPlan
+from training.evaluation.report import comparisons, record, table, warnings
+from training.evaluation.verdict import Circumstances, verdict
+from training.runs.catalogue import run_of_model
+from training.stdout import ClosedPipeIgnored
+
+PROG = "python -m training.evaluate"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What to judge, on what, and how."""
+    """What to measure on which data, and where the results go."""
 
     repository: Path = Path("model-repository")
     """Folder of published models."""
+    runs: Path = Path("runs")
+    """Folder of runs: that of the model knows where its images lay."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Real images to compare with; by default those that the manifest names."""
+    """Real images to compare with; by default those that it was trained on."""
     features: str = AUTO
     """classifier (trained on the data), random, inception or onnx (both need --weights); auto:
     classifier where the data has classes, else random."""
     weights: Path | None = None
-    """Inception's (2015-12-05-6726825d.pth), or an ONNX file that maps images to features."""
+    """Inception's weights (2015-12-05-6726825d.pth), or an ONNX file that maps images to
+    features."""
     num_images: int | None = None
     """Images of each kind to compare; by default 10,000, or half of the data if that is less."""
+    whole_data: bool = False
+    """Compare with all real images, as published figures do, instead of a half; 50,000 generated
+    images by default."""
+    nearest_k: int = NEAREST_K
+    """Neighbour that neighbourhoods of precision, recall, density and coverage reach to; published
+    precision and recall have 3."""
     measures: tuple[str, ...] = ()
-    """Figures to measure, by name; by default every one that fits the model and the data."""
+    """Figures to measure, by name; by default all that fit the model and the data."""
     seed: int = 0
-    """Of the images that are made and of the real ones that are chosen."""
+    """Decides which images are generated and which real ones are chosen."""
     gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Exit with 8 unless it holds: 'coverage>=0.8', not-worse, not-worse:FIGURE or
+    """Exit with 8 unless this condition holds: 'coverage>=0.8', not-worse, not-worse:FIGURE or
     not-worse:FIGURE:MARGIN (than CURRENT of the same name in the repository). Can be given several
     times."""
     cache: Path | None = None
-    """Folder that keeps classifiers, so that the same data's is trained once."""
+    """Folder that keeps trained classifiers, so that there is one training for each dataset."""
     report: Path | None = None
-    """File to write the JSON to, too."""
+    """Write the JSON to this file as well."""
     json: bool = False
-    """Print JSON, not a table."""
+    """Print JSON instead of a table."""
     device: str = "cpu"
-    """Where features are computed: cpu, cuda or cuda:N; the model itself runs on the CPU."""
+    """Device that computes the features: cpu, cuda or cuda:N; the model runs on the CPU."""
 
     def plan(self) -> Plan:
-        """What of it the evaluation must know.
+        """The plan of the evaluation.
 
         Raises:
-            ConfigError: there is no such device.
+            ConfigError: this machine has no such device.
         """
-        num_gpus = torch.cuda.device_count()
-        devices = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{i}" for i in range(num_gpus))]
-        if self.device not in devices:
-            raise ConfigError(
-                f"device is {self.device!r}, allowed: {', '.join(devices)}; set --device"
-            )
+        devices = device_names()
+        allowed = ", ".join(devices)
+        require(self.device in devices, "device", self.device, allowed, "set --device")
         return Plan(
             features=self.features,
             weights=self.weights,
             cache=self.cache,
             num_images=self.num_images,
             figures=self.measures,
+            whole_data=self.whole_data,
+            nearest_k=self.nearest_k,
             seed=self.seed,
             device=self.device,
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs a command line and returns the exit code."""
+def main(argv: Sequence[str], *, prog: str = PROG) -> int:
+    """Runs a command line and returns the exit code; prog: how it was called."""
     try:
-        _run(list(argv))
+        _run(list(argv), prog)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _run(words: list[str]) -> None:
-    bundle = None if {"-h", "--help"} & set(words) else _open(words)
-    command = _parse(words, None if bundle is None else bundle.manifest)
+def _run(words: list[str], prog: str) -> None:
+    bundle = None if {"-h", "--help"} & set(words) else _open(words, prog)
+    command = _parse(words, bundle, prog)
     assert bundle is not None  # --help has ended
     manifest = bundle.manifest
     plan, gates = command.plan(), parse_gates(command.gate)
@@ -116,15 +132,15 @@ def _run(words: list[str]) -> None:
     image_set = load(command.data)
     _check_fits(manifest, image_set)
     num_classes = len(manifest.labels or ())
-    schedule = resolve(plan, image_set, num_classes=num_classes, labels=manifest.labels)
-    check_measured(gates, schedule.figures, "name it in --measures, or leave the gate out")
-    _check_gates(command, manifest, gates, schedule, image_set)
+    resolved = resolve(plan, image_set, num_classes=num_classes, labels=manifest.labels)
+    check_measured(gates, resolved.figures, "name it in --measures, or leave the gate out")
+    _require_comparable(command, manifest, gates, resolved, image_set)
     _say(
-        f"{manifest.name} version {manifest.version}: {schedule.num_images:,} images, "
-        f"{schedule.features} features, against {len(image_set):,} images of {image_set.name}"
+        f"{manifest.name} version {manifest.version}: {resolved.num_images:,} images, "
+        f"{resolved.features} features, against {len(image_set):,} images of {image_set.name}"
     )
     if (manifest.dataset.content or manifest.dataset.fingerprint) not in _fingerprints(image_set):
-        _say("note: this is not the data, or not in the form, that the model was trained on")
+        _say("note: the model was trained on other data, or on the same data in another form")
     metrics = evaluate(
         bundle.model_path,
         manifest.z_dim,
@@ -134,86 +150,103 @@ def _run(words: list[str]) -> None:
         labels=manifest.labels,
         say=_say,
     )
-    _tell(command, bundle, metrics)
-    for line in warnings(metrics):
+    _report(command, bundle, metrics)
+    said = verdict(metrics, _circumstances(manifest, image_set))
+    for line in (*warnings(metrics), *said, *comparisons(metrics)):
         _say(line)
-    _judge(command, manifest, gates, metrics)
+    current = _current(command, manifest) if gates else None
+    for line in check_gates(gates, metrics, current):
+        _say(line)
 
 
-def _open(words: list[str]) -> Bundle:
-    """The bundle that the first word names, its files verified."""
+def _open(words: list[str], prog: str) -> Bundle:
+    """Takes the first word and opens the bundle that it names, with its files verified."""
     if not words or words[0].startswith("-"):
         raise ConfigError(
             "BUNDLE is not given, allowed: a bundle's folder or NAME[@VERSION]; put it first: "
-            "python -m training.evaluate digits"
+            f"{prog} digits"
         )
     name = words.pop(0)
     try:
-        bundle = _named(name, Path(_early(words, "--repository") or Command.repository))
-        bundle.verify_files()
+        bundle = open_named(name, Path(peek(words, "--repository") or Command.repository))
     except ModelError as error:
         raise EvaluationError(f"BUNDLE is {name!r}: {error}") from error
     return bundle
 
 
-def _named(name: str, repository: Path) -> Bundle:
-    if (Path(name) / MANIFEST).is_file():
-        return Bundle.open(Path(name))
-    model, _, version = name.partition("@")
-    if "/" in name or (version and not version.isdecimal()):
-        raise EvaluationError(
-            f"BUNDLE is {name!r}, allowed: a folder that holds a {MANIFEST}, or NAME[@VERSION] "
-            f"with a whole number; {repository} is looked in for names, set --repository"
-        )
-    return Repository(repository).bundle(model, int(version) if version else None)
-
-
-def _early(words: Sequence[str], option: str) -> str | None:
-    """An option's value before the rest is read, since it decides the others' defaults."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early.add_argument(option, nargs="?", dest="value")
-    value: str | None = early.parse_known_args(list(words))[0].value
-    return value
-
-
-def _parse(words: list[str], manifest: Manifest | None) -> Command:
-    """Reads the arguments, to which the manifest gives defaults."""
+def _parse(words: list[str], bundle: Bundle | None, prog: str = PROG) -> Command:
+    """Parses the options; the model decides the defaults of --data."""
     return read(
         Command,
         words,
-        Command() if manifest is None else Command(data=_data_of(manifest, words)),
-        prog="python -m training.evaluate BUNDLE",
+        Command() if bundle is None else Command(data=_data_of(bundle, words)),
+        prog=f"{prog} BUNDLE",
         description=(__doc__ or "").partition("\n\n")[2],
     )
 
 
-def _data_of(manifest: Manifest, words: list[str]) -> DataConfig:
-    """The data that the model was trained on, with labels where the set has any."""
+def _data_of(bundle: Bundle, words: list[str]) -> DataConfig:
+    """The data that the model was trained on, or --data.dataset, with labels if it has any."""
+    manifest = bundle.manifest
     options = manifest.options.get("data", {})
     options = options if isinstance(options, dict) else {}
     trained_on = options.get("dataset")
-    name = _early(words, "--data.dataset") or trained_on
+    name = peek(words, "--data.dataset") or trained_on
     if name not in DATASETS:
         raise ConfigError(
             f"data.dataset is {name!r}, allowed: {', '.join(sorted(DATASETS))}; set --data.dataset"
         )
     entry = DATASETS[name]
     labelled = entry.labelled
-    if entry.needs_path:  # of a folder only its owner knows whether subfolders are classes
+    if entry.needs_path and name == trained_on and peek(words, "--data.path") is None:
+        return _own_data(bundle, Path(peek(words, "--runs") or Command.runs))
+    if entry.needs_path:  # subfolders may be classes or not: take what the training took
         labelled = bool(options.get("conditional", False)) and name == trained_on
+    # Of other data than the training's nothing is known; a manifest of an earlier release lacks
+    # options that it didn't know.
+    own = {**EARLIER, **options} if name == trained_on else {}
     return DataConfig(
         dataset=name,
-        path=tyro.MISSING if entry.needs_path else None,  # a manifest tells no folder's place
-        resolution=manifest.image.height,
+        **{option: own[option] for option in EARLIER if option in own},
+        path=tyro.MISSING if entry.needs_path else None,  # a manifest names no path
+        resolution=f"{manifest.image.width}x{manifest.image.height}",
         channels=manifest.image.channels,
         conditional=labelled,
     )
 
 
+def _own_data(bundle: Bundle, runs: Path) -> DataConfig:
+    """The model's own images, as the run that made it had them.
+
+    Raises:
+        ConfigError: no such run is there, or its images are gone; the message says what helps.
+    """
+    manifest = bundle.manifest
+    run = run_of_model(manifest, bundle.path, runs)
+    called = manifest.options.get("data", {}).get("path")
+    asked = f"data.path is not given: the model was trained on images of its own, {called!r}; "
+    try:
+        data = None if run is None else resumed(run.folder, None).config.data
+    except TrainingError:  # of another release
+        data = None
+    if run is None or data is None or data.path is None:
+        raise ConfigError(
+            f"{asked}its run, which knows where they lay, is not in {runs}: give their folder with "
+            "--data.path DIR, or the folder of the run with --runs DIR"
+        )
+    if not data.path.exists():
+        raise ConfigError(
+            f"{asked}by its run {run.folder} they lay in {data.path}, which is not there any more: "
+            "give their folder with --data.path DIR"
+        )
+    _say(f"data: {data.path}, by the run {run.folder}")
+    return replace(data, weights=())
+
+
 def _check_fits(manifest: Manifest, image_set: ImageSet) -> None:
     image, shape = manifest.image, image_set.shape
     made = [image.channels, image.height, image.width]
-    real = [shape.channels, shape.resolution, shape.resolution]
+    real = [shape.channels, shape.height, shape.width]
     if made != real:
         raise ConfigError(
             f"data gives images {real}, the model makes {made} (channels, height, width); set "
@@ -222,12 +255,13 @@ def _check_fits(manifest: Manifest, image_set: ImageSet) -> None:
 
 
 def _fingerprints(image_set: ImageSet) -> tuple[str, str]:
-    """With the labels, and as an unconditional training tells it: without."""
+    """The digests that a manifest may have of this data: with labels, and without."""
     pixels = np.ascontiguousarray(image_set.images.numpy())
     return image_set.content, hashlib.sha256(pixels.data).hexdigest()
 
 
-def _tell(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> None:
+def _report(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> None:
+    """Prints the figures, and writes them to --report."""
     manifest = bundle.manifest
     subject = {"name": manifest.name, "version": manifest.version, "digest": bundle.digest}
     text = json.dumps(record(subject, metrics), indent=2)
@@ -238,23 +272,34 @@ def _tell(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> None
             raise EvaluationError(
                 f"report is {str(command.report)!r}: {error.strerror}; choose another file"
             ) from error
-    print(text if command.json else table(metrics))
+    with ClosedPipeIgnored():
+        print(text if command.json else table(metrics))
 
 
-def _check_gates(
+def _require_comparable(
     command: Command,
     manifest: Manifest,
     gates: tuple[Gate, ...],
-    schedule: Schedule,
+    resolved: ResolvedPlan,
     image_set: ImageSet,
 ) -> None:
-    """Before anything is measured: what CURRENT was measured by is what will be measured."""
-    compared = figures_against_current(gates, schedule.figures)
+    """Checks, before anything is measured, that gates can compare the figures with CURRENT's.
+
+    Raises:
+        ConfigError: CURRENT lacks a figure, or was measured in another way.
+    """
+    compared = figures_against_current(gates, resolved.figures)
     current = _current(command, manifest) if compared else None
     if current is not None:
         num_classes = len(manifest.labels or ())
-        alike = protocols(schedule, image_set, compared, num_classes=num_classes, say=_say)
-        check_comparable(gates, alike, current)
+        expected = protocols(resolved, image_set, compared, num_classes=num_classes, say=_say)
+        check_comparable(gates, expected, current)
+
+
+def _circumstances(manifest: Manifest, image_set: ImageSet) -> Circumstances:
+    augment = manifest.options.get("augment", {})
+    augmented = bool(augment.get("policy")) if isinstance(augment, dict) else False
+    return Circumstances(num_images=len(image_set), augmented=augmented)
 
 
 def _current(command: Command, manifest: Manifest) -> Manifest | None:
@@ -262,15 +307,6 @@ def _current(command: Command, manifest: Manifest) -> Manifest | None:
         return current_of(Repository(command.repository), manifest.name)
     except ModelError as error:
         raise EvaluationError(str(error)) from error
-
-
-def _judge(
-    command: Command, manifest: Manifest, gates: tuple[Gate, ...], metrics: tuple[Metric, ...]
-) -> None:
-    """All gates are tried, so that one run tells of every one that fails."""
-    current = _current(command, manifest) if gates else None
-    for line in judge(gates, metrics, current):
-        _say(line)
 
 
 def _say(line: str) -> None:

@@ -26,11 +26,13 @@ import torch
 from models.networks import DCGAN, MLP, Family, ImageShape
 from models.repository import Repository
 from training.data import ImageSet
-from training.export import export
+from training.export.exporter import export
 
 NETWORKS: dict[str, tuple[Family, ImageShape]] = {
+    "digits": (DCGAN(z_dim=64, ngf=16), ImageShape(resolution=32, channels=1)),
     "article": (MLP(), ImageShape(resolution=28, channels=1)),
     "dcgan64": (DCGAN(z_dim=100, ngf=64), ImageShape(resolution=64, channels=3)),
+    "album": (DCGAN(z_dim=16, ngf=2), ImageShape(resolution=256, channels=3)),  # large and cheap
     "dcgan256": (DCGAN(z_dim=100, ngf=64), ImageShape(resolution=256, channels=3)),
 }
 
@@ -47,11 +49,29 @@ def figure(name: str, value: float, unit: str) -> None:
     print(f"figure {name} {value:.4g} {unit}", flush=True)
 
 
+class Budget:
+    """Seconds that a benchmark may take; what there is no time for is said to be left out."""
+
+    def __init__(self, seconds: float, only: str = "") -> None:
+        """only: what a label must hold to be measured; empty for everything."""
+        self._seconds, self._only = seconds, only
+        self._end = time.monotonic() + seconds
+
+    def allows(self, label: str) -> bool:
+        """True where what the label names may begin."""
+        if self._only not in label:
+            return False
+        if time.monotonic() < self._end:
+            return True
+        print(f"{label} is left out: the budget of {self._seconds:g} s is used up", flush=True)
+        return False
+
+
 def make_repository(root: Path, name: str) -> Repository:
     """A repository with one untrained generator: speed doesn't depend on the weights."""
     family, shape = NETWORKS[name]
     torch.manual_seed(0)
-    blank = torch.zeros(1, shape.channels, shape.resolution, shape.resolution, dtype=torch.uint8)
+    blank = torch.zeros(1, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     nothing = ImageSet(
         name="none", images=blank, labels=None, label_names=None, fingerprint="", skipped=()
     )
@@ -172,15 +192,28 @@ class Load:
     num_failed: int
 
 
+SEED = "SEED"
+"""Stands in a body where each request of wrk has a seed of its own."""
+_FRESH_SEEDS = """
+local start, stop, number = %s, %s, 0
+request = function()
+  number = number + 1
+  return wrk.format(nil, nil, nil, start .. number .. stop)
+end
+"""
+
+
 def wrk(
     url: str, body: str, *, connections: int, seconds: float, headers: Sequence[str] = ()
 ) -> Load:
-    """Loads one URL with POSTs of one body, closed loop, one thread."""
+    """Loads one URL with POSTs of one body, SEED in it replaced, closed loop, one thread."""
     if shutil.which("wrk") is None:
         sys.exit("wrk is missing: apt-get install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        quoted = body.replace("\\", "\\\\").replace("'", "\\'")
-        script.write(f"wrk.method = 'POST'\nwrk.body = '{quoted}'\n")
+        start, fresh, stop = body.partition(SEED)
+        script.write(f"wrk.method = 'POST'\nwrk.body = {_lua(body)}\n")
+        if fresh:
+            script.write(_FRESH_SEEDS % (_lua(start), _lua(stop)))
         script.write("wrk.headers['Content-Type'] = 'application/json'\n")
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}", "--latency", "-s"]
@@ -193,6 +226,11 @@ def wrk(
         p99_ms=_milliseconds(*_find(r"99%\s+([\d.]+)(us|ms|s)", output)),
         num_failed=int(failed[1]) if failed else 0,
     )
+
+
+def _lua(text: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
 
 
 def _answers(url: str) -> bool:

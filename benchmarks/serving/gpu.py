@@ -1,6 +1,7 @@
 """The engine and the server on one NVIDIA GPU, against torch and against the arithmetic floor.
 
     python benchmarks/serving/gpu.py [--quick] [--device cpu] [--models dcgan64,dcgan256]
+                                     [--only fp32_engine] [--budget-s 240]
 
 Protocol: untrained generators, DCGAN-64 and DCGAN-256 (ngf 64), latents on the host to uint8 pixels
 on the host, median over repetitions. `floor` is the operations of the convolutions over what a
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ import onnx
 import torch
 from _harness import (
     NETWORKS,
+    Budget,
     figure,
     make_repository,
     parser,
@@ -37,12 +40,14 @@ from _harness import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle import Bundle
-from models.generator import CpuGenerator, Images
+from models.bundle.generator import CpuGenerator, Images
 from models.latents import latents
 from models.repository import Repository
-from serving.devices import choose_device
 from serving.errors import DeviceError
-from serving.sessions import Compute, CpuRun, FixedRun
+from serving.inference.accelerator.choice import choose_devices
+from serving.inference.accelerator.fixed_runs import FixedRuns
+from serving.inference.accelerator.owner import NoOwner
+from serving.inference.sessions import Compute, CpuRun
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NUM_SEEDS = 256
@@ -104,21 +109,28 @@ def torch_run(G: torch.nn.Module, device: torch.device) -> Run:
 @contextmanager
 def half_precision(bundle: Bundle) -> Iterator[Path]:
     """The bundle's graph in fp16."""
-    # Here, so that models.runtime has been there first.
+    # Here, so that models.bundle.runtime has been there first.
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "half.onnx"
+        path = Path(folder) / "model.onnx"
         graph = convert_float_to_float16(onnx.load(bundle.model_path), keep_io_types=True)
         onnx.save(graph, path)
         yield path
 
 
 def sweep(
-    label: str, run_for: Callable[[int], Run], z_dim: int, rows: tuple[int, ...], s: float
+    label: str,
+    run_for: Callable[[int], Run],
+    z_dim: int,
+    rows: tuple[int, ...],
+    s: float,
+    budget: Budget,
 ) -> None:
     """Images a second at every number of rows."""
     for num in rows:
+        if not budget.allows(f"{label}_{num}_rows"):
+            continue
         z = latents(list(range(num)), z_dim)
         run = run_for(num)
         figure(f"{label}_{num}_rows", num / seconds_each(lambda: run(z), s), "images/s")  # noqa: B023
@@ -131,7 +143,7 @@ def engine_runs(path: Path, bundle: Bundle, compute: Compute) -> Callable[[int],
         return lambda num: lambda z: alone({"z": z}, alone=True)
 
     def for_rows(num: int) -> Run:
-        fixed = FixedRun(path, bundle.manifest, num, compute)
+        fixed = FixedRuns(replace(bundle, path=path.parent), (num,), compute, NoOwner())
         return lambda z: fixed({"z": z})
 
     return for_rows
@@ -177,7 +189,8 @@ def over_http(name: str, repository: Repository, folder: Path, flags: list[str],
 def measure(name: str, device: torch.device, folder: Path, options: argparse.Namespace) -> None:
     """One generator, every way."""
     cuda = device.type == "cuda"
-    s, rows = (0.2, ROWS[:7:3]) if options.quick else (1.0, ROWS)
+    s, rows = (0.1, ROWS[:7:3]) if options.quick else (0.5, ROWS)
+    budget: Budget = options.budget
     repository = make_repository(folder / name, name)
     bundle = repository.bundle(name)
     z_dim = bundle.manifest.z_dim
@@ -193,32 +206,40 @@ def measure(name: str, device: torch.device, folder: Path, options: argparse.Nam
         figure(f"{name}_{math}_floor", rate / operations, "images/s")
         torch.backends.cudnn.allow_tf32 = tf32
         if math != "fp16":
-            sweep(f"{name}_{math}_torch", lambda _: torch_run(G, device), z_dim, rows, s)
-            compiled = torch.compile(G, mode="reduce-overhead" if cuda else "default")
-            sweep(f"{name}_{math}_compiled", lambda _: torch_run(compiled, device), z_dim, rows, s)  # noqa: B023
+            sweep(f"{name}_{math}_torch", lambda _: torch_run(G, device), z_dim, rows, s, budget)
+            if budget.allows(f"{name}_{math}_compiled") and not (options.quick and not cuda):
+                compiled = torch.compile(G, mode="reduce-overhead" if cuda else "default")
+                run_compiled = torch_run(compiled, device)
+                sweep(f"{name}_{math}_compiled", lambda _: run_compiled, z_dim, rows, s, budget)  # noqa: B023
         compute = Compute(device="cuda:0" if cuda else "cpu", tf32=tf32)
         if math == "fp16":
             with half_precision(bundle) as path:
                 run_for = engine_runs(path, bundle, compute)
-                sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s)
-                sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+                sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
+                if budget.allows(f"{name}_{math}_sameness"):
+                    sameness(f"{name}_{math}", bundle, run_for, rows[-1])
         else:
             run_for = engine_runs(bundle.model_path, bundle, compute)
-            sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s)
-            sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+            sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
+            if budget.allows(f"{name}_{math}_sameness"):
+                sameness(f"{name}_{math}", bundle, run_for, rows[-1])
             flags = ["--device", device.type, "--max-batch-rows", "256"]
             if cuda:
                 flags += ["--cuda-math", math, "--api-processes", "4"]
-            over_http(f"{name}_{math}", repository, folder, flags, s)
+            if budget.allows(f"{name}_{math}_http"):
+                over_http(f"{name}_{math}", repository, folder, flags, s)
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments.add_argument("--models", default="dcgan64,dcgan256", help="comma separated")
+    arguments.add_argument("--only", default="", help="part of a label: fp32_engine, _http ...")
+    arguments.add_argument("--budget-s", type=float, default=240.0, help="begin nothing after that")
     options = arguments.parse_args()
+    options.budget = Budget(options.budget_s, options.only)
     try:
-        choose_device(options.device)
+        choose_devices(options.device)
     except DeviceError as error:
         sys.exit(f"error: {error}")
     device = torch.device(options.device)

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 from _harness import Running, figure, make_repository, parser, saddlepoint, scratch_folder, wrk
 
-from models.generator import CpuGenerator
+from models.bundle.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
-from serving.devices import num_cpus
-from serving.images import encode_npy
-from serving.png import encode_png
+from serving.encoding.formats import encode_npy
+from serving.encoding.png import encode_png
+from serving.inference.devices import num_cpus
 
 NUM_SEEDS = 256
 

@@ -16,8 +16,8 @@ from _harness import figure, parser
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from models.generator import Images
-from serving.png import encode_png
+from models.bundle.generator import Images
+from serving.encoding.png import encode_png
 
 
 def pillow(level: int, strategy: int) -> Callable[[Images], bytes]:

@@ -15,10 +15,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.networks import ImageShape
-from training.config import TrainingConfig
+from training.config.training import TrainingConfig
 from training.data import Batches, ImageSet
-from training.state import State
-from training.stepper import Stepper
+from training.engine.state import State
+from training.engine.stepper import Stepper
 
 Side = Callable[[int], None]
 """Plays that many rounds, to their end."""
@@ -34,15 +34,33 @@ def figure(name: str, value: float, unit: str) -> None:
     print(f"figure {name} {value:.4g} {unit}", flush=True)
 
 
+class Budget:
+    """Seconds that a benchmark may take; what there is no time for is said to be left out."""
+
+    def __init__(self, seconds: float, only: str = "") -> None:
+        """only: what a label must hold to be measured; empty for everything."""
+        self._seconds, self._only = seconds, only
+        self._end = time.monotonic() + seconds
+
+    def allows(self, label: str) -> bool:
+        """True where what the label names may begin."""
+        if self._only not in label:
+            return False
+        if time.monotonic() < self._end:
+            return True
+        print(f"{label} is left out: the budget of {self._seconds:g} s is used up", flush=True)
+        return False
+
+
 def noise(shape: ImageShape, num: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
-    size = (num, shape.channels, shape.resolution, shape.resolution)
+    size = (num, shape.channels, shape.height, shape.width)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     return ImageSet("noise", images, None, None, fingerprint="noise", skipped=())
 
 
 def stepper(config: TrainingConfig, image_set: ImageSet) -> Stepper:
-    """The recipe's own board, on the device where the images are."""
+    """A stepper of the configuration, on the device where the images are."""
     device = image_set.images.device
     config.compute.set_up(device)
     state = State.fresh(config, image_set.shape, device)
@@ -50,14 +68,14 @@ def stepper(config: TrainingConfig, image_set: ImageSet) -> Stepper:
     return Stepper(config, state, batches)
 
 
-def side(board: Stepper) -> Side:
-    """Rounds of a board, with the loop's test for values that are not finite."""
+def side(stepper: Stepper) -> Side:
+    """Rounds of a stepper, with the loop's test for values that are not finite."""
 
     def play(num: int) -> None:
         for _ in range(num):
-            board.step()
-        if trip := board.trip():
-            raise SystemExit(f"{', '.join(trip.terms)} is not finite; nothing was measured")
+            stepper.step()
+        if non_finite := stepper.non_finite():
+            raise SystemExit(f"{', '.join(non_finite.terms)} is not finite; nothing was measured")
 
     return play
 

@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.config import TrainingConfig
+from training.config.training import TrainingConfig
 from training.data import DataConfig
-from training.evaluation.modes import MIXTURES
-from training.recipes import RECIPES
-from training.stability.toys import toy
+from training.recipes import RECIPES, mixtures, presets
 
 MARKS = 8
-DATASETS = ("digits", *MIXTURES)
-NOT_METHODS = ("mnist", "fashion-mnist", "cifar10", "folder")  # recipes that are about data
-IMAGES_ONLY = ("vaegan", "diffaugment", "ada", "digits")
+DATASETS = ("digits",)
+# Recipes that are about data, or of a size that needs GPU-days.
+NOT_METHODS = (
+    *("mnist", "fashion-mnist", "cifar10", "emoji", "stacked-mnist", "folder"),
+    *mixtures.RECIPES,
+    *presets.RECIPES,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +30,9 @@ class Budget:
 
 BUDGETS = {
     "digits": Budget(kimg=20),
-    "ring-8": Budget(kimg=960, batch_size=128),
-    "grid-25": Budget(kimg=960, batch_size=128),
 }
 QUICK = {
     "digits": Budget(kimg=2),
-    "ring-8": Budget(kimg=26, batch_size=128),
-    "grid-25": Budget(kimg=26, batch_size=128),
 }
 
 
@@ -64,8 +62,6 @@ class Cell:
         }
         if self.budget.batch_size:
             options["batch_size"] = self.budget.batch_size
-        if self.dataset != "digits":
-            return toy(config, **options)
         if config.data.dataset != "digits":
             options["data"] = DataConfig(conditional=config.data.conditional)
         return replace(config, **options)
@@ -80,17 +76,11 @@ def made(cell: Cell, out: Path) -> dict[str, Any] | None:
     return result if result["cell"] == asdict(cell) else None
 
 
-def plays(recipe: str, dataset: str) -> bool:
-    """False where a recipe is about images or classes, which points have not."""
-    return dataset == "digits" or not (recipe in IMAGES_ONLY or recipe.endswith("-conditional"))
-
-
 def cells(
     datasets: list[str], recipes: list[str], num_seeds: int, *, quick: bool
 ) -> Iterator[Cell]:
     for seed in range(num_seeds):
         for dataset in datasets:
             for recipe in recipes:
-                if plays(recipe, dataset):
-                    budget = (QUICK if quick else BUDGETS)[dataset]
-                    yield Cell(recipe=recipe, dataset=dataset, seed=seed, budget=budget)
+                budget = (QUICK if quick else BUDGETS)[dataset]
+                yield Cell(recipe=recipe, dataset=dataset, seed=seed, budget=budget)

@@ -29,12 +29,12 @@ from PIL import Image
 from sklearn.svm import SVC
 from torch import Tensor
 
-from models.generator import CpuGenerator, Sampler
+from models.bundle.generator import CpuGenerator, Sampler
 from models.repository import Repository
-from training.corruption import Corruption, measure
 from training.data import DataConfig, load
-from training.evaluation.recogniser import features
+from training.evaluation.features.svm import features
 from training.run import main as train
+from training.transforms.corruption import Corruption, measure
 
 CORRUPTIONS = ("mask=0.5", "noise=1", "blur=1")
 NUM_IMAGES = 1000
@@ -83,7 +83,7 @@ def generated(
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """1,000 images [N, 1, H, W] uint8 of a generator trained on data, and what was asked for."""
     places = ["--runs", str(folder / "runs"), "--repository", str(folder / "models")]
-    places += ["--evaluation", "none"]
+    places += ["--evaluation", "none", "--name", "folder"]
     length = ["--total-kimg", str(kimg), "--tick-kimg", str(kimg), "--seed", str(seed)]
     words = ["folder", "--data.path", str(data), *OPTIONS.split(), *length, *places, *options]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -6,7 +6,8 @@ machine does falls on both, and the figure is the median of the rounds' ratios.
 
     (a) the article: torchvision's MNIST with ToTensor and Normalize through a DataLoader, Sigmoid
         and BCELoss, Adam, one batch of fakes for D and another for G
-    (b) `training.loop.fit` as `python -m training.run article` calls it, metrics and tests for
+    (b) `training.engine.loop.fit` as `python -m training.run article` calls it, metrics and tests
+    for
         non-finite values included; without checkpoints and sample grids, which (a) has not
 
 Run: python benchmarks/training/article.py [--quick]
@@ -27,12 +28,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from training.config import TrainingConfig
+from training.config.training import TrainingConfig
 from training.data import Batches, load
-from training.loop import Hooks, fit
+from training.engine.loop import Hooks, fit
+from training.engine.state import State
+from training.engine.stepper import Stepper
 from training.recipes import RECIPES
-from training.state import State
-from training.stepper import Stepper
 
 BATCH_SIZE = 64
 NUM_IMAGES = 60_000

@@ -24,9 +24,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from training.audit import audit, duplicates
-from training.audit.inspection import MAX_BITS, MIN_CORRELATION
 from training.data import DataConfig, load
+from training.data.audit import audit, duplicates
+from training.data.audit.inspection import MAX_BITS, MIN_CORRELATION
 
 ONE_IN = 50
 

@@ -7,12 +7,12 @@ falls on all; the figures are medians of the turns' ratios.
 
     plain   zero_grad, backward, step, as in PyTorch's tutorial; NCHW, float32; images are there
             already as float32 tensors; no average, no metrics, no test for non-finite values
-    fp32    `training.stepper` with --compute.channels-last, everything included
+    fp32    `training.engine.stepper` with --compute.channels-last, everything included
     bf16    the same with --compute.precision bf16
     nchw    the same without either, to tell what the layout does
 
 Each side is a process of its own, since a training also tells malloc to keep what is freed
-(`training/compute.py`), which would help the plain loop too.
+(`training/config/compute.py`), which would help the plain loop too.
 
 Run: python benchmarks/training/dcgan.py [--quick] [--batch-size N]
 """
@@ -29,10 +29,10 @@ from _rounds import Side, elsewhere, figure, noise, parser, side, stepper, take_
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.networks import DCGAN, ImageShape
-from training.compute import ComputeConfig
-from training.config import TrainingConfig
+from training.config.compute import ComputeConfig
+from training.config.training import TrainingConfig
+from training.engine.state import State
 from training.recipes import RECIPES
-from training.state import State
 
 SHAPE = ImageShape(resolution=64, channels=3)
 COMPUTE = {
@@ -78,8 +78,8 @@ def make(name: str, batch_size: int) -> Side:
     config = config_of(batch_size)
     if name == "plain":
         return plain(config)
-    board = stepper(replace(config, compute=COMPUTE[name]), noise(SHAPE, 8 * batch_size))
-    return side(board)
+    step = stepper(replace(config, compute=COMPUTE[name]), noise(SHAPE, 8 * batch_size))
+    return side(step)
 
 
 def peak_of(name: str, batch_size: int) -> float:

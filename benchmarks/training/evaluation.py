@@ -26,7 +26,7 @@ from models.networks import DCGAN, ImageShape
 from training.data import ImageSet
 from training.evaluation import Plan, evaluate
 from training.evaluation.measures import MEASURES
-from training.graphs import UInt8Generator, to_onnx
+from training.export.onnx_graphs import UInt8Generator, to_onnx
 
 RESOLUTION = 32
 NUM_CLASSES = 10

@@ -2,11 +2,14 @@
 
     python benchmarks/training/gpu.py [--quick] [--device cpu] [--games article,dcgan-64]
                                       [--peak-tflops fp32=67,tf32=495,bf16=989]
+                                      [--only style-128_bf16] [--budget-s 240]
 
-Protocol: `training.stepper` on noise images that lie on the device, untrained networks, batches of
-the sizes below; a warm-up of 10 rounds (compilers and cuDNN's search included), then the median
-over repetitions of a window of rounds that ends with the device. Precisions fp32, tf32 and bf16,
-each eager and with --compute.compile; channels_last wherever there are convolutions.
+Protocol: `training.engine.stepper` on noise images that lie on the device, untrained networks,
+batches of the sizes below; a warm-up of 5 rounds (compilers and cuDNN's search included), then the
+median over 5 windows of half a second that end with the device. Precisions fp32, tf32 and bf16,
+each eager and with --compute.compile; channels_last wherever there are convolutions. Eager ones
+come first, 15 of about 4 s on a fast card; compiled ones take up to a minute each, and come as the
+budget allows.
 
     article         the article's perceptrons, 28 pixels, grey, batch 64
     dcgan-64        ngf = ndf = 64, batch norm, RGB, batch 128
@@ -15,11 +18,11 @@ each eager and with --compute.compile; channels_last wherever there are convolut
     style-128       the style-based pair at its family's default width, RGB, batch 32
 
 `kimg_s` is real images shown, `gflop` the operations of a round's products and convolutions as
-torch counts them, gradients and second derivatives included, and `floor` the share of
---peak-tflops that they reach, where the card's peak is given: 1 is the arithmetic floor. `peak` is
-the most memory that was allocated. What differentiates twice isn't compiled (see
-`training.compute`), so rpgan's compiled figures are of G alone. --device cpu runs the same code
-without a GPU, fp32 and bf16 only.
+torch counts them, gradients and second derivatives included, and `floor` the share of --peak-tflops
+that they reach, where the card's peak is given: 1 is the arithmetic floor. `peak` is the most
+memory that was allocated. What differentiates twice isn't compiled (see `training.config.compute`),
+so rpgan's compiled figures are of G alone. --device cpu runs the same code without a GPU, fp32 and
+bf16 only.
 """
 
 import argparse
@@ -29,13 +32,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from _rounds import figure, noise, operations, parser, side, stepper
+from _rounds import Budget, figure, noise, operations, parser, side, stepper
 
 from models.networks import DCGAN, R3GAN, ImageShape, Style
-from training.compute import PRECISIONS, ComputeConfig
-from training.config import TrainingConfig
+from training.config.compute import PRECISIONS, ComputeConfig
+from training.config.training import TrainingConfig
+from training.engine.stepper import Stepper
 from training.recipes import RECIPES
-from training.stepper import Stepper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,9 @@ class Entry:
     config: TrainingConfig
     shape: ImageShape
     convolutions: bool = True
+
+
+WINDOW_S = 0.5
 
 
 def _entry(recipe: str, resolution: int, batch_size: int, **options: object) -> Entry:
@@ -89,12 +95,15 @@ def games(text: str) -> list[str]:
     return names
 
 
-def seconds_each(board: Stepper, *, quick: bool) -> float:
-    play = side(board)  # its test for finite values waits for the device
-    play(1 if quick else 10)
-    num_rounds = 1 if quick else 50
-    times = []
-    for _ in range(1 if quick else 7):
+def seconds_each(played: Stepper, *, quick: bool) -> float:
+    play = side(played)  # its test for finite values waits for the device
+    play(1 if quick else 5)
+    start = time.perf_counter()
+    play(1)
+    one_s = time.perf_counter() - start
+    num_rounds = 1 if quick else max(1, round(WINDOW_S / one_s))
+    times = [one_s] if quick else []
+    for _ in range(0 if quick else 5):
         start = time.perf_counter()
         play(num_rounds)
         times.append((time.perf_counter() - start) / num_rounds)
@@ -136,6 +145,8 @@ def main() -> None:
     options.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options.add_argument("--games", type=games, default=list(GAMES))
     options.add_argument("--peak-tflops", type=peaks, default={})
+    options.add_argument("--only", default="", help="part of a label: dcgan-64_bf16, _eager ...")
+    options.add_argument("--budget-s", type=float, default=240.0, help="begin nothing after that")
     args = options.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         print(
@@ -147,11 +158,13 @@ def main() -> None:
         print(torch.cuda.get_device_name(device))
     precisions = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
     modes = (False, True) if device.type == "cuda" else (False,)
-    for name in args.games:
-        for precision in precisions:
-            for compiled in modes:
-                compute = ComputeConfig(precision=precision, compile=compiled)
-                measure(name, compute, device, args.peak_tflops, quick=args.quick)
+    budget = Budget(args.budget_s, args.only)
+    for compiled in modes:
+        for name in args.games:
+            for precision in precisions:
+                if budget.allows(f"{name}_{precision}_{'compiled' if compiled else 'eager'}"):
+                    compute = ComputeConfig(precision=precision, compile=compiled)
+                    measure(name, compute, device, args.peak_tflops, quick=args.quick)
 
 
 if __name__ == "__main__":

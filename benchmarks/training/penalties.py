@@ -27,10 +27,10 @@ import torch
 from _rounds import figure, noise, operations, parser, side, stepper, take_turns
 
 from models.networks import DCGAN, ImageShape
-from training.config import TrainingConfig
+from training.config.training import TrainingConfig
+from training.engine.state import State
+from training.game.regularizers import Term
 from training.recipes import RECIPES
-from training.state import State
-from training.terms import Term
 
 PASSES_D = 8
 PASSES_G = 3
@@ -66,7 +66,7 @@ def cases(*, quick: bool) -> list[Case]:
 def forward_operations(case: Case) -> tuple[int, int]:
     """Of a forward pass of G and of D on one batch."""
     state = State.fresh(case.config, case.shape, torch.device("cpu"))
-    size = (case.config.batch_size, case.shape.channels, *[case.shape.resolution] * 2)
+    size = (case.config.batch_size, case.shape.channels, case.shape.height, case.shape.width)
     z, img = torch.zeros(case.config.batch_size, case.config.network.z_dim), torch.zeros(size)
     return operations(lambda: state.G.network(z)), operations(lambda: state.D.network(img))
 

@@ -1,15 +1,15 @@
 """What the watchdog catches, how often it cries wolf, and what it costs.
 
     planted     a failure put into a short training on scikit-learn's digits; the figure is when its
-                sign was an alarm, in kimg
+                detector raised an alarm, in kimg
     healthy     recipes that converge, over seeds; the figure is how many of the trainings raised
                 any alarm
     cost        the same training with and without the watchdog, in turns, so that whatever else
                 the machine does falls on both; the figure is the median of the rounds' ratios, and
                 beside it the watchdog's own time as a share of the training's
 
-Everything is played by `training.loop.fit` as `python -m training.run` calls it, without sample
-grids and checkpoints.
+Everything is played by `training.engine.loop.fit` as `python -m training.run` calls it, without
+sample grids and checkpoints.
 
 Run: python benchmarks/training/watchdog.py [--quick] [--only planted|healthy|cost]
 """
@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.command import parse
-from training.config import TrainingConfig
+from training.cli.command import parse
+from training.config.training import TrainingConfig
 from training.data import Batches, ImageSet, load
+from training.engine.loop import Hooks, fit
+from training.engine.state import State
+from training.engine.stepper import Stepper
 from training.errors import NonFiniteError
-from training.loop import Hooks, fit
-from training.stability.signs import SIGNS, Alarm, Past
-from training.stability.watchdog import Watchdog, alarm_of
-from training.state import State
-from training.stepper import Stepper
+from training.watchdog.detectors import DETECTORS, Alarm, Baseline
+from training.watchdog.watchdog import Watchdog, alarm_of
 
 MLP = "article --data.dataset digits --data.resolution 28 --tick-kimg 1"
 DCGAN = (
@@ -60,8 +60,8 @@ class Watched:
         else:
             self.state = State.of(config, *self.players(), device)
         self.plant(self.state)
-        deal = Batches(images, batch_size=config.batch_size, seed=config.seed)
-        self.stepper = Stepper(config, self.state, deal)
+        batches = Batches(images, batch_size=config.batch_size, seed=config.seed)
+        self.stepper = Stepper(config, self.state, batches)
         self.watchdog = Watchdog(config, images) if config.watchdog.is_on else None
 
     def play(self, total_kimg: float | None = None) -> "Watched":
@@ -78,7 +78,7 @@ class Watched:
         try:
             fit(self.stepper, hooks)
         except NonFiniteError as error:
-            self.alarms.append(alarm_of(error.trip, self.state))
+            self.alarms.append(alarm_of(error.non_finite, self.state))
         return self
 
     def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
@@ -141,7 +141,7 @@ class Planted:
     name: str
     words: str
     failure: str
-    """The sign that must show."""
+    """The detector that must fire."""
     images: Callable[[ImageSet], ImageSet] = lambda images: images
     plant: Callable[[State], None] = lambda state: None
     players: Callable[[], tuple[nn.Module, nn.Module]] | None = None
@@ -236,26 +236,27 @@ def healthy(quick: bool) -> None:
             for alarm in watched.alarms:
                 print(f"healthy {name}, seed {seed}: {alarm}")
             for failure, value in extremes(watched):
-                best = max if SIGNS[failure].alarming == "above" else min
+                best = max if DETECTORS[failure].alarming == "above" else min
                 reached[failure] = best(value, reached.get(failure, value))
         for failure, value in reached.items():
-            sign = SIGNS[failure]
+            detector = DETECTORS[failure]
             print(
-                f"healthy {name}: {failure} came to {value:.3g}, {sign.alarming} {sign.threshold:g}"
+                f"healthy {name}: {failure} came to {value:.3g}, {detector.alarming} "
+                f"{detector.threshold:g}"
             )
         print(f"figure watchdog_false_alarms_{name} {loud} of {num_seeds} seeds", flush=True)
 
 
 def extremes(watched: Watched) -> Iterator[tuple[str, float]]:
-    """The figures of each sign at every tick past its warm-up."""
-    past, total = Past(), watched.config.total_nimg
-    for vitals in watched.state.history:
-        for failure, sign in SIGNS.items():
-            start = max(sign.warm_up * total, sign.after_nimg)
-            value = sign.figure(vitals, past)
-            if value is not None and vitals["cur_nimg"] > start:
+    """The figures of each detector at every tick after its warm-up."""
+    baseline, total = Baseline(), watched.config.total_nimg
+    for diagnostics in watched.state.history:
+        for failure, detector in DETECTORS.items():
+            start = max(detector.warm_up * total, detector.after_nimg)
+            value = detector.figure(diagnostics, baseline)
+            if value is not None and diagnostics["cur_nimg"] > start:
                 yield failure, value
-        past.take_in(vitals)
+        baseline.add(diagnostics)
 
 
 COST = {

@@ -1,6 +1,6 @@
-"""Every recipe at one budget on digits, ring-8 and grid-25: quality and stability, side by side.
+"""Every recipe at one budget on digits: quality and stability, side by side.
 
-A cell is a recipe, a data set and a seed. Each is trained by `training.stepper.Stepper`, as
+A cell is a recipe, a data set and a seed. Each is trained by `training.engine.stepper.Stepper`, as
 `python -m training.run` does it, and looked at three times, from half of the budget on. Cells are
 files under --out and are made once: the benchmark can be stopped and goes on where it was. All
 cells of a data set show D the same number of images, so a recipe with five steps of D for one of G
@@ -9,21 +9,14 @@ has a fifth of G's steps.
     digits   scikit-learn's digits at 32x32, the recipe's networks; Frechet distance and coverage on
              features of a classifier trained on them, against held-out digits (the floor: digits
              against digits); classes by an SVM
-    ring-8   8 Gaussians of sigma 0.01 on a circle of radius 1, and
-    grid-25  25 of sigma 0.05, {-4, -2, 0, 2, 4} squared: the recipe's game on perceptrons
-             (`training/stability/toys.py`; unrolled steps are ten times as large), 2,500 points,
-             good within 3 sigma of a centre, a mode counts with one good point (the protocol of
-             Lin et al. 2018)
-
 swing is how much worse than its best the average generator gets in the second half: the highest
-over the lowest Frechet distance, or the fewest modes at any mark.
+over the lowest Frechet distance. `benchmarks/training/modes.py` counts modes of mixtures.
 
 Run: python benchmarks/training/zoo.py [--quick] [--write docs/zoo.md]
 """
 
 import argparse
 import json
-import math
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -36,20 +29,18 @@ import numpy as np
 import torch
 from _zoo_cells import DATASETS, MARKS, NOT_METHODS, Cell, cells, made
 from _zoo_page import report
-from _zoo_sheets import PANEL, shade
 
-from models.generator import Sampler
+from models.bundle.generator import Sampler
 from models.grid import grid, png
-from training.config import TrainingConfig
+from training.config.training import TrainingConfig
 from training.data import Batches, load
-from training.evaluation.judge import assess
-from training.evaluation.modes import MIXTURES, NUM_SAMPLES, modes
+from training.engine.state import State
+from training.engine.stepper import Stepper
+from training.evaluation.evaluator import evaluate_sampler
 from training.evaluation.plan import Plan
+from training.export.onnx_graphs import UInt8Generator
+from training.export.torch_generator import TorchGenerator
 from training.recipes import RECIPES
-from training.samples import TorchGenerator
-from training.stability.toys import MixtureDeal, fresh, points
-from training.state import State
-from training.stepper import Stepper
 
 NUM_IMAGES = 800
 LOOKS = (4, 6, 8)  # of MARKS: looking costs as much as training
@@ -61,14 +52,14 @@ def run(cell: Cell, out: Path) -> dict[str, Any]:
     """Trains a cell, looks at it, and writes its file."""
     torch.set_num_threads(1)
     config = cell.config()
-    eye = Digits(config, out) if cell.dataset == "digits" else Points(config, cell.dataset)
+    eye = Digits(config, out)
     stepper = eye.stepper
     start, trace, failed = time.process_time(), [], None
     for mark in range(1, MARKS + 1):
         while stepper.state.cur_nimg < config.total_nimg * mark / MARKS and failed is None:
             stepper.step()
-            trip = stepper.trip()
-            failed = None if trip is None else f"{', '.join(trip.terms)} not finite"
+            non_finite = stepper.non_finite()
+            failed = None if non_finite is None else f"{', '.join(non_finite.terms)} not finite"
         if failed:
             break
         means = stepper.meters.means()
@@ -110,7 +101,9 @@ class Digits:
         )
 
     def look(self) -> dict[str, float]:
-        found = assess(self._sampler(), self.labelled, self.plan, num_classes=self._num_classes)
+        found = evaluate_sampler(
+            self._sampler(), self.labelled, self.plan, num_classes=self._num_classes
+        )
         figures = {metric.name: metric.value for metric in found}
         for metric in found:
             figures[f"floor_{metric.name}"] = metric.protocol["floor"]
@@ -127,30 +120,8 @@ class Digits:
 
     def _sampler(self) -> Sampler:
         z_dim = self.stepper.config.network.z_dim
-        generate = TorchGenerator(self.stepper.state.G_ema)
+        generate = TorchGenerator(UInt8Generator(self.stepper.state.G_ema))
         return Sampler(generate, z_dim=z_dim, num_classes=self._num_classes)
-
-
-class Points:
-    """A mixture in the plane, and which of its modes are made."""
-
-    def __init__(self, config: TrainingConfig, name: str) -> None:
-        self.mixture = MIXTURES[name]
-        self.stepper = Stepper(config, fresh(config), MixtureDeal(self.mixture, config))
-
-    def look(self) -> dict[str, float]:
-        found = modes(self._points(), self.mixture)
-        return {
-            "modes": found.caught,
-            "good": found.good_share,
-            "reverse_kl": found.reverse_kl if math.isfinite(found.reverse_kl) else 99.0,
-        }
-
-    def picture(self, path: Path) -> None:
-        shade(self._points(), self.mixture.name, PANEL).save(path)
-
-    def _points(self) -> np.ndarray:
-        return points(self.stepper.state.G_ema, NUM_SAMPLES, seed=0)
 
 
 def fill(wanted: list[Cell], out: Path, workers: int) -> None:
@@ -168,7 +139,7 @@ def fill(wanted: list[Cell], out: Path, workers: int) -> None:
             result = done.result()
             left = (time.monotonic() - start) / num * (len(missing) - num)
             last = result["trace"][-1] if result["trace"] else {}
-            names = ("frechet_distance", "coverage", "modes", "good", "reverse_kl")
+            names = ("frechet_distance", "coverage", "modes")
             figures = " ".join(f"{name} {last[name]:.3g}" for name in names if name in last)
             print(
                 f"{num}/{len(missing)} {cell.name}: {result['failed'] or figures}, "

@@ -11,17 +11,21 @@ from models.networks.family import (
     FAMILIES,
     Discriminator,
     Encoding,
+    Fading,
     Family,
     Growing,
     ImageShape,
     Mapped,
     family,
+    scale_in_use,
 )
+from models.networks.maxout import MaxoutPair
 from models.networks.mlp import MLP
+from models.networks.plane import Plane
 from models.networks.progressive import Progressive
 from models.networks.r3gan import R3GAN
 from models.networks.resnet import ResNet
-from models.networks.style import Style
+from models.networks.stylegan2 import Style
 from models.networks.vaegan import VAEGAN
 
 __all__ = [
@@ -32,12 +36,16 @@ __all__ = [
     "VAEGAN",
     "Discriminator",
     "Encoding",
+    "Fading",
     "Family",
     "Growing",
     "ImageShape",
     "Mapped",
+    "MaxoutPair",
+    "Plane",
     "Progressive",
     "ResNet",
     "Style",
     "family",
+    "scale_in_use",
 ]

@@ -59,10 +59,10 @@ def _rectified(x: Tensor, slope: float) -> Tensor:
 
 
 class ReLU(nn.Module):
-    """As a layer of a sequence."""
+    """ReLU as a layer of a sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
+        """Keeps the shape."""
         return relu(x)
 
 
@@ -70,5 +70,5 @@ class LeakyReLU(nn.Module):
     """LeakyReLU(0.2) as a layer of a sequence."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
+        """Keeps the shape."""
         return leaky_relu(x)

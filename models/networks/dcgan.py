@@ -10,7 +10,7 @@ al. 2018). The paper ends at 64 pixels and eight times the channels; beyond, tha
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class DCGANGenerator(nn.Module):
         self.embed = nn.Embedding(shape.num_classes, embed_dim) if shape.num_classes else None
         in_dim = z_dim + (embed_dim if shape.num_classes else 0)
         self.stem = nn.Sequential(
-            nn.ConvTranspose2d(in_dim, widths[0], 4, bias=False),
+            nn.ConvTranspose2d(in_dim, widths[0], shape.start, bias=False),
             nn.BatchNorm2d(widths[0]),
             ReLU(),
         )
@@ -58,7 +58,7 @@ class DCGANGenerator(nn.Module):
         self.apply(initialise)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`."""
+        """Maps latents to images; the class is an embedding beside z."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
         x = self.stem(z[:, :, None, None])
@@ -66,7 +66,7 @@ class DCGANGenerator(nn.Module):
 
 
 def shrinking(channels: int, widths: list[int], *, batch_norm: bool) -> list[nn.Module]:
-    """The convolutions of D: images to a 4x4 map of widths[-1] channels.
+    """Returns the convolutions of D, from images to a 4x4 map of widths[-1] channels.
 
     widths: channels of the maps at half the resolution, ... 4.
     """
@@ -75,6 +75,7 @@ def shrinking(channels: int, widths: list[int], *, batch_norm: bool) -> list[nn.
         LeakyReLU(),
     ]
     for narrow, wide in itertools.pairwise(widths):
+        # Batch norm subtracts the mean, and a bias with it.
         layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=not batch_norm))
         if batch_norm:
             layers.append(nn.BatchNorm2d(wide))
@@ -94,11 +95,12 @@ class DCGANDiscriminator(ProjectionDiscriminator):
         if mbstd:
             layers.append(MinibatchStd(_MBSTD_GROUP))
         self.layers = nn.Sequential(*layers)
-        self.close(nn.Linear((widths[-1] + mbstd) * 16, 1), shape.num_classes)
+        num_features = (widths[-1] + mbstd) * shape.start_pixels
+        self.close(nn.Linear(num_features, 1), shape.num_classes)
         self.apply(initialise)
 
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Discriminator`."""
+        """Flattens the last 4x4 map: [N, 16 channels], and one more with minibatch std."""
         features: Tensor = self.layers(img)
         return features.flatten(1)
 
@@ -107,6 +109,8 @@ class DCGANDiscriminator(ProjectionDiscriminator):
 @dataclass(frozen=True, kw_only=True)
 class DCGAN(Family):
     """Convolutional pair for 8 to 256 pixels."""
+
+    initialises: ClassVar[bool] = False  # N(0, 0.02) relies on batch norm
 
     z_dim: int = 128
     """Width of the latent."""
@@ -131,27 +135,31 @@ class DCGAN(Family):
         """Raises ValueError where the resolution is not in POWERS_OF_TWO."""
         self.require_resolution(shape, POWERS_OF_TWO)
 
+    @property
+    def batch_norm_in_D(self) -> bool:
+        """True with d_norm batch."""
+        return self.d_norm == "batch"
+
     def generator(self, shape: ImageShape) -> nn.Module:
-        """A freshly initialised G."""
+        """Returns a G with the paper's N(0, 0.02) weights."""
         self.check(shape)
         widths = channel_widths(shape, self.ngf)[::-1]
         return DCGANGenerator(shape, self.z_dim, self.embed_dim, widths)
 
     def discriminator(self, shape: ImageShape) -> Discriminator:
-        """A freshly initialised D."""
+        """Returns a D with the paper's N(0, 0.02) weights."""
         self.check(shape)
         return DCGANDiscriminator(
             shape,
             channel_widths(shape, self.ndf),
-            batch_norm=self.d_norm == "batch",
+            batch_norm=self.batch_norm_in_D,
             mbstd=self.d_mbstd,
         )
 
 
 def channel_widths(shape: ImageShape, base: int) -> list[int]:
     """Channels at half the resolution, a quarter, ... 4 pixels."""
-    num_maps = shape.resolution.bit_length() - 3
-    return [base * min(2**i, _MAX_MULTIPLE) for i in range(num_maps)]
+    return [base * min(2**i, _MAX_MULTIPLE) for i in range(shape.num_doublings)]
 
 
 def initialise(module: nn.Module) -> None:
@@ -160,3 +168,6 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+    elif isinstance(module, nn.Linear):  # the head, which is the paper's last convolution
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        nn.init.zeros_(module.bias)

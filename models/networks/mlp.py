@@ -1,4 +1,6 @@
-"""The founding article's pair of perceptrons.
+"""The founding article's pair of perceptrons, which is its own: Goodfellow et al. 2014 have others.
+
+`models.networks.maxout` has those.
 
 G: z - 256 - ReLU - pixels - Tanh. D: pixels - 256 - LeakyReLU(0.2) - Dropout(0.3) - 1. The
 article's closing Sigmoid is left to the loss, which takes logits: log(1 - sigmoid(x)) then never
@@ -8,12 +10,11 @@ reaches -inf.
 import itertools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from models.networks.activations import LeakyReLU, ReLU
 from models.networks.family import Discriminator, Family, ImageShape, family, widen
-from models.networks.rows import per_row
+from models.networks.layers import Dropout
 
 
 class MLPGenerator(nn.Module):
@@ -21,37 +22,16 @@ class MLPGenerator(nn.Module):
 
     def __init__(self, shape: ImageShape, z_dim: int, hidden: int) -> None:
         super().__init__()
-        self.image_size = (shape.channels, shape.resolution, shape.resolution)
-        num_pixels = shape.channels * shape.resolution**2
+        self.image_size = (shape.channels, shape.height, shape.width)
+        num_pixels = shape.channels * shape.height * shape.width
         self.layers = nn.Sequential(
             nn.Linear(z_dim, hidden), ReLU(), nn.Linear(hidden, num_pixels), nn.Tanh()
         )
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`; takes no label."""
+        """Maps latents to images; takes no label."""
         img: Tensor = self.layers(z)
         return widen(img).view(-1, *self.image_size)
-
-
-class Dropout(nn.Module):
-    """Zeroes a share of what it is given, in training; scales the rest, so that the mean stays.
-
-    nn.Dropout's mask is drawn by `bernoulli_`, which takes three times as long on the CPU as
-    uniform numbers do: a tenth of the article's game.
-    """
-
-    def __init__(self, share: float) -> None:
-        """share: in [0, 1)."""
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
-        if not self.training or not self.share:
-            return x
-        kept = per_row(lambda num: torch.rand(num, *x.shape[1:], device=x.device), len(x))
-        kept = kept.ge_(self.share).div_(1 - self.share)
-        return x * kept.to(x.dtype)
 
 
 class MLPDiscriminator(Discriminator):
@@ -59,7 +39,7 @@ class MLPDiscriminator(Discriminator):
 
     def __init__(self, shape: ImageShape, hidden: int, dropout: float) -> None:
         super().__init__()
-        num_pixels = shape.channels * shape.resolution**2
+        num_pixels = shape.channels * shape.height * shape.width
         self.layers = nn.Sequential(
             nn.Linear(num_pixels, hidden),
             LeakyReLU(),
@@ -68,14 +48,14 @@ class MLPDiscriminator(Discriminator):
         )
 
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Discriminator`; takes no label."""
+        """Returns the hidden layer, [N, hidden], after dropout; takes no label."""
         features = img.flatten(1)
         for layer in itertools.islice(self.layers, len(self.layers) - 1):
             features = layer(features)
         return features
 
     def logits(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Discriminator`; takes no label."""
+        """Applies the last linear layer; takes no label."""
         logits: Tensor = self.layers[-1](features)
         return logits.squeeze(1)
 
@@ -101,18 +81,14 @@ class MLP(Family):
 
     def check(self, shape: ImageShape) -> None:
         """Raises ValueError for labels: this pair is unconditional."""
-        if shape.num_classes:
-            raise ValueError(
-                f"the family 'mlp' takes no labels, the data has {shape.num_classes} classes; "
-                "choose the family 'dcgan', or train unconditionally"
-            )
+        self.require_no_labels(shape)
 
     def generator(self, shape: ImageShape) -> nn.Module:
-        """A freshly initialised G."""
+        """Returns a G with torch's default weights."""
         self.check(shape)
         return MLPGenerator(shape, self.z_dim, self.hidden)
 
     def discriminator(self, shape: ImageShape) -> Discriminator:
-        """A freshly initialised D."""
+        """Returns a D with torch's default weights."""
         self.check(shape)
         return MLPDiscriminator(shape, self.hidden, self.dropout)

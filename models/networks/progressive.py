@@ -3,7 +3,7 @@
 Stage k works at 4 * 2**k pixels. A new stage is faded in: its image is mixed with the upsampled one
 of the stage before, by alpha from 0 to 1. G always gives the full resolution, nearest from its
 stage; D averages what it sees down to its own. So data and loop know one size only, and the grown
-generator is an ordinary network.
+generator is an ordinary network. Real images are mixed by alpha as well (`faded`).
 
 Equalised learning rate, pixel norm and the minibatch standard deviation as in table 2 of the paper.
 Labels, which the paper enters by AC-GAN, come as an embedding beside z and by projection in D.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.networks.activations import leaky_relu
 from models.networks.family import (
-    POWERS_OF_TWO,
+    UP_TO_1024,
     Discriminator,
     Family,
     ImageShape,
@@ -38,7 +39,7 @@ from models.networks.layers import (
 
 @dataclass(frozen=True)
 class Stage:
-    """Where growing stands: the stage at work, and how far it is faded in."""
+    """The stage at work, and how far it is faded in."""
 
     index: int
     """0 for 4x4."""
@@ -47,7 +48,7 @@ class Stage:
 
     @classmethod
     def at(cls, progress: float, num_stages: int, growth: float) -> "Stage":
-        """The schedule: each stage but the last stays as long as the next one fades in.
+        """Returns the stage; each but the last stays for as long as the next one fades in.
 
         Args:
             progress: share of the training that is done.
@@ -61,13 +62,14 @@ class Stage:
             return cls(num_stages - 1, 1.0)
         phase = progress / growth * num_phases
         whole = min(int(phase), num_phases - 1)
+        # Phases take turns: a stage stays, then the next one fades in.
         if whole % 2 == 0:
             return cls(whole // 2, 1.0)
         return cls(whole // 2 + 1, min(phase - whole, 1.0))
 
 
 class Growth(nn.Module):
-    """Where a player's growing stands."""
+    """A player's place in the schedule of stages."""
 
     alpha: Tensor
 
@@ -79,18 +81,18 @@ class Growth(nn.Module):
         self.register_buffer("alpha", torch.ones(()), persistent=False)
 
     def move(self, progress: float) -> None:
-        """To where the schedule is at this share of the training."""
+        """Moves to where the schedule is at this share of the training, in [0, 1]."""
         now = Stage.at(progress, self.num_stages, self.growth)
         self.stage, self.fading = now.index, now.alpha < 1
         self.alpha.fill_(now.alpha)
 
     def mix(self, old: Tensor, new: Tensor) -> Tensor:
-        """The stage's own, faded in over the one before."""
+        """Returns old + alpha (new - old): the stage's own, faded in over the one before."""
         return old + self.alpha.to(new.dtype) * (new - old)
 
 
 class ProgressiveGenerator(nn.Module):
-    """[N, z_dim] (+ labels [N]) to [N, C, H, W], about [-1, 1]. Implements `Growing`."""
+    """[N, z_dim] (+ labels [N]) to [N, C, H, W], about [-1, 1]; a `Growing` network."""
 
     def __init__(
         self, shape: ImageShape, z_dim: int, widths: list[int], *, embed_dim: int, growth: float
@@ -101,7 +103,8 @@ class ProgressiveGenerator(nn.Module):
         self.embed = nn.Embedding(shape.num_classes, embed_dim) if shape.num_classes else None
         in_dim = z_dim + (embed_dim if shape.num_classes else 0)
         self.norm = PixelNorm()
-        self.stem = EqualizedLinear(in_dim, widths[0] * 16)
+        self.start = shape.start
+        self.stem = EqualizedLinear(in_dim, widths[0] * shape.start_pixels)
         self.first = EqualizedConv2d(widths[0], widths[0], 3)
         self.convs_0 = nn.ModuleList(
             EqualizedConv2d(widths[i - 1], widths[i], 3) for i in range(1, len(widths))
@@ -112,15 +115,15 @@ class ProgressiveGenerator(nn.Module):
         )
 
     def set_progress(self, progress: float) -> None:
-        """See `Growing`."""
+        """Moves the stage and its alpha to where the schedule has them."""
         self.growth.move(progress)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`."""
+        """Makes the image of the present stage, and enlarges it to the full resolution."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
         x = self.stem(self.norm(z))
-        x = self.norm(leaky_relu(x.unflatten(1, (-1, 4, 4))))
+        x = self.norm(leaky_relu(x.unflatten(1, (-1, *self.start))))
         x = before = self.norm(leaky_relu(self.first(x)))
         stage = self.growth.stage
         for i in range(stage):
@@ -131,13 +134,14 @@ class ProgressiveGenerator(nn.Module):
         if self.growth.fading:
             old = widen(self.to_img[stage - 1](before))
             img = self.growth.mix(upsample_nearest(old), img)
+        # Always of the full size, so that data and loop needn't know of stages.
         for _ in range(stage, self.growth.num_stages - 1):
             img = upsample_nearest(img)
         return img
 
 
 class ProgressiveDiscriminator(ProjectionDiscriminator):
-    """[N, C, H, W] (+ labels [N]) to logits [N]. Implements `Growing`."""
+    """[N, C, H, W] (+ labels [N]) to logits [N]; a `Growing` network."""
 
     def __init__(
         self, shape: ImageShape, widths: list[int], *, mbstd_group: int, growth: float
@@ -152,16 +156,30 @@ class ProgressiveDiscriminator(ProjectionDiscriminator):
         )
         self.mbstd = MinibatchStd(mbstd_group)
         self.last = EqualizedConv2d(widths[0] + 1, widths[0], 3)
-        self.dense = EqualizedLinear(widths[0] * 16, widths[0])
+        self.dense = EqualizedLinear(widths[0] * shape.start_pixels, widths[0])
         head = EqualizedLinear(widths[0], 1, gain=1)
         self.close(head, shape.num_classes, scale=1 / math.sqrt(widths[0]))
 
     def set_progress(self, progress: float) -> None:
-        """See `Growing`."""
+        """Moves the stage and its alpha to where the schedule has them."""
         self.growth.move(progress)
 
+    def faded(self, img: Tensor) -> Tensor:
+        """Mixes real images with their blocks' means while a stage fades in (the paper's fig. 2).
+
+        Without it D would tell real from generated images by their sharpness.
+        """
+        if not self.growth.fading:
+            return img
+        # Means over blocks of the stage before, each repeated; D averages down to its own stage.
+        block = 1 << (self.growth.num_stages - self.growth.stage)
+        coarse = functional.avg_pool2d(img, block)
+        coarse = functional.interpolate(coarse, scale_factor=block, mode="nearest")
+        return self.growth.mix(coarse, img)
+
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Discriminator`."""
+        """Shrinks the image to the present stage's resolution, and runs the stages below it."""
+        # Images come in full size, and are shrunk to what the present stage works at.
         now = self.growth.stage
         for _ in range(now, self.growth.num_stages - 1):
             img = downsample(img)
@@ -179,7 +197,7 @@ class ProgressiveDiscriminator(ProjectionDiscriminator):
 @family("progressive")
 @dataclass(frozen=True, kw_only=True)
 class Progressive(Family):
-    """Growing pair for 8 to 256 pixels."""
+    """Growing pair for 8 to 1,024 pixels."""
 
     z_dim: int = 512
     """Width of the latent."""
@@ -206,16 +224,16 @@ class Progressive(Family):
             )
 
     def check(self, shape: ImageShape) -> None:
-        """Raises ValueError where the resolution is not in POWERS_OF_TWO."""
-        self.require_resolution(shape, POWERS_OF_TWO)
+        """Raises ValueError where the resolution is not reached by doubling, up to 1024."""
+        self.require_resolution(shape, UP_TO_1024)
 
     @property
     def grows_until(self) -> float:
-        """See `Family`."""
+        """The option `growth`."""
         return self.growth
 
     def generator(self, shape: ImageShape) -> nn.Module:
-        """A freshly initialised G."""
+        """Returns a fully grown G with new weights."""
         self.check(shape)
         return ProgressiveGenerator(
             shape,
@@ -226,7 +244,7 @@ class Progressive(Family):
         )
 
     def discriminator(self, shape: ImageShape) -> Discriminator:
-        """A freshly initialised D."""
+        """Returns a fully grown D with new weights."""
         self.check(shape)
         return ProgressiveDiscriminator(
             shape,

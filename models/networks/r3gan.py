@@ -2,31 +2,42 @@
 
 G and D are built of the same blocks, mirrored: x + conv(act(grouped 3x3(act(conv(x))))), the 1x1
 convolutions around an inverted bottleneck. A branch starts at zero (fix-up, Zhang et al. 2019), its
-other convolutions smaller the more blocks there are, so the depth needs no norm. Resampling is
-bilinear, with a 1x1 convolution where channels change. G starts from a learned 4x4 map, each
-channel scaled by a linear function of z; D ends in its mirror, a learned weighting of 4x4 maps.
-Labels enter G as an embedding beside z and D by projection. No minibatch standard deviation: the
+other convolutions smaller the more blocks there are, so the depth needs no norm. Resampling is by
+[1, 3, 3, 1] along each axis, with a 1x1 convolution where channels change. G starts from a learned
+4x4 map, each channel scaled by a linear function of z; D ends in its mirror, a learned weighting of
+4x4 maps. Labels enter G as an embedding beside z; with them D's logit is the product of an
+embedding and a linear function of the features. No minibatch standard deviation: the
 relativistic loss and the two zero-centred penalties are to do the work.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.networks.activations import leaky_relu
 from models.networks.family import (
-    POWERS_OF_TWO,
+    UP_TO_1024,
     Discriminator,
     Family,
     ImageShape,
     ProjectionDiscriminator,
+    ScaledEmbedding,
     doubling_widths,
     family,
     widen,
 )
-from models.networks.layers import LRELU_GAIN, downsample, upsample_bilinear
+from models.networks.grouped import FullMapConv2d, GroupedConv2d
+from models.networks.layers import (
+    LRELU_GAIN,
+    downsample,
+    downsample_smooth,
+    upsample_bilinear,
+    upsample_smooth,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +68,7 @@ class ResidualBlock(nn.Module):
         self.narrow = _conv(inner, channels, 1, gain=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of the input and the branch."""
+        """Adds the branch to the input."""
         y = leaky_relu(self.widen(x))
         y = leaky_relu(self.spatial(y))
         total: Tensor = x + self.narrow(y)
@@ -67,16 +78,21 @@ class ResidualBlock(nn.Module):
 class Resample(nn.Module):
     """To twice or half the resolution, and to other channels where they change."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, up: bool) -> None:
+    def __init__(self, channels_in: int, channels_out: int, *, up: bool, zeros: bool) -> None:
+        """zeros: beyond the edge; else up by clamped bilinear weights, down by 2x2 means."""
         super().__init__()
         self.up = up
+        self.zeros = zeros
         changes = channels_in != channels_out
         self.conv = _conv(channels_in, channels_out, 1, gain=1) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] to [N, out, 2H, 2W] or [N, out, H/2, W/2]."""
         # A 1x1 convolution and resampling commute; the smaller map is the cheaper one.
-        resampled: Tensor = upsample_bilinear(self.conv(x)) if self.up else self.conv(downsample(x))
+        if self.up:
+            narrow: Tensor = self.conv(x)
+            return upsample_smooth(narrow) if self.zeros else upsample_bilinear(narrow)
+        resampled: Tensor = self.conv(downsample_smooth(x) if self.zeros else downsample(x))
         return resampled
 
 
@@ -84,25 +100,34 @@ class R3GANGenerator(nn.Module):
     """[N, z_dim] (+ labels [N]) to [N, C, H, W], about [-1, 1]."""
 
     def __init__(
-        self, shape: ImageShape, z_dim: int, widths: list[int], blocks: Blocks, *, embed_dim: int
+        self,
+        shape: ImageShape,
+        z_dim: int,
+        widths: list[int],
+        blocks: Blocks,
+        *,
+        embed_dim: int,
+        paper: bool,
     ) -> None:
-        """widths: of the maps at 4, 8, ... pixels."""
+        """widths: of the maps at 4, 8, ... pixels. paper: False for `R3GAN.revision` 1."""
         super().__init__()
         self.embed = nn.Embedding(shape.num_classes, embed_dim) if shape.num_classes else None
+        if paper and self.embed is not None:
+            nn.init.normal_(self.embed.weight, std=1 / math.sqrt(shape.num_classes))
         in_dim = z_dim + (embed_dim if shape.num_classes else 0)
-        self.basis = nn.Parameter(torch.randn(widths[0], 4, 4))
-        self.modulation = _linear(in_dim, widths[0])
+        self.basis = nn.Parameter(torch.randn(widths[0], *shape.start))
+        self.modulation = _linear(in_dim, widths[0], bias=not paper)
         self.layers = nn.Sequential()
         num_in_all = len(widths) * blocks.num_blocks
         for i, width in enumerate(widths):
             if i > 0:
-                self.layers.append(Resample(widths[i - 1], width, up=True))
+                self.layers.append(Resample(widths[i - 1], width, up=True, zeros=paper))
             for _ in range(blocks.num_blocks):
                 self.layers.append(ResidualBlock(width, blocks, num_in_all))
         self.to_img = _conv(widths[-1], shape.channels, 1, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `models.networks`."""
+        """Scales the learned 4x4 map by a linear function of z and class, and runs the blocks."""
         if self.embed is not None:
             z = torch.cat([z, self.embed(label)], dim=1)
         x = self.basis * self.modulation(z)[:, :, None, None]
@@ -112,8 +137,10 @@ class R3GANGenerator(nn.Module):
 class R3GANDiscriminator(ProjectionDiscriminator):
     """[N, C, H, W] (+ labels [N]) to logits [N]."""
 
-    def __init__(self, shape: ImageShape, widths: list[int], blocks: Blocks) -> None:
-        """widths: of the maps at 4, 8, ... pixels."""
+    def __init__(
+        self, shape: ImageShape, widths: list[int], blocks: Blocks, *, paper: bool
+    ) -> None:
+        """widths: of the maps at 4, 8, ... pixels. paper: False for `R3GAN.revision` 1."""
         super().__init__()
         self.from_img = _conv(shape.channels, widths[-1], 1, gain=1)
         self.layers = nn.Sequential()
@@ -122,22 +149,42 @@ class R3GANDiscriminator(ProjectionDiscriminator):
             for _ in range(blocks.num_blocks):
                 self.layers.append(ResidualBlock(widths[i], blocks, num_in_all))
             if i > 0:
-                self.layers.append(Resample(widths[i], widths[i - 1], up=False))
-        # One 4x4 filter a channel, without padding: what is left of each map is a number.
-        self.basis = nn.Conv2d(widths[0], widths[0], 4, groups=widths[0], bias=False)
-        nn.init.normal_(self.basis.weight, std=1 / 4)
-        self.close(_linear(widths[0], 1), shape.num_classes, scale=1 / math.sqrt(widths[0]))
+                self.layers.append(Resample(widths[i], widths[i - 1], up=False, zeros=paper))
+        # One filter a channel, of the map's size: what is left of each map is a number.
+        width = widths[0]
+        self.basis = FullMapConv2d(width, shape.start)
+        nn.init.normal_(self.basis.weight, std=1 / math.sqrt(shape.start_pixels))
+        self.bilinear = paper
+        if not paper:
+            head = _linear(width, 1, bias=True)
+            self.close(head, shape.num_classes, scale=1 / math.sqrt(width))
+            return
+        num_classes = shape.num_classes
+        self.head = _linear(width, width if num_classes else 1, bias=False)
+        self.embed = ScaledEmbedding(num_classes, width, 1.0) if num_classes else None
+        if self.embed is not None:
+            nn.init.normal_(self.embed.weight, std=1 / math.sqrt(width * num_classes))
 
     def features(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """See `Discriminator`."""
+        """Runs the blocks down to 4x4, and weights each map to one number: [N, widths[0]]."""
         features: Tensor = self.basis(self.layers(self.from_img(img)))
         return features.flatten(1)
+
+    def logits(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """The product of a linear function of the features and, with labels, an embedding."""
+        if not self.bilinear:
+            return super().logits(features, label)
+        found: Tensor = self.head(features)
+        return found.squeeze(1) if self.embed is None else (found * self.embed(label)).sum(1)
 
 
 @family("r3gan")
 @dataclass(frozen=True, kw_only=True)
 class R3GAN(Family):
-    """Residual pair without normalisation for 8 to 256 pixels."""
+    """Residual pair without normalisation for 8 to 1,024 pixels."""
+
+    closed_branches: ClassVar[bool] = True
+    before: ClassVar[Mapping[str, Any]] = {"revision": 1}
 
     z_dim: int = 64
     """Width of the latent."""
@@ -153,6 +200,9 @@ class R3GAN(Family):
     """Channels of one group of the 3x3 convolutions; must divide every bottleneck's width."""
     embed_dim: int = 64
     """Width of G's label embedding; unused without labels."""
+    revision: Literal[1, 2] = 2
+    """2: the paper's networks. 1: those of earlier releases, for their weights: resampling by 2x2
+    means and with clamped edges, biases in G's modulation and D's head, labels by projection."""
 
     def __post_init__(self) -> None:
         """Refuses options that make no network."""
@@ -163,7 +213,7 @@ class R3GAN(Family):
 
     def check(self, shape: ImageShape) -> None:
         """Raises ValueError where the resolution or a map's width doesn't fit."""
-        self.require_resolution(shape, POWERS_OF_TWO)
+        self.require_resolution(shape, UP_TO_1024)
         for width in self._widths(shape):
             if width * self.expansion % self.group_width:
                 raise ValueError(
@@ -173,16 +223,23 @@ class R3GAN(Family):
                 )
 
     def generator(self, shape: ImageShape) -> nn.Module:
-        """A freshly initialised G."""
+        """Returns a G whose residual branches start at 0."""
         self.check(shape)
         return R3GANGenerator(
-            shape, self.z_dim, self._widths(shape), self._blocks(), embed_dim=self.embed_dim
+            shape,
+            self.z_dim,
+            self._widths(shape),
+            self._blocks(),
+            embed_dim=self.embed_dim,
+            paper=self.revision == 2,
         )
 
     def discriminator(self, shape: ImageShape) -> Discriminator:
-        """A freshly initialised D."""
+        """Returns a D whose residual branches start at 0."""
         self.check(shape)
-        return R3GANDiscriminator(shape, self._widths(shape), self._blocks())
+        return R3GANDiscriminator(
+            shape, self._widths(shape), self._blocks(), paper=self.revision == 2
+        )
 
     def _widths(self, shape: ImageShape) -> list[int]:
         return doubling_widths(shape, self.channel_base, self.channel_max)
@@ -203,18 +260,18 @@ def _conv(
     groups: int = 1,
 ) -> nn.Conv2d:
     """A convolution that keeps the resolution; weights N(0, gain^2 / fan-in), biases zero."""
-    conv = nn.Conv2d(
-        channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=bias
-    )
+    kind = nn.Conv2d if groups == 1 else GroupedConv2d
+    conv = kind(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=gain / math.sqrt(channels_in // groups * kernel**2))
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
 
 
-def _linear(num_in: int, num_out: int) -> nn.Linear:
+def _linear(num_in: int, num_out: int, *, bias: bool) -> nn.Linear:
     """Weights N(0, 1 / fan-in), biases zero."""
-    linear = nn.Linear(num_in, num_out)
+    linear = nn.Linear(num_in, num_out, bias=bias)
     nn.init.normal_(linear.weight, std=1 / math.sqrt(num_in))
-    nn.init.zeros_(linear.bias)
+    if bias:
+        nn.init.zeros_(linear.bias)
     return linear

@@ -18,7 +18,7 @@ from models.networks.dcgan import (
     shrinking,
 )
 from models.networks.family import ImageShape, family, widen
-from models.networks.rows import per_row
+from models.networks.row_rng import per_row
 
 
 class Encoder(nn.Module):
@@ -29,12 +29,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*shrinking(shape.channels, widths, batch_norm=True))
         self.embed = nn.Embedding(shape.num_classes, embed_dim) if shape.num_classes else None
-        num_features = widths[-1] * 16 + (embed_dim if shape.num_classes else 0)
+        num_features = widths[-1] * shape.start_pixels
+        num_features += embed_dim if shape.num_classes else 0
         self.head = nn.Linear(num_features, 2 * z_dim)
         self.apply(initialise)
 
     def forward(self, img: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """img: in [-1, 1]."""
+        """Maps images in [-1, 1] to the mean and log variance of z."""
         x = self.layers(img).flatten(1)
         if self.embed is not None:
             x = torch.cat([x, self.embed(label)], dim=1)
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
 
 
 class VAEGANGenerator(DCGANGenerator):
-    """DCGAN's G with an encoder. Implements `Encoding`."""
+    """DCGAN's G with an encoder; an `Encoding` generator."""
 
     def __init__(self, shape: ImageShape, z_dim: int, embed_dim: int, ngf: int, nef: int) -> None:
         """ngf, nef: channels of the generator's and the encoder's widest-resolution map."""
@@ -64,6 +65,7 @@ class VAEGANGenerator(DCGANGenerator):
         mu, logvar = self.encoder(img, label)
         size, dtype, place = mu.shape[1:], mu.dtype, mu.device
         eps = per_row(lambda num: torch.randn(num, *size, dtype=dtype, device=place), len(mu))
+        # Reparametrised: the sample is a differentiable function of mu and logvar.
         posterior = mu + (logvar / 2).exp() * eps
         return super().forward(posterior, label), mu, logvar
 
@@ -84,6 +86,6 @@ class VAEGAN(DCGAN):
         self.require_at_least(1, "nef")
 
     def generator(self, shape: ImageShape) -> nn.Module:
-        """A freshly initialised G."""
+        """Returns a G and its encoder with N(0, 0.02) weights."""
         self.check(shape)
         return VAEGANGenerator(shape, self.z_dim, self.embed_dim, self.ngf, self.nef)

@@ -1,16 +1,17 @@
-"""A Python client of the server: images for seeds, as arrays, pictures or files.
+"""A Python client of the server: makes images from seeds, as arrays, for Pillow or as files.
 
     from serving.client import Client
 
     with Client("http://127.0.0.1:8000") as client:
         pictures = client.generate([1, 2, 3], labels=7)
 
-Needs httpx, msgspec, numpy and Pillow, and nothing of the server. `python -m serving.client` is a
-command line on it.
+It needs httpx, msgspec, NumPy and Pillow, and none of the server's packages. `python -m
+serving.client` is its command line.
 """
 
-from serving.client.answers import Answer, Model
-from serving.client.clients import AsyncClient, Client
+from serving.client.async_client import AsyncClient
 from serving.client.errors import ClientError
+from serving.client.responses import Answer, Model
+from serving.client.sync_client import Client
 
 __all__ = ["Answer", "AsyncClient", "Client", "ClientError", "Model"]

@@ -1,7 +1,8 @@
 """`python -m serving.client COMMAND`: images, animations, models and load tests from a shell.
 
-Exit codes: 0 done; 1 a file is in the way, or the load test saw failures; 2 wrong usage; 3 the
-server refused, or another program answered; 4 nobody answered in time.
+Exit codes: 0 done; 1 a file exists or can't be written, `show --again` got other pixels, or the
+load test had failures; 2 wrong usage; 3 the server refused, or another program answered; 4 no
+response, or not in time.
 """
 
 import argparse
@@ -14,26 +15,38 @@ from typing import Any
 
 import numpy as np
 
-from serving.client.arguments import WALK_FORMATS, UsageError, parser
-from serving.client.clients import Client
+from models.grid import png
+from models.image_files import RepeatedImageError, image_paths, require_free, write_file
+from models.image_metadata import (
+    provenance,
+    read_metadata,
+    with_metadata,
+    written_amounts,
+)
+from models.stdout import closed_pipe_ignored
+from serving.client.again import made_again
+from serving.client.arguments import PROG, WALK_FORMATS, UsageError, parser
 from serving.client.errors import ClientError, InvalidRequestError, UnreachableError
-from serving.client.files import FileError, image_paths, write_file
 from serving.client.load import Loader
+from serving.client.sync_client import Client
+
+_COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit code."""
-    options = parser(__doc__).parse_args(argv)
+@closed_pipe_ignored
+def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
+    """Runs a command and returns its exit code; prog: how it was called."""
+    options = parser((__doc__ or "").replace(PROG, prog), prog).parse_args(argv)
     try:
         return COMMANDS[options.command](options)
-    except UsageError as error:
+    except (UsageError, RepeatedImageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ClientError as error:
-        answered = " ".join(str(word) for word in (error.status, error.title) if word)
-        print(f"error{answered and f' ({answered})'}: {error.detail}", file=sys.stderr)
+        status = " ".join(str(word) for word in (error.status, error.title) if word)
+        print(f"error{status and f' ({status})'}: {error.detail}", file=sys.stderr)
         return _code(error)
-    except (FileError, OSError) as error:
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -43,14 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code(error: ClientError) -> int:
     if isinstance(error, UnreachableError):
         return 4
-    noticed_here = isinstance(error, InvalidRequestError) and error.status is None
-    return 2 if noticed_here else 3
+    unsent = isinstance(error, InvalidRequestError) and error.status is None
+    return 2 if unsent else 3
 
 
 def generate(options: argparse.Namespace) -> int:
-    """Images into files."""
+    """Makes images and writes them into files."""
     labels = options.labels
-    wanted = {name: getattr(options, name) for name in ("model", "truncation", "version")}
+    names = ("model", "truncation", "directions", "version")
+    fields = {name: getattr(options, name) for name in names}
     if labels is not None and len(labels) == 1:
         labels = labels[0]
     elif labels is not None and len(labels) != len(options.seeds):
@@ -58,51 +72,79 @@ def generate(options: argparse.Namespace) -> int:
             f"--labels has {len(labels)} entries, --seeds {len(options.seeds)}; "
             "give one for each, or one for all"
         )
+    one = [path for path in (options.grid, options.npy) if path is not None]
+    require_free(one, force=options.force)
     with _client(options) as client:
         if options.grid is not None:
-            picture = client.grid(options.seeds, labels=labels, **wanted)
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
-            write_file(options.grid, buffer.getvalue(), force=options.force)
+            write_file(options.grid, client.grid_file(options.seeds, labels=labels, **fields))
         elif options.npy is not None:
             buffer = io.BytesIO()
-            np.save(buffer, client.generate_array(options.seeds, labels=labels, **wanted))
-            write_file(options.npy, buffer.getvalue(), force=options.force)
+            np.save(buffer, client.generate_array(options.seeds, labels=labels, **fields))
+            write_file(options.npy, buffer.getvalue())
         else:
-            _write_all(client, options, labels, wanted)
+            _write_all(client, options, labels, fields)
     return 0
 
 
 def _write_all(
-    client: Client, options: argparse.Namespace, labels: Any, wanted: dict[str, Any]
+    client: Client, options: argparse.Namespace, labels: Any, fields: dict[str, Any]
 ) -> None:
     paths = image_paths(options.out, options.seeds, labels if isinstance(labels, list) else None)
-    options.out.mkdir(parents=True, exist_ok=True)
-    in_the_way = [path for path in paths if path.exists()]
-    if in_the_way and not options.force:
-        raise FileError(f"{in_the_way[0]} exists; choose another folder, or add --force")
-    pictures = client.generate(options.seeds, labels=labels, **wanted)
-    for path, picture in zip(paths, pictures, strict=True):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        write_file(path, buffer.getvalue(), force=True)
+    require_free(paths, force=options.force)
+    answer = client.answer(options.seeds, labels=labels, **fields)
+    for row, (path, picture) in enumerate(zip(paths, answer.pictures(), strict=True)):
+        told = provenance(
+            model=answer.model,
+            version=answer.version,
+            digest=answer.digest,
+            truncation=options.truncation,
+            seed=options.seeds[row],
+            label=labels[row] if isinstance(labels, list) else labels,
+            directions=written_amounts(options.directions or {}),
+        )
+        write_file(path, with_metadata(png(picture), "png", told))
     print(f"{len(paths)} images in {options.out}")
 
 
 def interpolate(options: argparse.Namespace) -> int:
-    """A walk into a file, whose name says the format."""
+    """Makes a walk and writes it into a file, whose suffix chooses the format."""
     kind = WALK_FORMATS[options.out.suffix.lower()]
-    fields = ("frames", "loop", "fps", "label", "truncation", "model", "version")
+    fields = ("frames", "loop", "fps", "label", "truncation", "directions", "model", "version")
+    require_free([options.out], force=options.force)
     with _client(options) as client:
         data = client.interpolate(
             options.seeds, format=kind, **{name: getattr(options, name) for name in fields}
         )
-    write_file(options.out, data, force=options.force)
+    write_file(options.out, data)
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Prints how an image was made, and has it made again."""
+    try:
+        told = read_metadata(options.file.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"FILE is {options.file}: {error}") from error
+    if not told:
+        raise UsageError(f"FILE is {options.file}: it does not say how it was made")
+    if options.json:
+        print(json.dumps(told, indent=2))
+    else:
+        width = max(map(len, told))
+        for name, text in told.items():
+            print(f"{name:{width}}  {text}")
+    if options.again is not None:
+        require_free([options.again], force=options.force)
+        with _client(options) as client:
+            same, data = made_again(client, told, options.file)
+        write_file(options.again, data)
+        print(f"{options.again}: the pixels are {'the same' if same else 'others'}")
+        return 0 if same else 1
     return 0
 
 
 def models(options: argparse.Namespace) -> int:
-    """What is served."""
+    """Prints what is served, as a table or as JSON."""
     with _client(options) as client:
         found = client.models()
     if options.json:
@@ -112,8 +154,9 @@ def models(options: argparse.Namespace) -> int:
         return 0
     rows = [("MODEL", "VERSION", "OF", "IMAGES", "CLASSES", "DIGEST")]
     for model in found:
-        colour = "grey" if model.image.channels == 1 else "RGB"
-        size = f"{model.image.width}x{model.image.height} {colour}"
+        channels = model.image.channels
+        colours = _COLOURS.get(channels, f"{channels} channels")
+        size = f"{model.image.width}x{model.image.height} {colours}"
         of = ",".join(map(str, model.versions))
         classes = "-" if model.labels is None else str(len(model.labels))
         rows.append((model.name, str(model.version), of, size, classes, model.digest[:12]))
@@ -126,7 +169,7 @@ def models(options: argparse.Namespace) -> int:
 
 
 def load(options: argparse.Namespace) -> int:
-    """A load test."""
+    """Runs a load test and prints its figures."""
     fields: dict[str, Any] = {"format": "png" if options.seeds_per_request == 1 else "npy"}
     if options.model is not None:
         fields["model"] = options.model
@@ -154,7 +197,7 @@ def load(options: argparse.Namespace) -> int:
         print(*measured.histogram(), sep="\n")
     if measured.stopped:
         print(
-            f"error: stopped, since asking again changes nothing: {measured.first_failure}",
+            f"error: stopped early, every further request would fail too: {measured.first_failure}",
             file=sys.stderr,
         )
     return 1 if measured.failures or not measured.latencies_s else 0
@@ -164,7 +207,13 @@ def _client(options: argparse.Namespace) -> Client:
     return Client(options.url, api_key=options.api_key, timeout_s=options.timeout_s)
 
 
-COMMANDS = {"generate": generate, "interpolate": interpolate, "models": models, "load": load}
+COMMANDS = {
+    "generate": generate,
+    "interpolate": interpolate,
+    "show": show,
+    "models": models,
+    "load": load,
+}
 
 
 if __name__ == "__main__":

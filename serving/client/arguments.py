@@ -1,31 +1,26 @@
-"""The command line's options: what is wrong with one is said before anything is asked for."""
+"""Parses the command line; a wrong option is reported before any request is sent."""
 
 import argparse
 import math
 from pathlib import Path
 
-from serving.client.addresses import address_of
-from serving.client.clients import check_key
+from models.command_line import add_to_all
+from models.seed_list import seeds_of
 from serving.client.errors import InvalidRequestError
+from serving.client.transport import check_key, parse_url
 
+PROG = "python -m serving.client"
 WALK_FORMATS = {".webp": "webp", ".gif": "gif", ".png": "strip"}
-_MAX_SEEDS = 1_000_000
-_MAX_SEED = 2**64 - 1
 
 
 class UsageError(Exception):
-    """Options that don't go together."""
+    """Two options contradict each other."""
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Reads a command and its options; the command's name is `command`."""
-    whole = argparse.ArgumentParser(prog="python -m serving.client", description=description)
+def parser(description: str | None, prog: str = PROG) -> argparse.ArgumentParser:
+    """Builds the parser; the name of the command becomes `command`."""
+    whole = argparse.ArgumentParser(prog=prog, description=description)
     default = "default: %(default)s"
-    whole.add_argument("--url", type=_url, default="http://127.0.0.1:8000", help=default)
-    whole.add_argument(
-        "--api-key-file", type=_key, dest="api_key", metavar="FILE", help="holds the API key"
-    )
-    whole.add_argument("--timeout-s", type=_positive, default=30.0, help=default)
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     one = commands.add_parser("generate", help="images into files")
     one.add_argument("--labels", type=_labels, help="a class for all, or one for each: 7 or 0,1,2")
@@ -44,9 +39,19 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     for command in (one, walk):
         command.add_argument("--seeds", type=seeds_of, required=True, help="1-16,42")
         command.add_argument("--truncation", type=_number, default=1.0, help="psi, 0 .. 2")
+        command.add_argument(
+            "--directions", type=_amounts, metavar="NAME:UNITS,...", help="0:1.5,slant:-1"
+        )
         command.add_argument("--model")
         command.add_argument("--version", type=int)
         command.add_argument("--force", action="store_true", help="overwrite files")
+    shown = commands.add_parser("show", help="how an image was made, from its file alone")
+    shown.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP")
+    shown.add_argument(
+        "--again", type=Path, metavar="NEW", help="have the server make it again, into this file"
+    )
+    shown.add_argument("--json", action="store_true")
+    shown.add_argument("--force", action="store_true", help="overwrite NEW")
     listing = commands.add_parser("models", help="what is served")
     listing.add_argument("--json", action="store_true")
     test = commands.add_parser("load", help="a closed-loop load test")
@@ -57,39 +62,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     test.add_argument("--label", type=int)
     test.add_argument("--json", action="store_true", help="one line for scripts")
     test.add_argument("--progress", action="store_true", help="a bar even where it is no terminal")
+    server = "the server (default: %(default)s)"
+    add_to_all(whole, commands, "--url", type=_url, default="http://127.0.0.1:8000", help=server)
+    key = "holds the API key"
+    add_to_all(
+        whole, commands, "--api-key-file", type=_key, dest="api_key", metavar="FILE", help=key
+    )
+    wait = "how long to wait for a response (default: %(default)s)"
+    add_to_all(whole, commands, "--timeout-s", type=_positive, default=30.0, metavar="S", help=wait)
     return whole
-
-
-def seeds_of(text: str) -> list[int]:
-    """Seeds as `1-16,42`.
-
-    Raises:
-        argparse.ArgumentTypeError: it can't be read, or there are too many.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        ends = (first, last if dash else first)
-        if not all(map(_is_seed, ends)):
-            raise argparse.ArgumentTypeError(
-                f"{part.strip()!r} is no seed in 0 .. 2**64 - 1 and no range like 1-16"
-            )
-        start, stop = int(ends[0]), int(ends[1])
-        if stop < start:
-            raise argparse.ArgumentTypeError(f"{part.strip()!r} goes backwards")
-        if len(seeds) + stop - start + 1 > _MAX_SEEDS:
-            raise argparse.ArgumentTypeError(f"more than {_MAX_SEEDS:,} seeds")
-        seeds += range(start, stop + 1)
-    return seeds
-
-
-def _is_seed(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= _MAX_SEED
 
 
 def _url(text: str) -> str:
     try:
-        address_of(text)
+        parse_url(text)
     except InvalidRequestError as error:
         raise argparse.ArgumentTypeError(error.detail) from None
     return text
@@ -102,7 +88,7 @@ def _key(text: str) -> str:
     except OSError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except UnicodeDecodeError:
-        raise argparse.ArgumentTypeError(f"{text} is no text") from None
+        raise argparse.ArgumentTypeError(f"{text} is not a text file") from None
     except InvalidRequestError as error:
         raise argparse.ArgumentTypeError(f"in {text}: {error.detail}") from None
     return key
@@ -114,14 +100,14 @@ def _number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return number
 
 
 def _positive(text: str) -> float:
     number = _number(text)
     if number <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number > 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number > 0")
     return number
 
 
@@ -129,19 +115,31 @@ def _walk_path(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in WALK_FORMATS:
         raise argparse.ArgumentTypeError(
-            f"{text!r} must end in .webp, .gif or .png (a strip): the end says the format"
+            f"{text!r} must end in .webp, .gif or .png (a strip): the suffix chooses the format"
         )
     return path
+
+
+def _amounts(text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, units = part.strip().rpartition(":")
+        if not key or key in found:
+            raise argparse.ArgumentTypeError(
+                f"{part.strip()!r} is no direction and its units, such as 0:1.5,slant:-1"
+            )
+        found[key] = _number(units)
+    return found
 
 
 def _labels(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers") from None
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number in 1 .. 100000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number in 1 .. 100000")
     return int(text)

@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own, so that callers who wait can use what is awaited.
+"""Runs coroutines on an event loop in a thread of its own, for callers that can't await.
 
-Only a loop can end a request at a point in time, whatever it is doing: a socket's own time-out
-begins anew with each byte. The idea is fsspec's.
+Only an event loop can end a request at a given time whatever it is doing: the time-out of a socket
+starts anew with each byte. The design is that of fsspec's asynchronous file systems.
 """
 
 import asyncio
@@ -9,37 +9,43 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 
 class Background:
-    """Runs coroutines for any number of threads; its own starts with the first of them."""
+    """One thread with an event loop, for any number of callers; it starts at the first call."""
 
-    def __init__(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """last: to be run at the end, also of a client that nobody closes."""
-        self._last = last
+    def __init__(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """close: runs last on the loop, also where the owner forgets to call `end`."""
+        self._close = close
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended = False
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Waits for what a coroutine gives; who breaks off the wait breaks off the coroutine.
+    def run(
+        self,
+        function: Callable[Params, Coroutine[Any, Any, Result]],
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> Result:
+        """Calls an asynchronous function and waits for its result.
 
         Raises:
-            RuntimeError: it has ended, or the process forked since it began.
+            RuntimeError: `end` was called, or the process forked since the loop started.
         """
         loop = self._running()
-        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        future = asyncio.run_coroutine_threadsafe(function(*args, **kwargs), loop)
         try:
             return future.result()
         finally:
-            future.cancel()
+            future.cancel()  # the caller was interrupted: end the request too
 
     def end(self) -> None:
-        """Ends the thread, if it ever began."""
+        """Ends the thread, if it ever started."""
         with self._lock:
             self._ended = True
             loop, thread = self._loop, self._thread
@@ -56,26 +62,27 @@ class Background:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
                     target=_serve,
-                    args=(self._loop, self._last),
+                    args=(self._loop, self._close),
                     name="saddlepoint-client",
                     daemon=True,
                 )
                 self._thread.start()
                 weakref.finalize(self, _stop, self._loop)
             elif self._thread is None or not self._thread.is_alive():
+                # A fork copies the loop but not the thread: nothing would ever run on it.
                 raise RuntimeError(
                     "the process forked after this client's first request; make one in each process"
                 )
             return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """The thread: doesn't know the client, so that it can be forgotten meanwhile."""
+def _serve(loop: asyncio.AbstractEventLoop, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    # A function, not a method: a reference to the Background would keep its finalizer from running.
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.get_loop().run_forever()
-        runner.run(last())
+        runner.run(close())
 
 
 def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    with contextlib.suppress(RuntimeError):  # it is closed
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(loop.stop)

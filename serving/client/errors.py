@@ -1,6 +1,6 @@
-"""What a client hears when it gets no images: an exception for each problem of the server.
+"""The exceptions that the client raises: one for each problem of the server, and two of its own.
 
-The catalogue is the server's own (`serving.errors`); a test compares them.
+A test compares them with the server's problems (`serving.errors`).
 """
 
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from serving.errors import PROBLEM_URI
 
 
 class ClientError(Exception):
-    """No images: what the server said, or why it could not be asked."""
+    """A call failed: the base of all exceptions of the client."""
 
     slug: ClassVar[str] = ""
     known: ClassVar[dict[str, type["ClientError"]]] = {}
@@ -24,7 +24,7 @@ class ClientError(Exception):
         title: str = "",
         retry_after_s: float | None = None,
     ) -> None:
-        """detail: what is wrong, and the remedy. status: of HTTP, None where nobody answered."""
+        """detail: what is wrong, and the remedy. status: of HTTP, None where no response came."""
         super().__init__(detail)
         self.detail = detail
         self.status = status
@@ -33,7 +33,7 @@ class ClientError(Exception):
 
     @property
     def type(self) -> str:
-        """The type URI of the problem document."""
+        """The URI that identifies the kind of problem."""
         return PROBLEM_URI + self.slug
 
     def __init_subclass__(cls, slug: str = "", **kwargs: Any) -> None:
@@ -52,23 +52,27 @@ class InvalidRequestError(ClientError, slug="invalid-request"):
 
 
 class NotJsonError(ClientError, slug="not-json"):
-    """The body was no JSON."""
+    """The body was not JSON."""
 
 
 class NotHttpError(ClientError, slug="not-http"):
-    """What was sent was no HTTP."""
+    """What was sent was not an HTTP request."""
 
 
 class UnauthorizedError(ClientError, slug="unauthorized"):
-    """The server needs an API key, and the one given is not in force."""
+    """The server needs an API key, and the request had none that is valid."""
+
+
+class ScopeError(ClientError, slug="scope"):
+    """The API key is in force, and was not made for this."""
 
 
 class SlowRequestError(ClientError, slug="read-timeout"):
-    """The request did not come in time."""
+    """The server did not receive the request in time."""
 
 
 class RateLimitedError(ClientError, slug="rate-limited"):
-    """The API key asked for too many images a second, for all attempts."""
+    """The API key asked for too many images a second, at each attempt."""
 
 
 class UnknownModelError(ClientError, slug="unknown-model"):
@@ -76,7 +80,19 @@ class UnknownModelError(ClientError, slug="unknown-model"):
 
 
 class UnknownRouteError(ClientError, slug="unknown-route"):
-    """There is nothing at this path; is it this server?"""
+    """The server has no such path; the URL may be that of another server."""
+
+
+class UnknownJobError(ClientError, slug="unknown-job"):
+    """There is no such job."""
+
+
+class JobsOffError(ClientError, slug="jobs-off"):
+    """The server takes no jobs."""
+
+
+class JobGoingOnError(ClientError, slug="job-not-done"):
+    """The job has no result: it goes on, or has failed."""
 
 
 class WrongMethodError(ClientError, slug="wrong-method"):
@@ -84,7 +100,7 @@ class WrongMethodError(ClientError, slug="wrong-method"):
 
 
 class NotAcceptableError(ClientError, slug="not-acceptable"):
-    """The answer has no form that was accepted."""
+    """The server can't respond in a media type that was accepted."""
 
 
 class TooLargeError(ClientError, slug="body-too-large"):
@@ -107,16 +123,32 @@ class ModelControlError(ClientError, slug="model-control-off"):
     """Clients may not load and unload models."""
 
 
+class ForeignPageError(ClientError, slug="foreign-page"):
+    """The request looked like one of a web page of another origin."""
+
+
+class ExpectationFailedError(ClientError, slug="expectation-failed"):
+    """The server can't meet what the request's Expect header asks for."""
+
+
+class TransferCodingError(ClientError, slug="transfer-coding"):
+    """The request's Transfer-Encoding is not one that the server reads."""
+
+
 class OverloadedError(ClientError, slug="overloaded"):
-    """Too many images wait, and went on doing so for all attempts."""
+    """Too many images were waiting, at each attempt."""
 
 
 class UnsupportedError(ClientError, slug="unsupported"):
-    """The server doesn't do this."""
+    """The server doesn't support this."""
+
+
+class VersionRefusedError(ClientError, slug="version-refused"):
+    """409: the version that was named can't be used."""
 
 
 class UnavailableError(ClientError, slug="unavailable"):
-    """No worker was ready, for all attempts."""
+    """No worker was ready, at each attempt."""
 
 
 class DeadlineError(ClientError, slug="deadline-exceeded"):
@@ -124,11 +156,11 @@ class DeadlineError(ClientError, slug="deadline-exceeded"):
 
 
 class UnreachableError(ClientError):
-    """Nobody answered."""
+    """No response came, or not in time."""
 
 
 class ForeignAnswerError(ClientError):
-    """The answer is none of this server's: a proxy's, or another program's."""
+    """The response is not one of this server: a proxy's, or another program's."""
 
 
 class _Document(msgspec.Struct):
@@ -139,14 +171,14 @@ class _Document(msgspec.Struct):
 
 
 def error_of(status: int, body: bytes, retry_after_s: float | None) -> ClientError:
-    """The exception for an answer that isn't 2xx."""
+    """Makes the exception for a response that isn't 2xx."""
     try:
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         start = body[:200].decode("utf-8", "replace")
         return ForeignAnswerError(
-            f"status {status}, and no problem document; is this the server, or a proxy before it? "
-            f"It begins: {start!r}",
+            f"the response has status {status} and is not a problem document; check that the URL "
+            f"is the server's, and what proxies do on the way. It begins: {start!r}",
             status=status,
             retry_after_s=retry_after_s,
         )

@@ -1,7 +1,13 @@
-"""A closed-loop load test: so many connections, each asks again as soon as it was answered.
+"""A closed-loop load test: each connection sends its next request when it has its response.
 
-Plain asyncio streams, since a comfortable HTTP library is slower than the server. Even so this
-process is one core's worth of Python: `docs/client.md` says where it becomes the limit.
+wrk and oha put more load on a server per core, and the benchmarks use wrk. This one is kept for
+operators, since those can't do the following, or only by a script that slows wrk down. Each request
+asks for new seeds, so that no cache answers. Each response must hold all images that its request
+asked for. A failure is reported with the server's own words, and a refusal that would repeat for
+ever ends the test at once. It needs no other program than the client.
+
+It uses plain asyncio streams, since an HTTP library would be slower than the server. Even so it can
+use one core only: `docs/client.md` says where that becomes the limit.
 """
 
 import asyncio
@@ -16,46 +22,46 @@ from typing import Any
 
 import msgspec
 
-from serving.client.addresses import address_of
-from serving.client.answers import NPY
-from serving.client.bodies import encoded
 from serving.client.errors import ForeignAnswerError, UnreachableError, error_of
+from serving.client.requests import encoded
+from serving.client.responses import Response, check_images
+from serving.client.transport import parse_url
 
 _BAR = 40
-_PASSING = frozenset({408, 425, 429})
-"""Refusals that another time may not meet; the other 4xx stay what they are."""
+_TRANSIENT = frozenset({408, 425, 429})
+"""The only 4xx that the same request may not get again later."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
 class Measured:
-    """What was seen."""
+    """The results of a load test."""
 
     num_rows: int
-    """Images of each request."""
+    """Images in each request."""
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
-    """Of the requests that were answered with images."""
+    """Of the requests that got their images."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Other answers, by status; time-outs, broken connections, answers of another program."""
+    """Other responses by status; time-outs, lost connections, responses of another program."""
     first_failure: str | None = None
-    """What the first of them said."""
+    """The detail of the first of them."""
     stopped: bool = False
-    """Before its time, since asking again would have changed nothing."""
+    """It ended early, since every further request would have failed too."""
 
-    def failed(self, name: str, detail: str) -> None:
+    def add_failure(self, name: str, detail: str) -> None:
         """Counts a failure."""
         self.failures[name] += 1
         self.first_failure = self.first_failure or f"{name}: {detail}"
 
     def quantile_ms(self, q: float) -> float:
-        """A latency that a share q of the requests did not exceed."""
+        """Returns the latency that a share q of the requests did not exceed."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, math.ceil(q * len(ordered)) - 1)] * 1e3
 
     def summary(self) -> dict[str, Any]:
-        """The figures."""
+        """Returns the figures by name, for JSON."""
         figures: dict[str, Any] = {
             "seconds": round(self.seconds, 3),
             "requests": len(self.latencies_s),
@@ -77,7 +83,7 @@ class Measured:
         return figures
 
     def histogram(self) -> Iterator[str]:
-        """Latencies in buckets that double, as lines of text."""
+        """Yields lines of text: the latencies in buckets whose bounds double."""
         if not self.latencies_s:
             return
         powers = Counter(max(-2, math.ceil(math.log2(s * 1e3))) for s in self.latencies_s)
@@ -89,7 +95,7 @@ class Measured:
 
 
 class Loader:
-    """Asks one server for a time."""
+    """Sends requests to one server for a given time."""
 
     def __init__(
         self,
@@ -100,19 +106,19 @@ class Loader:
         timeout_s: float,
         headers: Sequence[str] = (),
     ) -> None:
-        """Connects nothing yet.
+        """Opens no connection yet.
 
         Args:
-            url: of the server.
-            fields: of POST /v1/generate, one or more; seeds are added, other ones each time.
-            num_rows: seeds of each request.
-            timeout_s: of each request, and of making a connection.
-            headers: lines to send with each.
+            url: the server's.
+            fields: one or more fields of POST /v1/generate; each request adds new seeds.
+            num_rows: seeds in each request.
+            timeout_s: for each request, and for opening a connection.
+            headers: header lines to send with each request.
 
         Raises:
-            InvalidRequestError: nothing can be at this URL.
+            InvalidRequestError: no server can have this URL.
         """
-        address = address_of(url)
+        address = parse_url(url)
         self._host, self._tls = address.host, address.scheme == "https"
         self._port = address.port or (443 if self._tls else 80)
         self._fields = encoded(fields)
@@ -131,10 +137,10 @@ class Loader:
         self._end = 0.0
 
     async def run(self, *, connections: int, seconds: float, progress: bool) -> Measured:
-        """Loads the server; ends at most timeout_s after its time.
+        """Runs the test for so many seconds, and at most timeout_s longer.
 
         Raises:
-            UnreachableError: nobody listens there.
+            UnreachableError: a connection can't be opened.
         """
         opened = await self._open(connections)
         began = time.perf_counter()
@@ -147,7 +153,7 @@ class Loader:
         return self.measured
 
     async def _open(self, num: int) -> list[Streams]:
-        """So many connections, or none."""
+        """Opens all connections, or closes those that it opened."""
         tried = await asyncio.gather(*(self._connect() for _ in range(num)), return_exceptions=True)
         opened = [streams for streams in tried if not isinstance(streams, BaseException)]
         for failed in tried:
@@ -165,51 +171,51 @@ class Loader:
             why = f"no connection within {self._timeout_s:g} s"
         except OSError as error:
             why = str(error)
-        raise UnreachableError(f"nobody listens on {self._host}:{self._port}: {why}")
+        raise UnreachableError(f"can't connect to {self._host}:{self._port}: {why}")
 
     async def _loop(self, streams: Streams) -> None:
         reader, writer = streams
         try:
             while time.perf_counter() < self._end:
-                if not await self._ask(reader, writer):
+                if not await self._request(reader, writer):
                     writer.transport.abort()
                     reader, writer = await self._connect()
         except (OSError, UnreachableError, asyncio.IncompleteReadError) as error:
-            self.measured.failed("connection lost", str(error))
+            self.measured.add_failure("connection lost", str(error))
         except ForeignAnswerError as error:
             self._stop("foreign answer", error.detail)
         finally:
             writer.transport.abort()
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; can the connection take another?"""
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Sends one request; returns whether the connection can be used again."""
         began = time.perf_counter()
-        writer.write(self._request())
+        writer.write(self._message())
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await _read(reader)
+                response, is_last = await _read(reader)
         except TimeoutError:
-            self.measured.failed("timeout", f"no answer within {self._timeout_s:g} s")
+            self.measured.add_failure("timeout", f"no response within {self._timeout_s:g} s")
             return False
-        if answer.status == 200:
-            if not answer.media_type.startswith(("image/", NPY)):
-                raise ForeignAnswerError(f"the answer is {answer.media_type!r}, no image")
-            self.measured.latencies_s.append(time.perf_counter() - began)
+        latency_s = time.perf_counter() - began
+        if response.status == 200:
+            check_images(response, self.measured.num_rows)
+            self.measured.latencies_s.append(latency_s)
         else:
-            detail = error_of(answer.status, answer.body, None).detail
-            if 400 <= answer.status < 500 and answer.status not in _PASSING:
-                self._stop(str(answer.status), detail)
+            detail = error_of(response.status, response.body, None).detail
+            if 400 <= response.status < 500 and response.status not in _TRANSIENT:
+                self._stop(str(response.status), detail)
             else:
-                self.measured.failed(str(answer.status), detail)
-        return not answer.is_last
+                self.measured.add_failure(str(response.status), detail)
+        return not is_last
 
     def _stop(self, name: str, detail: str) -> None:
-        """Ends the test: it would be answered so for ever."""
-        self.measured.failed(name, detail)
+        """Ends the test: every further request would get the same response."""
+        self.measured.add_failure(name, detail)
         self.measured.stopped = True
         self._end = 0.0
 
-    def _request(self) -> bytes:
+    def _message(self) -> bytes:
         first = next(self._seeds)
         seeds = list(range(first, first + self.measured.num_rows))
         body = b'%b,"seeds":%b}' % (self._fields[:-1], msgspec.json.encode(seeds))
@@ -221,31 +227,22 @@ class Loader:
             num = len(self.measured.latencies_s)
             bar = ("#" * round(done * _BAR)).ljust(_BAR)
             rate = num / max(now - began, 1e-9)
-            sys.stderr.write(f"\r[{bar}] {done:4.0%} {num:9,} answered, {rate:9,.0f} a second")
+            sys.stderr.write(f"\r[{bar}] {done:4.0%} {num:9,} responses, {rate:9,.0f} a second")
             sys.stderr.flush()
             await asyncio.sleep(min(0.2, max(0.01, self._end - now)))
         sys.stderr.write("\n")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    media_type: str
-    body: bytes
-    is_last: bool
-    """Of its connection."""
-
-
-async def _read(reader: asyncio.StreamReader) -> _Answer:
-    """The next answer.
+async def _read(reader: asyncio.StreamReader) -> tuple[Response, bool]:
+    """Reads the next response, and whether it is the last of its connection.
 
     Raises:
-        ForeignAnswerError: it is none of this server's, which says how long its answers are.
+        ForeignAnswerError: it is malformed, or has no length, which this server always sends.
     """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         if not head.startswith(b"http/1."):
-            raise ValueError("it is no HTTP/1")
+            raise ValueError("it is not HTTP/1")
         length = _header(head, b"content-length")
         if not length.isdigit():
             raise ValueError(f"its Content-Length is {length.decode('latin-1')!r}")
@@ -253,12 +250,13 @@ async def _read(reader: asyncio.StreamReader) -> _Answer:
         status, media_type = int(head[9:12]), _header(head, b"content-type").decode("latin-1")
     except (ValueError, asyncio.LimitOverrunError) as error:
         raise ForeignAnswerError(
-            f"the answer can't be read: {error}; is this the server?"
+            f"the response can't be read: {error}; check that the URL is the server's"
         ) from error
-    return _Answer(status, media_type, body, b"\r\nconnection: close\r\n" in head)
+    response = Response(status, {"content-type": media_type}, body)
+    return response, b"\r\nconnection: close\r\n" in head
 
 
 def _header(head: bytes, name: bytes) -> bytes:
-    """A header's value; empty where there is none."""
+    """Returns the value of a header, empty if it is missing; faster than a full parser."""
     _, found, rest = head.partition(b"\r\n%b:" % name)
     return rest.partition(b"\r\n")[0].strip() if found else b""

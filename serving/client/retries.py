@@ -1,8 +1,9 @@
-"""When to ask again, and how long to wait: a pure decision, the same for both clients.
+"""Decides whether to send a request again, and after which pause; does no input or output.
 
-Making images has no side effect, so asking twice is safe. Again where nobody answered, where the
-server is full (429) or has no worker at the moment (503): as long as Retry-After says, else with
-exponential back-off and full jitter. Not after 504: the time is over.
+Making images has no side effect, so a request may be sent twice. It is sent again where no response
+came, where the server is full (429) and where it has no worker (502, 503): after the pause that
+Retry-After names, else with exponential back-off and full jitter (Brooker, "Exponential Backoff And
+Jitter", 2015). It is not sent again after 504, when its time is over.
 """
 
 import datetime
@@ -14,14 +15,14 @@ RETRIED = frozenset({429, 502, 503})
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How patient a client is."""
+    """How often a request is sent again, and how long the client waits before it does."""
 
     attempts: int = 5
-    """How often a request is sent at most; 1 never asks again."""
+    """How often a request is sent at most; with 1 it is never sent again."""
     first_s: float = 0.1
     """Upper bound of the first pause; it doubles each time."""
     most_s: float = 5.0
-    """Upper bound of any pause that the server doesn't ask for."""
+    """Upper bound of any pause, unless Retry-After names one."""
 
     def pause(
         self,
@@ -32,13 +33,13 @@ class Retries:
         left_s: float,
         draw: float,
     ) -> float | None:
-        """Seconds to wait before the next attempt, or None to give up.
+        """Returns the seconds to wait before the next attempt, or None to give up.
 
         Args:
-            attempt: how often it was sent, from 1 on.
-            status: of the answer, None where there was none.
-            retry_after_s: what the answer says.
-            left_s: until the deadline of all attempts; a pause beyond it makes no sense.
+            attempt: how often the request was sent so far.
+            status: the response's, None where none came.
+            retry_after_s: what the response says, if it does.
+            left_s: time until the deadline of all attempts; the pause must be shorter.
             draw: uniform in [0, 1).
         """
         if attempt >= self.attempts or (status is not None and status not in RETRIED):
@@ -51,7 +52,7 @@ class Retries:
 
 
 def retry_after(value: str | None, now: datetime.datetime) -> float | None:
-    """Retry-After in seconds: a number or a date (RFC 9110, 10.2.3); None where it is neither."""
+    """Converts Retry-After, a number or a date (RFC 9110, 10.2.3), to seconds; None if neither."""
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():

@@ -1,13 +1,24 @@
-// The playground: what is asked for stands in the URL's fragment, every image has a URL of its own.
+// The playground. Its state is in the URL's fragment, and every image has a URL of its own. All
+// addresses are relative: a proxy may show the page under any path.
 
-import { KEY, quoted } from "/web/shell.js";
+import { Directions } from "./directions.js";
+
+const MODELS = "v1/models";
+const GENERATE = "v1/generate";
+
+// For the lines that are copied into a shell.
+const KEY = '-H "Authorization: Bearer $KEY"';
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 const PAGE = 48;
 const MAX_SEED = 2n ** 64n - 1n;
 const at = (id) => document.getElementById(id);
-const state = { models: [], seed: 0n, psi: 1, chosen: new Set(), key: "", drawn: 0 };
+const state = { models: [], seed: 0n, psi: 1, chosen: new Set(), key: "", drawn: 0, shown: 0 };
+const directions = new Directions(at("directions"), () => details(), () => draw());
 
 const model = () => state.models.find((entry) => entry.name === at("model").value);
+const imageClass = ({ image }) =>
+  [image.width < 96 && "small", image.channels === 4 && "alpha"].filter(Boolean).join(" ");
 const label = () => (model()?.labels ? Number(at("label").value) : null);
 const headers = () => (state.key ? { Authorization: `Bearer ${state.key}` } : {});
 
@@ -30,7 +41,7 @@ async function ask(path, options = {}) {
   try {
     detail = (await reply.json()).detail;
   } catch {
-    // no problem document: a proxy's page
+    // not a problem document, but a proxy's page
   }
   throw new Refused(reply.status, detail);
 }
@@ -63,9 +74,9 @@ async function guarded(work) {
   }
 }
 
-// Seeds are 64-bit: a number of JSON read by JavaScript would round them.
+// Seeds have 64 bits: JavaScript would round them if it read them as numbers.
 function body(seeds, more) {
-  const fields = { model: model().name, version: model().version, truncation: state.psi, ...more };
+  const fields = { model: model().name, version: model().version, truncation: state.psi, ...directions.body(), ...more };
   return `{"seeds":[${seeds.join(",")}],${JSON.stringify(fields).slice(1)}`;
 }
 
@@ -76,16 +87,19 @@ function url(seed) {
   const query = new URLSearchParams({ version: entry.version });
   if (label() !== null) query.set("label", label());
   if (state.psi !== 1) query.set("truncation", state.psi);
-  return `/v1/models/${encodeURIComponent(entry.name)}/images/${seed}.png?${query}`;
+  for (const [name, amount] of directions.pairs()) query.set(name, amount);
+  return `v1/models/${encodeURIComponent(entry.name)}/images/${seed}.png?${query}`;
 }
 
 async function show(image, seed) {
   const path = url(seed);
   if (!state.key) {
-    image.src = path; // the browser keeps it: the URL names the version
+    image.src = path; // the URL names the version, so the browser may cache it
     return;
   }
+  const turn = (image.dataset.turn = ++state.shown);
   const data = await (await ask(path)).blob();
+  if (image.dataset.turn !== String(turn)) return; // another one was asked for meanwhile
   image.src = URL.createObjectURL(data);
   image.onload = () => URL.revokeObjectURL(image.src);
 }
@@ -97,7 +111,7 @@ const seedsShown = () =>
 
 function draw() {
   if (!model()) return;
-  const small = model().image.width < 96 ? "small" : "";
+  const look = imageClass(model());
   const began = performance.now();
   const turn = ++state.drawn;
   let left = 0;
@@ -109,7 +123,7 @@ function draw() {
     tile.title = `Seed ${seed}`;
     const image = new Image();
     image.alt = `Seed ${seed}`;
-    image.className = small;
+    image.className = look;
     left += 1;
     image.addEventListener("load", () => {
       left -= 1;
@@ -149,21 +163,22 @@ function details() {
   if (seeds.length === 0) return;
   const last = seeds.at(-1);
   const image = at("large");
-  image.className = model().image.width < 96 ? "small" : "";
+  image.className = imageClass(model());
   image.alt = `Seed ${last}`;
   show(image, last).catch(tell);
   const names = model().labels;
   at("caption").textContent =
     `Seed ${last}` +
     (names ? `, class ${names[label()]}` : "") +
-    (state.psi === 1 ? "" : `, truncation ${state.psi.toFixed(2)}`);
+    (state.psi === 1 ? "" : `, truncation ${state.psi.toFixed(2)}`) +
+    directions.words().map((words) => `, ${words}`).join("");
 }
 
 async function walk() {
   const seeds = [...state.chosen];
   const frames = Math.min(model().limits.max_frames, Math.max(24 * seeds.length, 48));
   const more = { ...labelled("label"), frames, loop: at("loop").checked, format: "webp" };
-  const reply = await post("/v1/interpolate", body(seeds, more));
+  const reply = await post("v1/interpolate", body(seeds, more));
   const image = at("large");
   image.src = URL.createObjectURL(await reply.blob());
   image.alt = `A walk from seed ${seeds.join(" to ")}`;
@@ -171,7 +186,7 @@ async function walk() {
 }
 
 async function download(name, more) {
-  const reply = await post("/v1/generate", body(seedsShown(), { ...labelled("labels"), ...more }));
+  const reply = await post(GENERATE, body(seedsShown(), { ...labelled("labels"), ...more }));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await reply.blob());
   link.download = name;
@@ -181,16 +196,40 @@ async function download(name, more) {
 
 const lastChosen = () => new URL(url([...state.chosen].at(-1)), location.href).href;
 
-// The key itself stays out of shells' histories.
+// The copied line names a variable, so that the key stays out of the shell's history.
 function curl() {
   const key = state.key ? ` ${KEY}` : "";
   return `curl -s ${quoted(lastChosen())}${key} -o image.png`;
+}
+
+// The seed as a string of digits where Python's reader of JSON would keep it and others would not.
+function python() {
+  const [seed] = [...state.chosen].slice(-1);
+  const { name, version } = model();
+  const fields = {
+    model: name,
+    version,
+    seeds: [String(seed)],
+    ...labelled("labels"),
+    truncation: state.psi,
+    ...directions.body(),
+    format: "png",
+  };
+  const key = state.key ? ', headers={"Authorization": f"Bearer {os.environ[\'KEY\']}"}' : "";
+  return [
+    state.key ? "import os\n\nimport httpx\n" : "import httpx\n",
+    `body = ${JSON.stringify(fields)}`,
+    `reply = httpx.post(${JSON.stringify(new URL(GENERATE, location.href).href)}, json=body${key})`,
+    "reply.raise_for_status()",
+    'open("image.png", "wb").write(reply.content)\n',
+  ].join("\n");
 }
 
 function remember() {
   const fields = new URLSearchParams({ model: model().name, seed: state.seed });
   if (label() !== null) fields.set("label", label());
   if (state.psi !== 1) fields.set("psi", state.psi);
+  for (const [name, amount] of directions.pairs()) fields.set(name, amount);
   history.replaceState(null, "", `#${fields}`);
 }
 
@@ -201,6 +240,7 @@ function recall() {
   }
   classes();
   if (model()?.labels?.[fields.get("label")]) at("label").value = fields.get("label");
+  directions.recall(fields);
   const psi = Number(fields.get("psi") ?? 1);
   setPsi(psi >= 0 && psi <= 2 ? psi : 1);
   setSeed(/^\d{1,20}$/.test(fields.get("seed") ?? "") ? BigInt(fields.get("seed")) : 0n);
@@ -223,9 +263,28 @@ function classes() {
   at("label").replaceChildren(...(names ?? []).map((name, index) => new Option(name, index)));
 }
 
+// The directions of the model that is chosen; others are there by the time that a slow answer comes.
+async function moves() {
+  const { name, version, parts } = model();
+  if (!parts?.includes("directions")) {
+    directions.show([], null);
+    return;
+  }
+  const path = `${MODELS}/${encodeURIComponent(name)}/directions?version=${version}`;
+  const known = (await (await ask(path)).json()).directions;
+  if (model()?.name !== name) return;
+  state.known = known;
+  directions.show(known, label());
+}
+
+async function change() {
+  await guarded(moves);
+  draw();
+}
+
 async function start() {
   try {
-    state.models = (await (await ask("/v1/models")).json()).models;
+    state.models = (await (await ask("v1/models")).json()).models;
     if (state.models.length === 0) throw new Refused(503, "No model is served yet.");
   } catch (error) {
     tell(error);
@@ -236,12 +295,12 @@ async function start() {
   document.body.classList.remove("locked");
   at("model").replaceChildren(...state.models.map(({ name }) => new Option(name)));
   recall();
-  draw();
+  await change();
 }
 
-// A link can't bring a key, and metrics may have a port of their own.
+// A link can't carry a key, and the metrics may be on another port.
 async function linkMetrics() {
-  const { paths } = await (await ask("/openapi.json")).json();
+  const { paths } = await (await ask("openapi.json")).json();
   const metrics = paths["/metrics"]?.get;
   at("metrics").hidden = !metrics || "security" in metrics;
 }
@@ -254,10 +313,14 @@ function move(seed) {
 at("controls").addEventListener("submit", (event) => event.preventDefault());
 at("model").addEventListener("change", () => {
   state.chosen.clear();
+  directions.amounts.clear();
   classes();
+  change();
+});
+at("label").addEventListener("change", () => {
+  if (!at("directions").hidden) directions.show(state.known, label());
   draw();
 });
-at("label").addEventListener("change", draw);
 at("psi").addEventListener("input", () => setPsi(Number(at("psi").value)));
 at("psi").addEventListener("change", draw);
 at("seed").addEventListener("change", () => {
@@ -283,6 +346,9 @@ at("copy-url").addEventListener("click", () =>
 at("copy-curl").addEventListener("click", () =>
   guarded(() => navigator.clipboard.writeText(curl())),
 );
+at("copy-python").addEventListener("click", () =>
+  guarded(() => navigator.clipboard.writeText(python())),
+);
 at("download-grid").addEventListener("click", () =>
   guarded(() => download("grid.png", { layout: "grid", format: "png" })),
 );
@@ -296,7 +362,7 @@ at("key").addEventListener("change", () => {
 });
 addEventListener("hashchange", () => {
   recall();
-  draw();
+  change();
 });
 start();
-linkMetrics().catch(() => {}); // start says what is wrong
+linkMetrics().catch(() => {}); // start() reports the error

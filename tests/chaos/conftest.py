@@ -1,7 +1,6 @@
 """A model that is slow enough to overload, and the table of the promises that were kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,45 +9,34 @@ from models.bundle import Bundle
 from models.repository import Repository
 from tests.chaos.client import HUNG, LOST, Load
 
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    what: str
-    num_asked: int
-    num_lost: int
-    num_late: int
-    num_hung: int
-    remark: str
-
-
-_TABLE = pytest.StashKey[list[Row]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_TABLE] = []
+ROW = "row of the table"
+"""A property of a test: it comes with its report, from whichever process ran it."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = terminalreporter.config.stash[_TABLE]
+    reports = [
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+    rows = {str(row) for report in reports for name, row in report.user_properties if name == ROW}
     if not rows:
         return
     terminalreporter.section("promises under stress")
     terminalreporter.line("| what was done | requests | lost | late | hung | seen |")
     terminalreporter.line("|---|---|---|---|---|---|")
-    for row in sorted(rows, key=lambda row: row.what):
-        numbers = f"{row.num_asked:,} | {row.num_lost} | {row.num_late} | {row.num_hung}"
-        terminalreporter.line(f"| {row.what} | {numbers} | {row.remark} |")
+    for row in sorted(rows):
+        terminalreporter.line(row)
 
 
 @pytest.fixture
-def record(pytestconfig: pytest.Config) -> Callable[..., None]:
+def record(record_property: Callable[[str, object], None]) -> Callable[..., None]:
     """Writes a line of the table: record(what, load, late=0, remark="")."""
 
     def write(what: str, load: Load, *, late: int = 0, remark: str = "") -> None:
-        numbers = (len(load.answers), load.count(LOST), late, load.count(HUNG))
-        pytestconfig.stash[_TABLE].append(Row(what, *numbers, remark))
+        numbers = f"{len(load.answers):,} | {load.count(LOST)} | {late} | {load.count(HUNG)}"
+        record_property(ROW, f"| {what} | {numbers} | {remark} |")
 
     return write
 

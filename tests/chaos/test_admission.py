@@ -13,7 +13,7 @@ import pytest
 from tests.chaos.client import Answer, Connection, Load, closing, quantile, run
 from tests.support import metric, wait_for
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.alone]
 
 ROWS = 32  # images a request
 BOUND = 512  # images that may wait
@@ -128,7 +128,7 @@ def test_deadlines(server: Any, record: Callable[..., None]) -> None:
 
     async def ask() -> Load:
         load = Load(server.url)
-        # Some go the short road, others uvicorn's, which a query string makes them take.
+        # Some go the fast path, others uvicorn's, which a query string makes them take.
         connections = [Connection(load.port) for _ in range(40)]
         headers = {"x-request-timeout-ms": f"{timeout_s * 1e3:.0f}"}
         paths = itertools.cycle(("/v1/generate", "/v1/generate?"))

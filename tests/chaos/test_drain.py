@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.client import LOST, REFUSED, Answer, Connection, Load, closing, run
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.alone]
 
 
 async def stop_under_load(server: Any) -> tuple[Load, list[Answer]]:

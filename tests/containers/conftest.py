@@ -20,7 +20,7 @@ from models.bundle import Bundle
 from models.repository import Repository
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "localhost/saddlepoint-serve:latest"
+IMAGE = f"localhost/saddlepoint-serve:{os.environ.get('TAG', 'latest')}"
 TRAIN_IMAGE = "localhost/saddlepoint-train:latest"
 MOUNTED_TRAIN_IMAGE = "localhost/saddlepoint-train-mounted:latest"
 TINY_TRAINING = ("digits", "--total-kimg", "0.5", "--seed", "0")

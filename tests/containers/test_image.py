@@ -53,7 +53,7 @@ def test_says_how_it_runs(configuration: dict[str, Any]) -> None:
     assert list(config["ExposedPorts"]) == ["8000/tcp"]
     assert configuration["HealthCheck" if "HealthCheck" in configuration else "Healthcheck"]
     labels = config["Labels"]
-    for key in ("title", "description", "version", "revision", "created", "base.name"):
+    for key in ("title", "description", "licenses", "version", "revision", "created", "base.name"):
         assert labels[f"org.opencontainers.image.{key}"], key
 
 
@@ -66,6 +66,17 @@ def test_holds_only_what_serving_needs(podman: Callable[..., str], image: str) -
     assert seen.pop("user") >= 10000
     assert seen.pop("bytecode") == [1, 1]
     assert seen == {"modules": [], "commands": [], "torch": [], "writable": []}
+
+
+def test_has_the_command_and_says_what_it_lacks(podman: Callable[..., str], image: str) -> None:
+    flags = ["--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp"]
+    said = podman("run", *flags, "--entrypoint", "saddlepoint", image, "--version")
+    assert said.startswith("saddlepoint ")
+    command = "saddlepoint keys --help && ! saddlepoint train 2>&1"
+    said = podman("run", *flags, "--entrypoint", "sh", image, "-c", command)
+    assert "usage: saddlepoint keys" in said
+    assert "error: saddlepoint train needs" in said
+    assert "torch" in said
 
 
 def test_is_small(
@@ -171,7 +182,8 @@ def test_an_empty_volume_is_waited_at_and_said(
     server = container(name, f"http://{podman('port', name, '8000/tcp')}")
     answer = server.wait_answer("/readyz")
     assert answer.status_code == 503
-    assert "/model-repository" in answer.json()["detail"]
+    assert "the repository: holds no models" in answer.json()["detail"]
+    assert "/model-repository: holds no models" in server.logs()
     assert server.wait_answer("/livez").status_code == 200
     folder = Path(podman("volume", "inspect", "--format", "{{.Mountpoint}}", volume))
     Repository(folder).publish("digits", bundle)

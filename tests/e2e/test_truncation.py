@@ -15,11 +15,12 @@ from models.bundle import Bundle
 from models.latents import latents
 from models.networks import ImageShape, Style
 from models.repository import Repository
-from serving.engine import Engine
-from serving.sessions import Compute, FixedRun
+from serving.inference.accelerator.fixed_run import FixedRun
+from serving.inference.engine import Engine
+from serving.inference.sessions import Compute, open_cpu
 from training.data import ImageSet
-from training.export import export
-from training.graphs import ByteGenerator, byte_generator
+from training.export.exporter import export
+from training.export.onnx_graphs import ByteGenerator, byte_generator
 
 pytestmark = pytest.mark.e2e
 
@@ -79,7 +80,7 @@ def test_the_engine_takes_a_psi_for_each_row(
 def test_a_fixed_shape_takes_psi_too(styled: tuple[Bundle, ByteGenerator]) -> None:
     """What CUDA runs, on the CPU: bound inputs, rows padded with zeros."""
     bundle, G = styled
-    run = FixedRun(bundle.model_path, bundle.manifest, 4, CPU)
+    run = FixedRun(open_cpu(bundle.model_path, 1), bundle.manifest, 4, CPU)
     psi = np.full(3, 0.5, np.float32)
     found = run({"z": latents(SEEDS, 6), "label": np.array(LABELS), "psi": psi})
     assert difference(found, expected(G, 0.5)) <= 1

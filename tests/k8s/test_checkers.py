@@ -28,6 +28,7 @@ ONLY_IN = {
         "CKV_K8S_8": "podman needs curl in the image for it; the image's HEALTHCHECK does the same",
         "CKV_K8S_26": "the host port is how one reaches a pod without a cluster",
     },
+    "minimal": {"CKV_K8S_21": "a first cluster is of one person, who may name a namespace or not"},
 }
 WRITABLE_ROOT = {"CKV_K8S_22": "what gpu/writable-root is for, and all that it does"}
 ONLY_IN |= {case: WRITABLE_ROOT for case in CASES if has(case, "gpu/writable-root")}

@@ -2,15 +2,22 @@
 
 import dataclasses
 import re
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
-from serving.settings import Settings, parse, variable
+from serving.command_line import parse
+from serving.settings import Settings, variable
 from tests.k8s.rendering import (
+    BULK,
     CASES,
     COMPONENTS,
     LOCAL,
+    MINIMAL,
     OVERLAYS,
+    RAY,
     REPOSITORY,
     ROOT,
     SERVER,
@@ -18,6 +25,7 @@ from tests.k8s.rendering import (
     Manifest,
     deployments,
     has,
+    kustomize,
     manifests,
     of_kind,
     pods,
@@ -29,6 +37,16 @@ from tests.k8s.rendering import (
 
 MARGIN_S = 5
 """Least time between the end of the drain and SIGKILL."""
+
+TRAINS = {"/runs", "/model-repository"}
+WRITES: dict[str, set[str]] = {
+    SERVER: set(),
+    BULK: {"/bulk"},
+    f"{RAY}-submitter": set(),
+    f"{RAY}-head": {"/bulk"},
+    f"{RAY}-cpu": {"/bulk"},
+}
+"""Volumes that a pod writes to, where it doesn't train."""
 
 every_case = pytest.mark.parametrize("case", CASES)
 every_deployment = pytest.mark.parametrize("case", [c for c in CASES if not has(c, "kserve")])
@@ -46,6 +64,7 @@ def test_components_say_after_which_they_come() -> None:
     for name, earlier in {
         "api-keys": {"kserve"},
         "gpu": {"train", "kserve", "kubeflow"},
+        "gpu/runtime-class": {"train", "kserve", "kubeflow"},
         "gpu/writable-root": {"train", "kserve", "kubeflow"},
         "kserve/scaled": {"kserve", "hpa", "keda"},
     }.items():
@@ -59,11 +78,15 @@ def test_components_say_after_which_they_come() -> None:
 
 @every_case
 def test_is_whole(case: str) -> None:
-    kinds = {"CronJob", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy"}
-    assert kinds <= {manifest["kind"] for manifest in manifests(case)}
+    found = {manifest["kind"] for manifest in manifests(case)}
+    if case == MINIMAL:
+        assert found == {"Deployment", "Service", "ConfigMap", "PersistentVolumeClaim"}
+    else:
+        assert {"CronJob", "Service", "ConfigMap", "ServiceAccount", "NetworkPolicy"} <= found
     assert len(deployments(case)) == (not has(case, "kserve"))
     trains = case == LOCAL or has(case, "train")
-    assert [m["metadata"]["name"] for m in of_kind(case, "Job")] == ["saddlepoint-train"] * trains
+    jobs = ["saddlepoint-train"] * trains + [BULK] * has(case, "bulk")
+    assert [m["metadata"]["name"] for m in of_kind(case, "Job")] == jobs
 
 
 @every_case
@@ -123,10 +146,7 @@ def test_can_write_only_where_it_must(case: str) -> None:
             assert writable == {"/tmp", "/model-repository"}
             continue
         assert volumes[mounts["/dev/shm"]["name"]]["emptyDir"]["medium"] == "Memory", name
-        serves = name == SERVER
-        assert writable == {"/tmp", "/dev/shm"} | (
-            set() if serves else {"/runs", "/model-repository"}
-        ), name
+        assert writable == {"/tmp", "/dev/shm"} | WRITES.get(name, TRAINS), name
 
 
 @every_case
@@ -140,8 +160,10 @@ def test_labels(case: str) -> None:
 @every_case
 def test_service_and_budget_find_the_servers_alone(case: str) -> None:
     (service,) = of_kind(case, "Service")
-    (budget,) = of_kind(case, "PodDisruptionBudget")
-    for selector in (service["spec"]["selector"], budget["spec"]["selector"]["matchLabels"]):
+    budgets = of_kind(case, "PodDisruptionBudget")
+    assert len(budgets) == (case != MINIMAL)
+    selected = [budget["spec"]["selector"]["matchLabels"] for budget in budgets]
+    for selector in (service["spec"]["selector"], *selected):
         found = [
             name
             for name, template in templates(case).items()
@@ -179,8 +201,10 @@ def test_settings_that_are_written_out_are_the_defaults(case: str) -> None:
     given = settings(case)
     for name in ("port", "drain_timeout_s", "request_timeout_ms", "max_body_bytes", "log_level"):
         assert getattr(given, name) == getattr(Settings(), name), name
-    for name in ("max_batch_rows", "max_waiting_rows"):
-        assert getattr(given, name) == getattr(Settings(), name), name
+    assert given.max_batch_rows == Settings().max_batch_rows
+    # On a GPU several processes share the room, and each must have some for the largest request.
+    times = 1 if given.api_processes == 1 else 4
+    assert given.max_waiting_rows == times * Settings().max_waiting_rows
     assert given.drain_delay_s == 0  # preStop is the delay
 
 
@@ -218,14 +242,16 @@ def test_ends_after_the_drain(case: str) -> None:
     pre_stop_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     least = pre_stop_s + given.drain_delay_s + given.drain_timeout_s + MARGIN_S
     assert pod["terminationGracePeriodSeconds"] >= least
+    # What is accepted last may take as long as any request.
+    assert given.drain_timeout_s * 1000 > given.request_timeout_ms
 
 
 @every_deployment
 def test_rolls_without_a_gap(case: str) -> None:
     (spec,) = deployments(case)
     pod, _ = serve(case)
-    if case == LOCAL:
-        assert spec["strategy"] == {"type": "Recreate"}  # one host port
+    if case in (LOCAL, MINIMAL):
+        assert spec["strategy"] == {"type": "Recreate"}  # one host port, a volume of one node
     else:
         assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     spread = {entry["topologyKey"]: entry for entry in pod["topologySpreadConstraints"]}
@@ -233,6 +259,8 @@ def test_rolls_without_a_gap(case: str) -> None:
     labels = spec["template"]["metadata"]["labels"].items()
     for entry in spread.values():
         assert entry["labelSelector"]["matchLabels"].items() <= labels
+        assert entry["matchLabelKeys"] == ["pod-template-hash"]
+    assert spread["kubernetes.io/hostname"]["whenUnsatisfiable"] == "DoNotSchedule"
 
 
 @every_case
@@ -242,6 +270,9 @@ def test_threads_come_from_the_limit(case: str) -> None:
         if name == REPOSITORY:  # it moves files
             continue
         entries = {entry["name"]: entry for entry in container.get("env", [])}
+        if name.startswith(BULK):  # a process for each CPU, with a thread each
+            assert entries["OMP_NUM_THREADS"]["value"] == "1"
+            continue
         wanted = "OMP_NUM_THREADS"
         if name == SERVER:
             wanted = "SADDLEPOINT_COMPUTE_THREADS"
@@ -259,6 +290,8 @@ def test_training_publishes_where_the_server_reads(case: str) -> None:
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         (container,) = pod["containers"]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        if name in (f"{RAY}-submitter", f"{RAY}-cpu"):  # the head sends them the model
+            continue
         place = str(settings(case).repository) if name == SERVER else "/model-repository"
         claims.add(volumes[mounts[place]]["persistentVolumeClaim"]["claimName"])
     assert claims == {"saddlepoint-model-repository"}
@@ -313,8 +346,20 @@ def test_a_gpu_for_each_and_no_fallback_to_the_cpu(case: str) -> None:
             args = container.get("args") or only_train_job(case)
             assert args[-1] == "--device=cuda", name
             assert bytes_of(limits["memory"]) == 16 << 30, name
+        if name == SERVER:
+            assert int(limits["cpu"]) >= settings(case).api_processes + 1  # and a worker
+            entries = {entry["name"]: entry.get("value") for entry in container["env"]}
+            assert entries["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
     assert not any("tolerations" in pod for pod in pods("cpu").values())
     assert "cuda" not in str(manifests("cpu"))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if has(c, "gpu")])
+def test_a_runtime_class_where_it_is_asked_for(case: str) -> None:
+    wanted = "nvidia" if has(case, "gpu/runtime-class") else None
+    for name, pod in pods(case).items():
+        if name != REPOSITORY:
+            assert pod.get("runtimeClassName") == wanted, name
 
 
 def only_train_job(case: str) -> list[str]:
@@ -327,3 +372,20 @@ def bytes_of(quantity: str) -> int:
     """A quantity in Mi or Gi."""
     number, unit = int(quantity[:-2]), quantity[-2:]
     return number << {"Mi": 20, "Gi": 30}[unit]
+
+
+def test_the_minimal_overlay_can_train_its_first_model(tmp_path: Path) -> None:
+    """As its comment says: with two lines taken in."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    path = tmp_path / "k8s/overlays/minimal/kustomization.yaml"
+    lines = "components:\n  - ../../components/train\n"
+    commented = "".join(f"# {line}\n" for line in lines.splitlines())
+    assert commented in path.read_text()
+    path.write_text(path.read_text().replace(commented, lines))
+    found = {m["kind"]: m for m in yaml.safe_load_all(kustomize(path.parent))}
+    pod = found["Job"]["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in pod
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert "emptyDir" in volumes["runs"]
+    claim = volumes["model-repository"]["persistentVolumeClaim"]["claimName"]
+    assert claim == found["PersistentVolumeClaim"]["metadata"]["name"]

@@ -14,10 +14,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from models.cli import main
 from models.repository import Repository
+from models.repository.__main__ import main
 from tests.k8s.rendering import K8S, REPOSITORY, ROOT, Manifest, kustomize, of_kind, pods
-from training.command import parse as parse_training
+from training.cli.command import parse as parse_training
 
 DOCS = [ROOT / "docs/deployment.md", ROOT / "docs/runbook.md"]
 PLACE = "/model-repository"
@@ -47,6 +47,7 @@ def job_of(cron: str, name: str) -> str:
 def shell_lines() -> list[str]:
     """Every `kubectl create job` of the two pages, whole, and those inside of a sentence."""
     text = "\n".join(path.read_text() for path in DOCS).replace("\\\n", " ")
+    text = with_names(text)
     found = re.findall(r"`(kubectl create job [^`]+)`", text)
     for match in re.finditer(r"^ *(kubectl create job )", text, re.M):
         end = text.index("\n", match.end())
@@ -54,6 +55,14 @@ def shell_lines() -> list[str]:
             end = text.index("\n", end + 1)
         found.append(text[match.start(1) : end])
     return found
+
+
+def with_names(text: str) -> str:
+    """A page with the names of its Jobs put in, as the shell does a moment later."""
+    text = text.replace("$(date +%s)", "1790000000")
+    first, *blocks = re.split(r"^ *job=", text, flags=re.M)
+    named = [block.replace('"$job"', re.split(r"\s", block, maxsplit=1)[0]) for block in blocks]
+    return re.sub(r'"(saddlepoint-retrain-\d+)"', r"\1", "\n".join([first, *named]))
 
 
 def run(line: str, stdin: str) -> Manifest:

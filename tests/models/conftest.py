@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from models.bundle import Bundle, _entry
+from models.bundle import Bundle
+from models.bundle.bundle import _entry
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,20 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import DESCRIBED
+from serving.observability.metrics import DESCRIBED
 from tests.monitoring.conftest import MONITORING
 from tests.monitoring.promql import groupings_of, labels_of, metrics_of
 
 # What Prometheus adds to each series: namespace by the operator or by compose's own configuration.
 ADDED = {"namespace", "job", "instance"}
-# Not the server's own: Prometheus' word on a scrape, kube-state-metrics' on Jobs, pods and
-# Deployments, the kubelet's on volumes.
+# Not the server's own: Prometheus' word on a scrape, kube-state-metrics' on Jobs, CronJobs, pods
+# and Deployments, the kubelet's on volumes.
 FOREIGN = {
     "up": set(),
     "kube_job_failed": {"job_name", "condition"},
     "kube_job_status_start_time": {"job_name"},
     "kube_job_status_completion_time": {"job_name"},
+    "kube_cronjob_spec_suspend": {"cronjob"},
     "kube_deployment_spec_replicas": {"deployment"},
     "kube_deployment_status_replicas_unavailable": {"deployment"},
     "kube_pod_container_status_restarts_total": {"pod", "container"},

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from serving.settings import parse
+from serving.command_line import parse
 from tests.monitoring.conftest import MONITORING, ROOT, RULE, load
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -145,6 +145,26 @@ def test_compose_s_server_takes_its_settings_and_is_scraped_where_it_listens() -
     assert host == job["job_name"] == "saddlepoint-serve"
     assert host in COMPOSE["services"]
     assert int(port) == settings.metrics_port
+
+
+def test_compose_with_a_gpu_changes_the_server_alone_and_gives_it_one() -> None:
+    override = load(ROOT / "compose.gpu.yaml")
+    ((name, service),) = override["services"].items()
+    assert name in COMPOSE["services"]
+    environment = {
+        key: value
+        for key, value in (
+            COMPOSE["services"][name]["environment"] | service["environment"]
+        ).items()
+        if key.startswith("SADDLEPOINT_")
+    }
+    settings = parse([], environment)
+    settings.check_device("cuda")
+    assert settings.device == "cuda"
+    (wanted,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert wanted == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert service["build"]["args"] == {"RUNTIME": "cuda"}
+    assert service["image"] != COMPOSE["services"][name]["image"]  # building one leaves the other
 
 
 def test_compose_s_prometheus_config_is_one(tool: Callable[[str], str]) -> None:

@@ -17,7 +17,7 @@ import yaml
 from tests.conftest import ServerProcess, free_port, server_process
 from tests.monitoring.conftest import MONITORING, load
 from tests.monitoring.test_dashboard import queries
-from tests.support import wait_for, workers_of
+from tests.support import HTTP, wait_for, workers_of
 
 # Panels that are empty on this server: it has no GPU, gave nothing up, and has refused nothing.
 EMPTY = {"GPU memory", "Given up before they were made", "Failed, by version"}
@@ -30,7 +30,7 @@ class Prometheus:
 
     def get(self, path: str, **query: str) -> Any:
         """The data of an answer of its API."""
-        reply = httpx.get(f"{self.url}/api/v1/{path}", params=query).json()
+        reply = HTTP.get(f"{self.url}/api/v1/{path}", params=query).json()
         assert reply["status"] == "success", reply
         return reply["data"]
 
@@ -71,7 +71,7 @@ def watching(target: str, rules: Path, folder: Path, binary: str) -> Iterator[Pr
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{url}/-/ready").status_code == 200
+            return HTTP.get(f"{url}/-/ready").status_code == 200
         return False
 
     try:
@@ -120,7 +120,8 @@ def test_a_killed_worker_is_seen(watched: tuple[ServerProcess, str, Prometheus])
         "instance": target,
     }
     # It is back before anybody is woken.
-    wait_for(lambda: prometheus.ask("saddlepoint_http_processes_ready")[0]["value"][1] == "1")
+    ready = "saddlepoint_http_processes_ready"  # absent while the server can't be scraped
+    wait_for(lambda: [found["value"][1] for found in prometheus.ask(ready)] == ["1"])
     assert {labels["severity"] for labels in prometheus.firing().values()} == {"warning"}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.metrics import DESCRIBED
+from serving.observability.metrics import DESCRIBED
 from tests.monitoring.conftest import MONITORING, ROOT, RULE, load
 from tests.monitoring.promql import metrics_of
 
@@ -129,8 +129,6 @@ def test_requests_for_images_are_those_routes_and_no_probe(
         *("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"),
     }
     for record, wanted in (
-        ("namespace_job:saddlepoint_image_requests:rate5m", images | {"/v1/interpolate"}),
-        ("namespace_job:saddlepoint_image_request_errors:rate5m", images | {"/v1/interpolate"}),
         ("namespace_job:saddlepoint_image_request_duration_seconds:p50_5m", images),
         ("namespace_job:saddlepoint_image_request_duration_seconds:p99_5m", images),
     ):

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.conftest import ServerProcess, free_port, server_process
-from tests.support import http_processes_of
+from tests.support import HTTP, http_processes_of
 
 READ_TIMEOUT_S = 1.0
 ORIGIN = "https://example.org"
@@ -82,9 +82,9 @@ class Guarded:
     def post(
         self, body: Any, *, key: str | None = None, chunked: bool = False, **headers: str
     ) -> httpx.Response:
-        """POST /v1/generate, by the short road or, chunked, by uvicorn's."""
+        """POST /v1/generate, by the fast path or, chunked, by uvicorn's."""
         content = json.dumps(body).encode()
-        return httpx.post(
+        return HTTP.post(
             self.server.url + "/v1/generate",
             content=iter([content]) if chunked else content,
             headers={"authorization": f"Bearer {key or self.key}"}
@@ -106,7 +106,7 @@ class Guarded:
 
     def metrics(self) -> str:
         """A scrape."""
-        return httpx.get(self.metrics_url, timeout=30).text
+        return HTTP.get(self.metrics_url).text
 
     def log(self) -> list[dict[str, Any]]:
         """What the server has logged."""
@@ -141,6 +141,8 @@ def guarded(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             "log-format": "json",
             "trace-endpoint": endpoint,
             "buckets": "8,64",
+            "image-metadata": "false",
+            "trusted-proxies": "127.0.0.1,10.0.0.0/8",
             "cache-bytes": 0,  # what is counted is made
         }
         given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]

@@ -1,10 +1,12 @@
 """The key file: made, listed, emptied by its command; refused, with the line, where it is wrong."""
 
+import dataclasses
 import re
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import SettingsError
-from serving.keys import _key, digest_of, main, make_key, read_keys
+from serving.keys.__main__ import main
+from serving.keys.key import SCOPES, digest_of, make_key, parse_line
+from serving.keys.key_file import read_keys
+
+
+def whole_seconds(time: datetime) -> datetime:
+    return time.replace(microsecond=0, tzinfo=UTC)
+
 
 HASH = "sha256:" + "ab" * 32
 OTHER = "sha256:" + "cd" * 32
@@ -35,7 +44,9 @@ def test_a_key_is_printed_once_and_kept_as_a_hash(tmp_path: Path) -> None:
     again = run("add", path, "alice")
     assert again.returncode == 2
     assert "has a key of the name 'alice'" in again.stderr
-    assert run("list", path).stdout == "alice\t2.5 images/s, 3 at once\n"
+    assert kept.scopes == {"generate"}
+    listed = f"alice:{kept.id}\tgenerate\t2.5 images/s, 3 at once\n"
+    assert run("list", path).stdout == listed
 
 
 def test_removing_leaves_the_rest_as_it_was(
@@ -50,7 +61,7 @@ def test_removing_leaves_the_rest_as_it_was(
     assert main(["add", str(path), "carol"]) == 0
     assert {key.name for key in read_keys(path).values()} == {"bob", "carol"}
     assert main(["remove", str(path), "alice"]) == 2
-    assert "there are: bob, carol" in capsys.readouterr().err
+    assert re.search(r"there are: bob:cdcdcdcd, carol:[0-9a-f]{8}", capsys.readouterr().err)
 
 
 def test_commands_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -73,8 +84,11 @@ def test_commands_at_once_lose_nothing(tmp_path: Path) -> None:
         (f"alice {HASH} rows-per-s=nan", "'rows-per-s=nan' is not"),
         (f"alice {HASH} rows-per-s=1 rows-per-s=2", "'rows-per-s=2' is not"),
         (f"alice {HASH} burst=3", "burst is given without rows-per-s"),
-        (f"alice {HASH}\nalice {OTHER}", "line 2: the name 'alice'"),
-        (f"alice {HASH}\nbob {HASH}", "line 2: the name 'bob' or its hash is there twice"),
+        (f"alice {HASH}\nbob {HASH}", "line 2: the hash of 'bob' is there twice"),
+        (f"alice {HASH} scopes=all", "line 1: scopes are 'all', allowed are generate, admin"),
+        (f"alice {HASH} scopes=admin scopes=admin", "'scopes=admin' is not"),
+        (f"alice {HASH} scopes=", "'scopes=' is not"),
+        (f"alice {HASH} expires=soon", "line 1: 'soon' is no time, write it as 2027-01-31"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -94,7 +108,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_bytes(b"\xff\xfe")
+    path.write_bytes(b"\xff\x00\xfe")
     with pytest.raises(SettingsError, match=r"serving\.keys add"):
         read_keys(path)
 
@@ -104,18 +118,79 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     digest=st.binary(min_size=32, max_size=32),
     limits=st.none()
     | st.tuples(st.integers(1, 10**12).map(lambda n: n / 10**4), st.none() | st.integers(1, 10**6)),
+    scopes=st.frozensets(st.sampled_from(SCOPES), min_size=1),
+    expires=st.none() | st.datetimes(datetime(1000, 1, 2)).map(whole_seconds),
 )
 def test_a_key_reads_as_it_was_written(
-    name: str, digest: bytes, limits: tuple[float, int] | None
+    name: str,
+    digest: bytes,
+    limits: tuple[float, int] | None,
+    scopes: frozenset[str],
+    expires: datetime | None,
 ) -> None:
     key = make_key(name, digest, *(limits or ()))
-    assert _key(key.line()) == key
+    key = dataclasses.replace(key, scopes=scopes, expires=expires)
+    assert parse_line(key.line()) == key
+
+
+def test_a_line_of_an_earlier_release_may_do_everything(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"alice {HASH} rows-per-s=5 burst=9\n")
+    (key,) = read_keys(path).values()
+    assert (key.scopes, key.expires) == (set(SCOPES), None)
+
+
+def test_a_name_has_a_new_key_beside_the_old_until_that_is_revoked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys"
+    assert main(["add", str(path), "alice", "--scopes", "generate,admin"]) == 0
+    assert main(["add", str(path), "alice", "--another"]) == 0
+    assert main(["add", str(path), "bob"]) == 0
+    old, new = capsys.readouterr().out.split()[:2]
+    (left,) = (key for key in read_keys(path).values() if key.digest == digest_of(new.encode()))
+    gone = digest_of(old.encode()).hex()[:8]
+    assert main(["revoke", str(path), f"alice:{gone}"]) == 0
+    assert {key.name: key.id for key in read_keys(path).values()}["alice"] == left.id
+    assert main(["revoke", str(path), f"alice:{gone}"]) == 2
+    assert main(["revoke", str(path), "alice"]) == 0
+    assert [key.name for key in read_keys(path).values()] == ["bob"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("12h", 12 * 3600), ("30d", 30 * 86400), ("8w", 56 * 86400)]
+)
+def test_a_key_ends_after_a_while(tmp_path: Path, text: str, seconds: int) -> None:
+    path = tmp_path / "keys"
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert main(["add", str(path), "alice", "--expires", text]) == 0
+    (key,) = read_keys(path).values()
+    assert key.expires is not None
+    assert before <= key.expires - timedelta(seconds=seconds) <= datetime.now(UTC)
+    assert not key.has_expired(key.expires - timedelta(seconds=1))
+    assert key.has_expired(key.expires)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--expires", "2020-01-01"), "that has gone by"),
+        (("--expires", "never"), "'never' is no time"),
+        (("--scopes", "generate,root"), "allowed are generate, admin, metrics"),
+    ],
+)
+def test_what_a_new_key_cannot_have_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], words: str
+) -> None:
+    assert main(["add", str(tmp_path / "keys"), "alice", *flags]) == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(st.text(max_size=200))
 def test_any_line_is_a_key_or_nothing_or_refused(line: str) -> None:
     try:
-        key = _key(line)
+        key = parse_line(line)
     except ValueError:
         return
-    assert key is None or _key(key.line()) == key
+    assert key is None or parse_line(key.line()) == key

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from serving.command_line import of_kubernetes, parse
 from serving.errors import SettingsError
-from serving.settings import Settings, parse
+from serving.settings import Settings
 
 
 def test_defaults_hold_without_flags() -> None:
@@ -43,13 +44,17 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
 @pytest.mark.parametrize(
     ("argv", "environ", "words"),
     [
-        (["--port", "80"], {}, "--port is 80, must be at least 1024"),
-        (["--port", "70000"], {}, "allowed are 1024 .. 65535"),
+        (["--port", "-1"], {}, "--port is -1, must be at least 0"),
+        (["--port", "70000"], {}, "allowed are 0 .. 65535"),
         (["--port", "x"], {}, "--port is 'x', must be a whole number"),
         ([], {"SADDLEPOINT_PORT": "x"}, "SADDLEPOINT_PORT is 'x'"),
         ([], {"SADDLEPOINT_PROT": "1"}, "SADDLEPOINT_PROT is not a setting"),
         (["--device", "tpu"], {}, "--device is 'tpu', allowed are auto, cpu, cuda"),
-        (["--host", "example.org"], {}, "--host"),
+        (["--host", " "], {}, "--host is empty"),
+        (["--root-path", "images"], {}, "--root-path is 'images', allowed are segments"),
+        (["--root-path", "/images/"], {}, "without a slash at the end"),
+        (["--root-path", "/v1/x"], {}, "paths of the server itself begin so"),
+        (["--unix-socket", "s", "--port", "9"], {}, "give one of them"),
         (["--max-batch-rows", "0"], {}, "must be at least 1"),
         (["--max-waiting-rows", "5"], {}, "must be at least 1024, --max-seeds for each"),
         (["--models", "../x"], {}, "--models: model name '../x' is not allowed"),
@@ -62,7 +67,7 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--access-log", "yes"], {}, "--access-log is 'yes', must be true or false"),
         (["--read-timeout-s", "0"], {}, "--read-timeout-s is 0.0, must be at least 0.1"),
         (["--read-timeout-s", "nan"], {}, "--read-timeout-s is 'nan', must be a number"),
-        (["--metrics-port", "80"], {}, "--metrics-port is 80, allowed are 0 and 1024 .. 65535"),
+        (["--metrics-port", "99999"], {}, "--metrics-port is 99999, allowed are 0 .. 65535"),
         (["--metrics-port", "8000"], {}, "--metrics-port is 8000, as --port is; 0 shares it"),
         (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32"),
         (["--cuda-graphs", "on"], {}, "--cuda-graphs is 'on', allowed are auto, off"),
@@ -72,3 +77,24 @@ def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], word
     with pytest.raises(SettingsError) as refused:
         parse(argv, environ)
     assert words in str(refused.value)
+
+
+def test_variables_of_kubernetes_are_no_settings() -> None:
+    """As a Service `saddlepoint` of two ports, and one `saddlepoint-metrics`, bring them."""
+    of_services = {
+        "SADDLEPOINT_SERVICE_HOST": "10.96.0.7",
+        "SADDLEPOINT_SERVICE_PORT": "80",
+        "SADDLEPOINT_SERVICE_PORT_HTTP": "80",
+        "SADDLEPOINT_PORT": "tcp://10.96.0.7:80",
+        "SADDLEPOINT_PORT_80_TCP": "tcp://10.96.0.7:80",
+        "SADDLEPOINT_PORT_80_TCP_PROTO": "tcp",
+        "SADDLEPOINT_PORT_80_TCP_PORT": "80",
+        "SADDLEPOINT_PORT_80_TCP_ADDR": "10.96.0.7",
+        "SADDLEPOINT_METRICS_SERVICE_HOST": "10.96.0.8",
+        "SADDLEPOINT_METRICS_PORT": "udp://[fd00::8]:9090",
+    }
+    environ = of_services | {"SADDLEPOINT_MAX_SEEDS": "7", "HOME": "/"}
+    assert parse([], environ) == Settings(max_seeds=7)
+    assert of_kubernetes(environ) == sorted(of_services)
+    with pytest.raises(SettingsError, match="SADDLEPOINT_PORT is 'tcp:'"):
+        parse([], {"SADDLEPOINT_PORT": "tcp:"})

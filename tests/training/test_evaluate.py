@@ -1,6 +1,7 @@
 """`python -m training.evaluate` on real bundles, from words to table, JSON and exit code."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper, save
 from PIL import Image
 
 from models.bundle import Bundle, write_bundle
-from models.manifest import Metric
+from models.bundle.manifest import Metric
 from models.repository import Repository
+from training.cli.command import parse
 from training.evaluate import main
 
 FEW = ["--num-images", "100", "--features", "random"]
@@ -55,9 +57,7 @@ def test_a_table_for_people_and_a_bundle_left_alone(bundle, tmp_path, capsys) ->
     for name in ("mine", "mine@1"):
         assert main([name, "--repository", str(tmp_path), *FEW, "--measures", "coverage"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split() == [
-            *("figure", "value", "95%", "interval", "floor", "(real)", "ceiling", "(noise)")
-        ]
+        assert lines[0].split() == ["figure", "value", "95%", "interval", "real", "noise"]
         assert lines[1].startswith("coverage  ^")
         assert "nearest_k 5" in lines[-2]
     assert {path: path.read_bytes() for path in published.path.iterdir()} == before
@@ -110,25 +110,44 @@ def test_not_worse_than_current_under_the_same_protocol(
     assert "must be >= 80: CURRENT (tiny version 2) has 90" in capsys.readouterr().err
     # What could never be compared is refused before an image is made.
     make_current(metric["value"], n=77)
-    monkeypatch.setattr("training.evaluation.stage.Setting.build", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(
+        "training.evaluation.samples.SampleBuilder.build", lambda *_: pytest.fail("began")
+    )
     assert main([*words, *gate]) == 2
     assert "n 100 here, 77 there" in capsys.readouterr().err
 
 
 def test_a_folder_of_ones_own(make_bundle, tmp_path, capsys) -> None:
-    rng = np.random.default_rng(0)
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
     for i in range(40):
-        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(photos / f"{i}.png")
     options = {"data": {"dataset": "folder", "path": "photos", "conditional": False}}
     bundle = trained_on(make_bundle(size=8), options)
     words = [str(bundle.path), "--measures", "coverage"]
     assert main(words) == 2
-    assert "--data.path" in capsys.readouterr().err
-    assert main([*words, "--data.path", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "the model was trained on images of its own, 'photos'" in said
+    assert "--data.path DIR, or the folder of the run with --runs DIR" in said
+
+    # The run that made it knows where they lay.
+    run = tmp_path / "runs" / "00000-folder"
+    shutil.copytree(bundle.path, run / "bundle")
+    data = ["--data.path", str(photos), "--data.resolution", "8", "--data.channels", "1"]
+    (run / "config.json").write_text(parse(["folder", *data]).to_json())
+    assert main([*words, "--runs", str(tmp_path / "runs")]) == 0
+    assert f"data: {photos}, by the run {run}" in capsys.readouterr().err
+    (run / "config.json").write_text(
+        parse(["folder", "--data.path", str(tmp_path / "gone"), *data[2:]]).to_json()
+    )
+    assert main([*words, "--runs", str(tmp_path / "runs")]) == 2
+    assert "which is not there any more" in capsys.readouterr().err
+
+    assert main([*words, "--data.path", str(photos)]) == 0
     out, err = capsys.readouterr()
     assert "n 20;" in out
     assert "random features, against 40 images of folder" in err
-    assert "this is not the data" in err
+    assert "the model was trained on other data" in err
 
 
 def test_data_that_an_unconditional_model_saw_without_labels_is_known(
@@ -146,7 +165,7 @@ def test_data_that_an_unconditional_model_saw_without_labels_is_known(
     assert main([str(again.path), *FEW, "--measures", "modes"]) == 0
     out, err = capsys.readouterr()
     assert "modes" in out
-    assert "this is not the data" not in err
+    assert "the model was trained on other data" not in err
 
 
 @pytest.mark.parametrize(
@@ -176,7 +195,9 @@ def test_mistakes_are_named_before_anything_is_measured(
     bundle, tmp_path, capsys, monkeypatch, words, code, says
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluation.stage.Setting.build", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(
+        "training.evaluation.samples.SampleBuilder.build", lambda *_: pytest.fail("began")
+    )
     words = [str(bundle.path) if word == "BUNDLE" else word for word in words]
     assert main(words) == code
     out, err = capsys.readouterr()
@@ -189,13 +210,13 @@ def test_a_model_of_a_weighted_training_knows_its_data(make_bundle, capsys) -> N
 
     seen = load(DataConfig(resolution=8, weights=("0=9",)))
     options = {"data": {"dataset": "digits", "weights": ["0=9"]}}
-    told = {"fingerprint": seen.fingerprint, "content": seen.content}
+    digests = {"fingerprint": seen.fingerprint, "content": seen.content}
     bundle = make_bundle(size=8, num_classes=10)
-    dataset = msgspec.structs.replace(bundle.manifest.dataset, **told)
+    dataset = msgspec.structs.replace(bundle.manifest.dataset, **digests)
     weighted = trained_on(bundle, options, dataset=dataset)
     assert Bundle.open(weighted.path).manifest.dataset.content == seen.content
     assert main([str(weighted.path), *FEW, "--measures", "modes"]) == 0
-    assert "this is not the data" not in capsys.readouterr().err
+    assert "the model was trained on other data" not in capsys.readouterr().err
 
 
 def test_other_classes_by_the_same_number_are_refused(make_bundle, capsys) -> None:

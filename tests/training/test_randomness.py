@@ -1,6 +1,7 @@
 import torch
 
-from training.randomness import key, normal, reseed
+from models.networks.row_rng import Rows, only
+from training.randomness import draw_rows, generator, key, normal, reseed
 
 GOLDEN = (13003956522829462082, 6232980317423138388)
 CPU = torch.device("cpu")
@@ -24,11 +25,11 @@ def test_seeds_and_purposes_draw_unlike() -> None:
 
 
 def test_normal_depends_on_the_key_alone() -> None:
-    generator = torch.Generator()
-    first = normal((4, 3), generator, 5)
-    normal((9, 9), generator, 6)
-    assert torch.equal(normal((4, 3), generator, 5), first)
-    assert not torch.equal(normal((4, 3), generator, 6), first)
+    draws = torch.Generator()
+    first = normal((4, 3), draws, 5)
+    normal((9, 9), draws, 6)
+    assert torch.equal(normal((4, 3), draws, 5), first)
+    assert not torch.equal(normal((4, 3), draws, 6), first)
 
 
 def test_reseed_rules_the_global_generator() -> None:
@@ -37,3 +38,14 @@ def test_reseed_rules_the_global_generator() -> None:
     torch.rand(100)
     reseed(2**64 - 1, CPU)
     assert torch.equal(torch.rand(5), first)
+
+
+def test_rows_draw_what_they_draw_in_the_whole_batch() -> None:
+    img = torch.zeros(8, 1, 3, 3, dtype=torch.float64)
+    whole = draw_rows(torch.randn, img, (1, 3), generator(CPU, 11))
+    assert (whole.shape, whole.dtype) == ((8, 1, 3), img.dtype)
+    for part in range(4):
+        with only(Rows.of_part(part, 4, 8, CPU)):
+            rows = draw_rows(torch.randn, img[part::4], (1, 3), generator(CPU, 11))
+        assert torch.equal(rows, whole[part::4])
+    assert torch.rand(3, generator=generator(CPU, 2**64 - 1)).isfinite().all()

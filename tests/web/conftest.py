@@ -40,7 +40,7 @@ def site(
     """digits: conditional, grey; faces: unconditional RGB."""
     root = tmp_path_factory.mktemp("web")
     repository = Repository(root)
-    repository.publish("digits", make_bundle(num_classes=10))
+    repository.publish("digits", make_bundle(num_classes=10, directions=True))
     repository.publish("faces", make_bundle(size=16, channels=3, weights_seed=2))
     with server_process(root, tmp_path_factory.mktemp("log")) as running:
         yield running

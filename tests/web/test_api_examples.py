@@ -31,8 +31,9 @@ def digits(
 ) -> Iterator[ServerProcess]:
     """What `make serve` serves, but tiny; clients may load and unload."""
     root = tmp_path_factory.mktemp("digits")
-    Repository(root).publish("digits", make_bundle(num_classes=10))
-    flags = ("--model-control", "clients")
+    Repository(root).publish("digits", make_bundle(num_classes=10, directions=True))
+    jobs = tmp_path_factory.mktemp("jobs")
+    flags = ("--model-control", "clients", "--jobs-folder", str(jobs))
     with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:
         running.generate(seeds=[1], labels=1)  # so that there is something to count
         yield running

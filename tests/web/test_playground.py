@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import ServerProcess, free_port
 from tests.serving.conftest import make_key
+from tests.support import HTTP
 
 Shots = Callable[[Page, str], None]
 PAGE = 48
@@ -44,7 +44,7 @@ def test_it_shows_the_images_of_the_api(page: Page, site: ServerProcess, shots: 
     tiles = sources(page)
     assert len(tiles) == PAGE
     wanted = site.generate(model="digits", seeds=[5], labels=0).content
-    assert httpx.get(tiles[5]).content == wanted
+    assert HTTP.get(tiles[5]).content == wanted
     expect(page.locator("#provenance")).to_contain_text("digits, version 1, digest")
     expect(page.locator("#provenance")).to_contain_text("48 images in")
     page.emulate_media(color_scheme="dark")

@@ -1,7 +1,7 @@
-"""Training data: which set, as what pixels; resident on the device as uint8 and dealt out there.
+"""Training data: `load` reads a dataset into an `ImageSet`, and `Batches` makes batches of it.
 
-`load` reads a dataset of `training.datasets` into one `ImageSet`; `Batches` deals it out. Knows
-nothing of networks and losses.
+The images stay on the device as uint8 and are indexed there. Datasets are registered in
+`training.data.sources`. This package knows neither networks nor losses.
 """
 
 from training.data.batches import Batches

@@ -1,9 +1,8 @@
-"""Sample weights: how often an image is drawn, beside the others, to correct a known bias.
+"""Sample weights: how often each image is drawn, relative to the others, to correct a known bias.
 
-A weight is given as NAME=WEIGHT, or as the path of a file of many: CSV with the header
-`name,weight`, or JSON, one object {"name": weight}. A name is a class, or an image's path relative
-to data.path, which counts for more than its class; what nothing names weighs 1. Knows names, not
-pixels.
+A weight is given as NAME=WEIGHT. Many can be given in a file: CSV with the header `name,weight`, or
+JSON, one object {"name": weight}. A name is a class or an image's path relative to data.path. A
+path takes precedence over a class, and an image without a weight has the weight 1.
 """
 
 import csv
@@ -15,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from training.data.file_names import printable
 from training.errors import ConfigError, DataError
-from training.names import printable
 
 _ALLOWED = "NAME=WEIGHT with a finite weight of 0 or more, or a file NAME.csv or NAME.json"
 
-_TOLD = 20  # classes in a summary
+_NUM_NAMED = 20  # classes in a summary
 
 Weights = dict[str, float]
 
 
 def check(words: Sequence[str]) -> None:
-    """Refuses what is neither a weight nor the name of a file of them; opens none.
+    """Checks the values of --data.weights without opening files.
 
     Raises:
-        ConfigError: it names the word.
+        ConfigError: a value is neither NAME=WEIGHT nor the name of a .csv or .json file.
     """
     seen: set[str] = set()
     for word in words:
@@ -47,10 +46,12 @@ def check(words: Sequence[str]) -> None:
 
 
 def read(words: Sequence[str]) -> Weights:
-    """All weights by name; a word beside a file counts for more than the file.
+    """Reads the values of --data.weights, and their files, to weights by name.
+
+    A value NAME=WEIGHT takes precedence over files, and a later file over an earlier one.
 
     Raises:
-        DataError: a file can't be read or holds no weights; it names file, entry and value.
+        DataError: a file can't be read or holds no valid weights.
     """
     found: Weights = {}
     for word in words:
@@ -66,19 +67,19 @@ def weigh(
     classes: Sequence[str] | None,
     paths: Sequence[str] | None,
 ) -> npt.NDArray[np.float64]:
-    """The weight of each image.
+    """Looks up the weight of each image by its path or its class.
 
     Args:
         weights: by name.
-        num: images there are.
-        classes: the class of each, where the data has classes; "" for an image in none.
-        paths: the path of each, relative to data.path, where the data is files.
+        num: number of images.
+        classes: the class of each image, "" for none; None where the data has no classes.
+        paths: the path of each image relative to data.path; None where the data isn't files.
 
     Returns:
         [num] float64, 0 or more.
 
     Raises:
-        DataError: a name is of no class and no image, or every image weighs nothing.
+        DataError: a name is neither a class nor an image, or all weights are 0.
     """
     weights = {printable(name): weight for name, weight in weights.items()}
     known = set(classes or ()) - {""}
@@ -89,7 +90,7 @@ def weigh(
         raise DataError(
             f"data.weights names {', '.join(map(repr, unknown[:3]))}"
             f"{' and more' if len(unknown) > 3 else ''}, allowed: a class ({allowed}){files}; "
-            "mend the name or leave it out"
+            "correct the name or leave it out"
         )
     found = np.ones(num)
     for i in range(num):
@@ -107,7 +108,7 @@ def weigh(
 def shares(
     weights: npt.NDArray[np.float64], classes: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Of each class, its share of the images and its share of the draws."""
+    """For each class its share of the images and its share of the draws, in [0, 1]."""
     names, index = np.unique(np.asarray(classes), return_inverse=True)
     images = np.bincount(index) / len(weights)
     draws = np.bincount(index, weights=weights) / weights.sum()
@@ -117,15 +118,15 @@ def shares(
 
 
 def summary(weights: npt.NDArray[np.float64], classes: Sequence[str] | None) -> str:
-    """What the weights do, in one line."""
+    """One line on the effect of the weights, for the journal."""
     if not classes:
         drawn = np.count_nonzero(weights)
         return f"weights: {drawn} of {len(weights)} images are drawn, not equally often"
-    told = [
+    lines = [
         f"{name} {image:.1%} of the images, {drawn:.1%} of the draws"
-        for name, (image, drawn) in list(shares(weights, classes).items())[:_TOLD]
+        for name, (image, drawn) in list(shares(weights, classes).items())[:_NUM_NAMED]
     ]
-    return "weights: " + "; ".join(told)
+    return "weights: " + "; ".join(lines)
 
 
 def _rule(word: str) -> tuple[str, float]:
@@ -154,7 +155,7 @@ def _read_file(path: Path) -> Weights:
         text = path.read_text(encoding="utf-8")
         entries = list(_json(text) if path.suffix == ".json" else _csv(text))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.weights is {path}: {error}; name a file of weights") from error
+        raise DataError(f"data.weights is {path}: {error}; give a file that can be read") from error
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"data.weights is {path}: {error}; allowed: CSV with the header name,weight, or JSON "
@@ -174,13 +175,13 @@ def _read_file(path: Path) -> Weights:
 def _json(text: str) -> Iterator[tuple[str, float]]:
     pairs = json.loads(text, object_pairs_hook=list)
     if not isinstance(pairs, list):
-        raise TypeError("it is no object")
+        raise TypeError("it holds no object")
     for pair in pairs:
         if not isinstance(pair, tuple):
-            raise TypeError("it is no object")
+            raise TypeError("it holds no object")
         name, weight = pair
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise TypeError(f"{name!r} weighs {weight!r}, which is no number")
+            raise TypeError(f"{name!r} weighs {weight!r}, which is not a number")
         yield name, float(weight)
 
 

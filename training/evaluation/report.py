@@ -4,20 +4,31 @@ from typing import Any
 
 import msgspec
 
-from models.manifest import Metric
+from models.bundle.manifest import Metric
 from training.evaluation.measures import ALL_FIGURES, MEASURES
+from training.evaluation.plan import PUBLISHED_IMAGES, WHOLE
 
-_HEADER = ("figure", "", "value", "95% interval", "floor (real)", "ceiling (noise)")
+_PUBLISHED_K = 3
+_HEADER = ("figure", "", "value", "95% interval", "real", "noise")
 _CEILINGLESS = tuple(
     name for entry in MEASURES.values() if entry.needs == "pixels" for name in entry.figures
-)  # noise is no copy: it is not the worst that a generator of copies can be
+)  # noise copies nothing, so for these figures it isn't the bad end
+_NOTHING = (
+    "no figures: there are too few real images to compare with. Half of them stand for new real "
+    "ones; the other half must be some dozens at least"
+)
 _IN_COLUMNS = ("interval", "floor", "ceiling", "resamples")
 _OWN = {key for entry in MEASURES.values() for key in entry.protocol}
 
 
 def table(metrics: tuple[Metric, ...]) -> str:
-    """A line a figure, and below how each was measured. Metrics that aren't figures: left out."""
+    """A table with a line for each figure, followed by the protocols.
+
+    Metrics that aren't figures, such as an encoder's parity, are left out.
+    """
     metrics = tuple(metric for metric in metrics if metric.name in ALL_FIGURES)
+    if not metrics:
+        return _NOTHING
     rows = [_HEADER, *(_row(metric) for metric in metrics)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     lines = []
@@ -29,10 +40,10 @@ def table(metrics: tuple[Metric, ...]) -> str:
 
 
 def warnings(metrics: tuple[Metric, ...]) -> list[str]:
-    """Figures that can't tell real images from noise here, and so tell nothing of a model."""
+    """A warning for each figure that is equal for real images and noise: it is useless here."""
     return [
         f"warning: {metric.name} is {metric.protocol['floor']:.4g} for real images and for noise: "
-        "it says nothing on this data; take other --features"
+        "it tells nothing about a model on this data; take other --features"
         for metric in metrics
         if metric.name in ALL_FIGURES
         and metric.name not in _CEILINGLESS
@@ -40,8 +51,34 @@ def warnings(metrics: tuple[Metric, ...]) -> list[str]:
     ]
 
 
+def comparisons(metrics: tuple[Metric, ...]) -> list[str]:
+    """A line for each kind of figure that is published: does it compare, and if not, why not?
+
+    Published FIDs have Inception's features, 50,000 generated images and all real ones; published
+    precision and recall (pr50k3) have VGG-16's features and the third neighbour as well.
+    """
+    lines = []
+    by_name = {metric.name: metric.protocol for metric in metrics}
+    for name, published in (("fid", "FIDs"), ("frechet_distance", "FIDs"), ("precision", "pr50k3")):
+        if (protocol := by_name.get(name)) is None:
+            continue
+        found = protocol.get("features", "unknown")
+        wanted = "VGG-16" if name == "precision" else "Inception"
+        reasons = [] if wanted in str(found) else [f"the features are {found}, not {wanted}'s"]
+        if name == "precision" and protocol.get("nearest_k") != _PUBLISHED_K:
+            reasons.append(f"nearest_k is {protocol.get('nearest_k')}, not {_PUBLISHED_K}")
+        if protocol.get("n") != PUBLISHED_IMAGES:
+            reasons.append(f"n is {protocol.get('n')}, not {PUBLISHED_IMAGES}")
+        if protocol.get("reference") != WHOLE:
+            reasons.append("the reference is a half of the data, not all (--whole-data)")
+        verdict = "does not compare" if reasons else "compares"
+        why = "; ".join(reasons) or "look whether theirs is of the same images, mirrored or not"
+        lines.append(f"note: {name} {verdict} with published {published}: {why}")
+    return lines
+
+
 def record(subject: dict[str, Any], metrics: tuple[Metric, ...]) -> dict[str, Any]:
-    """All of it, as JSON takes it. subject: what was judged, and on what."""
+    """The evaluation as JSON types. subject: entries that name the model."""
     return {**subject, "metrics": msgspec.to_builtins(metrics)}
 
 
@@ -59,7 +96,10 @@ def _row(metric: Metric) -> tuple[str, ...]:
 
 
 def _protocols(metrics: tuple[Metric, ...]) -> list[str]:
-    """Each protocol once, after the figures that share it; in brackets what is only one's own."""
+    """The protocols, each once after the figures that share it.
+
+    A measure's own entries, such as its kernel, follow its figures in brackets.
+    """
     groups: dict[str, dict[str, list[str]]] = {}
     for metric in metrics:
         own = {key: metric.protocol[key] for key in metric.protocol if key in _OWN}

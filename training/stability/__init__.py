@@ -1,1 +1,1 @@
-"""Why the game's players circle, collapse or settle: small games whose answers are known."""
+"""The instrument: how a game behaves near where it stands, measured on the losses that train it."""

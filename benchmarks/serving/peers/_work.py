@@ -9,8 +9,8 @@ import os
 import numpy as np
 from PIL import Image
 
+from models.bundle.runtime import ort
 from models.latents import latents
-from models.runtime import ort
 
 
 class Work:

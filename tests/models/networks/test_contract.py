@@ -11,9 +11,9 @@ from torch import nn
 from torch.func import functional_call
 
 from models.networks import FAMILIES, Discriminator, Growing, ImageShape, Mapped
-from tests.models.networks.tiny import TINY, classes, inputs, players
+from tests.models.networks.tiny import OF_IMAGES, TINY, classes, inputs, players
 
-BOUNDED = ("mlp", "dcgan", "resnet", "vaegan")
+BOUNDED = ("mlp", "maxout", "dcgan", "resnet", "vaegan")
 GROWING = {"progressive"}
 MIXING = {"dcgan-batch-mbstd", "progressive", "style"}
 CASES = [
@@ -39,13 +39,13 @@ def mixes_rows(network):
 
 
 def test_every_family_is_asked():
-    assert {name.split("-")[0] for name in TINY} == set(FAMILIES)
+    assert {name.split("-")[0] for name in TINY} == set(OF_IMAGES)
 
 
 def test_the_page_of_networks_says_how_large_they_are():
     page = (Path(__file__).parents[3] / "docs" / "networks.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([\d.]+) / ([\d.]+) \|", page, re.M)
-    assert {name for name, *_ in rows} == set(FAMILIES)
+    assert {name for name, *_ in rows} == set(OF_IMAGES)
     with torch.device("meta"):
         for name, *written in rows:
             shape = ImageShape(resolution=32, channels=3)
@@ -123,7 +123,7 @@ def test_a_penalty_on_gradients_has_the_right_gradient(name, num_classes):
     assert abs(slope) > 0
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "mlp"])
+@pytest.mark.parametrize("name", [name for name in TINY if classes(name)])
 def test_a_label_changes_what_the_players_do(name):
     G, D = (player.eval() for player in players(name, num_classes=2))
     z, img, _ = inputs(name, 1)
@@ -205,17 +205,63 @@ def test_who_grows_and_who_maps():
         assert isinstance(G, Mapped) == (name == "style")
 
 
-@pytest.mark.parametrize("resolution", [4, 28, 48, 512])
-@pytest.mark.parametrize("name", [name for name in TINY if name != "mlp"])
+DOUBLING = [name for name in TINY if classes(name)]
+LARGE = ("progressive", "r3gan", "style")
+
+
+@pytest.mark.parametrize("resolution", [4, 28, 48, 2048])
+@pytest.mark.parametrize("name", DOUBLING)
 def test_other_resolutions_are_refused_by_name(name, resolution):
     shape = ImageShape(resolution=resolution, channels=1)
-    family = name.split("-")[0]
+    family, most = name.split("-")[0], 1024 if name.split("-")[0] in LARGE else 256
     for player in (TINY[name].generator, TINY[name].discriminator):
         with pytest.raises(
             ValueError,
-            match=rf"resolution is {resolution}, the family '{family}' makes 8, .* 256; set --data",
+            match=rf"resolution is {resolution}, the family '{family}' makes 8, .* {most}; set --d",
         ):
             player(shape)
+
+
+@pytest.mark.parametrize("resolution", [512, 1024])
+@pytest.mark.parametrize("name", DOUBLING)
+def test_who_makes_large_images(name, resolution):
+    family = FAMILIES[name.split("-")[0]]()
+    if family.name in LARGE:
+        family.check(ImageShape(resolution=resolution, channels=3))
+    else:
+        with pytest.raises(ValueError, match=rf"resolution is {resolution}, .* 128, 256; set"):
+            family.check(ImageShape(resolution=resolution, channels=3))
+
+
+@pytest.mark.parametrize("size", [(16, 24), (32, 8)])
+@pytest.mark.parametrize("name", TINY)
+def test_rectangles(name, size):
+    num_classes = classes(name, 2)
+    shape = {"resolution": size, "channels": 3, "num_classes": num_classes}
+    G, D = players(name, **shape)
+    label = torch.tensor([0, 1]) if num_classes else None
+    img = G(torch.randn(2, TINY[name].z_dim), label)
+    assert img.shape == (2, 3, *size)
+    assert D(img, label).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("size", "near"), [((64, 90), "96x64"), ((90, 64), "64x96"), ((16, 18), "16x16")]
+)
+def test_a_rectangle_that_is_not_reached_names_the_nearest(size, near):
+    with pytest.raises(ValueError, match=rf"{size[1]}x{size[0]}, .*WIDTHxHEIGHT.*; {near} is the"):
+        TINY["dcgan"].check(ImageShape(resolution=size, channels=3))
+
+
+@pytest.mark.parametrize("size", [(8, 40), (64, 320), (60, 96), (4, 8)])
+def test_rectangles_are_bounded(size):
+    with pytest.raises(ValueError, match=r"up to 4 times as long and up to 256; set --data"):
+        TINY["dcgan"].check(ImageShape(resolution=size, channels=3))
+
+
+def test_equal_sides_are_a_square():
+    assert ImageShape(resolution=(8, 8), channels=1) == ImageShape(resolution=8, channels=1)
+    assert ImageShape(resolution=(64, 96), channels=1).start == (4, 6)
 
 
 @pytest.mark.parametrize(

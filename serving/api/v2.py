@@ -1,0 +1,252 @@
+"""The routes of the Open Inference Protocol v2: server, models, inference, statistics.
+
+They include the protocol's binary-data, configuration and statistics extensions;
+`serving.api.v2_repository` has the repository extension. Seeds, latents and labels have the rules
+of /v1.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from serving import VERSION
+from serving.api import v2_tensors
+from serving.api.operations import (
+    JSON,
+    MAKING,
+    MODEL,
+    MODEL_PROBLEMS,
+    OCTETS,
+    Operation,
+    Schema,
+    in_path,
+)
+from serving.api.router import Handler, Route
+from serving.api.schemas import (
+    V2Config,
+    V2ConfigTensor,
+    V2Error,
+    V2Inference,
+    V2Model,
+    V2Server,
+    V2Specific,
+    V2Stats,
+    V2Tensor,
+    V2VersionPolicy,
+)
+from serving.api.v2_inference import TensorEncoding, first_seed, metadata, read_order
+from serving.api.v2_repository import EXTENSIONS, V2Repository, unsupported_routes
+from serving.api.v2_statistics import statistics
+from serving.dispatch.catalogue import Served
+from serving.errors import (
+    InvalidRequestProblem,
+    Problem,
+    UnavailableProblem,
+    UnknownModelProblem,
+    quoted,
+)
+from serving.http.messages import Request, Response
+from serving.process.service import Service
+from serving.requests.deadlines import Scheduling
+from serving.requests.generate import MAX_VERSION, Order
+
+PREFIX = "/v2"
+JSON_LENGTH = b"inference-header-content-length"
+
+_MODEL = "/v2/models/{model}"
+_VERSION = _MODEL + "/versions/{version}"
+_INFER = {
+    "inputs": [
+        {"name": "SEED", "datatype": "UINT64", "shape": [2], "data": [1, 2]},
+        {"name": "LABEL", "datatype": "INT64", "shape": [1], "data": [0]},
+    ]
+}
+
+
+def problem_response(problem: Problem) -> Response:
+    """Renders a problem as this protocol does."""
+    body = msgspec.json.encode(V2Error(problem.detail))
+    return Response.of_problem(problem, body, JSON)
+
+
+class V2:
+    """The handlers of /v2, for one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._catalogue = service.catalogue
+
+    def routes(self) -> list[Route]:
+        """Lists the routes under /v2."""
+        version = in_path("version", "1", "a number", r"^[0-9]{1,10}$")
+        return [
+            _get(PREFIX, self.server, "v2_server", "Name, version, extensions.", V2Server),
+            _get("/v2/health/live", self.live, "v2_live", "Does the process answer?"),
+            _get(
+                "/v2/health/ready",
+                self.ready,
+                "v2_ready",
+                "Can images be made?",
+                problems=(UnavailableProblem,),
+            ),
+            _get(
+                "/v2/models/stats", self.stats, "v2_all_stats", "Statistics of all models.", V2Stats
+            ),
+            *self._of_a_model(_MODEL, "v2_model", (MODEL,)),
+            *self._of_a_model(_VERSION, "v2_version", (MODEL, version)),
+            *V2Repository(self._service).routes(),
+            *unsupported_routes(),
+        ]
+
+    def _of_a_model(self, path: str, id: str, parameters: tuple[Schema, ...]) -> list[Route]:
+        """Lists the routes of a model, or of one of its versions, below a path."""
+        known: dict[str, Any] = {"parameters": parameters, "problems": MODEL_PROBLEMS}
+        entries: list[tuple[str, Handler, str, type | None]] = [
+            ("", self.model, "Inputs and outputs.", V2Model),
+            ("/ready", self.model_ready, "Can it make images?", None),
+            ("/config", self.config, "Configuration.", V2Config),
+            ("/stats", self.stats, "Statistics of the model.", V2Stats),
+        ]
+        headers = "Inference-Header-Content-Length"
+        infer = Operation(
+            id=f"{id}_infer",
+            summary="Images from seeds or latents, as tensors.",
+            tag="Open Inference Protocol",
+            description="Inputs SEED or z, LABEL, TRUNCATION; outputs image and png. With the "
+            "binary extension, tensors follow the JSON as bytes.",
+            parameters=parameters,
+            headers=(*MAKING["headers"], headers),
+            body={JSON: v2_tensors.InferRequest, OCTETS: bytes},
+            examples={"seeds": ("Two images as JSON", _INFER)},
+            response="The outputs.",
+            content={JSON: V2Inference, OCTETS: bytes},
+            response_headers=(*MAKING["response_headers"], headers),
+            problems=MAKING["problems"],
+        )
+        return [
+            *(
+                _get(path + end, handler, id + end.replace("/", "_"), summary, kind, **known)
+                for end, handler, summary, kind in entries
+            ),
+            Route("POST", path + "/infer", self.infer, infer, makes_images=True),
+        ]
+
+    async def live(self, request: Request) -> Response:
+        """Responds as long as the process does."""
+        return Response(b"")
+
+    async def ready(self, request: Request) -> Response:
+        """Responds with 200 if images can be made, else with 503 and the reason."""
+        self._service.check_ready()
+        return Response(b"")
+
+    async def server(self, request: Request) -> Response:
+        """Names the server, its version and the extensions."""
+        return Response.json(V2Server("saddlepoint", VERSION, EXTENSIONS))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Responds with 200 if this model can make images."""
+        self._served(request)
+        self._service.check_ready()
+        return Response(b"")
+
+    async def model(self, request: Request) -> Response:
+        """Describes a model's inputs and outputs."""
+        served = self._served(request)
+        versions = self._catalogue.versions(served.manifest.name)
+        return Response.json(metadata(served, versions))
+
+    async def config(self, request: Request) -> Response:
+        """Describes a model in the terms of Triton's model configuration."""
+        served = self._served(request)
+        described = metadata(served, [])
+        return Response.json(
+            V2Config(
+                name=described.name,
+                platform=described.platform,
+                backend="onnxruntime",
+                max_batch_size=0,  # N is a side of the tensors, not a batch around them
+                version_policy=V2VersionPolicy(V2Specific(self._default_versions(served))),
+                input=[_configured(tensor, optional=True) for tensor in described.inputs],
+                output=[_configured(tensor) for tensor in described.outputs],
+            )
+        )
+
+    async def stats(self, request: Request) -> Response:
+        """Counts what all models did, or the one that the path names."""
+        self._service.buffered.flush()
+        shared = self._service.shared.metrics
+        if "model" not in request.params:
+            loaded = [served.key for served in self._catalogue.current]
+            return Response.json(V2Stats(statistics(shared, None, also=loaded)))
+        served = self._served(request)
+        name, number = served.key
+        version = number if "version" in request.params else None
+        return Response.json(V2Stats(statistics(shared, name, version, also=[served.key])))
+
+    async def infer(self, request: Request) -> Response:
+        """Makes the images of an inference request."""
+        self._service.batcher.check_capacity(1)
+        served = self._served(request)
+        body = await request.body(self._settings.max_body_bytes)
+        order, scheduling = self._read_order(body, served, request)
+        del body  # it is not kept in memory while the images are made
+        response = await self._service.make(order, scheduling, request)
+        assert isinstance(order.encoding, TensorEncoding)
+        return Response(
+            response.body, response.media_type, 200, (*response.headers, *order.encoding.headers())
+        )
+
+    def _read_order(
+        self, body: bytes | bytearray, served: Served, request: Request
+    ) -> tuple[Order, Scheduling]:
+        length = request.header(JSON_LENGTH)
+        if length is not None and (not length.isdigit() or len(length) > 12):
+            raise InvalidRequestProblem(
+                f"Inference-Header-Content-Length is {quoted(length)}, "
+                "must be the number of bytes of the JSON"
+            )
+        json_bytes = None if length is None else int(length)
+        infer, given = v2_tensors.read(body, json_bytes)
+        if "version" not in request.params and (seeds := first_seed(given)):
+            served = self._catalogue.on_trial(served, seeds)
+        return read_order(infer, given, served, request, self._settings)
+
+    def _default_versions(self, served: Served) -> list[int]:
+        """The versions that serve requests which name none; for any other version, itself."""
+        name, version = served.key
+        found = self._catalogue.candidacies.get(name)
+        current = served in self._catalogue.current
+        trial = [found.version] if current and found is not None and not found.refused else []
+        return [version, *(number for number in trial if number is not None)]
+
+    def _served(self, request: Request) -> Served:
+        version = request.params.get("version")
+        if version is not None and not re.fullmatch("[0-9]{1,10}", version):
+            raise UnknownModelProblem(
+                f"version is {quoted(version)}, versions are whole numbers up to {MAX_VERSION}"
+            )
+        number = None if version is None else int(version)
+        return self._catalogue.resolve(request.params["model"], number)
+
+
+def _get(
+    path: str, handler: Handler, id: str, summary: str, kind: type | None = None, **more: Any
+) -> Route:
+    """Declares a GET route that responds with JSON of a kind, or with an empty body."""
+    operation = Operation(
+        id=id,
+        summary=summary,
+        tag="Open Inference Protocol",
+        response="Yes." if kind is None else "As the protocol says.",
+        content={} if kind is None else {JSON: kind},
+        **more,
+    )
+    return Route("GET", path, handler, operation)
+
+
+def _configured(tensor: V2Tensor, *, optional: bool = False) -> V2ConfigTensor:
+    kind = "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+    return V2ConfigTensor(tensor.name, kind, tensor.shape, optional)

@@ -1,0 +1,1 @@
+"""One connection: bytes to requests and answers to bytes, strictly and within bounds."""

@@ -1,0 +1,1 @@
+"""Rows to workers: which versions there are, what waits, and what each worker is sent."""

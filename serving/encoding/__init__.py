@@ -1,0 +1,1 @@
+"""Pixels to bytes: image formats, whole bodies, and a cache of encoded images."""

@@ -1,0 +1,1 @@
+"""HTTP on ASGI: messages, heads, negotiation, keys and rates. Knows no models."""

@@ -1,0 +1,1 @@
+"""The inference worker: ONNX Runtime sessions, engines, and the frames it speaks."""

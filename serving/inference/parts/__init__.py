@@ -1,0 +1,1 @@
+"""Graphs beside the whole model: opened when a request first needs them."""

@@ -1,0 +1,1 @@
+"""Long jobs: more images than one request may ask for, made in the background and kept in files."""

@@ -1,0 +1,1 @@
+"""API keys in a file: one a line, under a name, hashed, with what it may do. Knows no HTTP."""

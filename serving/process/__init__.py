@@ -1,0 +1,1 @@
+"""The processes: supervisor, HTTP process, readiness and drain."""

@@ -1,0 +1,77 @@
+"""Bulk runs in this process, and as the command that a user gives."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import Bundle
+from serving.bulk.__main__ import carry_out
+from serving.bulk.arguments import parser
+from serving.bulk.maker import Done, Job, ShardMaker, Work
+from serving.bulk.planning import Prepared, prepare
+from serving.bulk.storage.addresses import open_store
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def grey(make_bundle: Callable[..., Bundle]) -> Bundle:
+    return make_bundle()
+
+
+@pytest.fixture(scope="session")
+def colour(make_bundle: Callable[..., Bundle]) -> Bundle:
+    return make_bundle(size=16, channels=3, num_classes=3)
+
+
+def prepared(bundle: Bundle, *options: str, out: str = "unused") -> Prepared:
+    """The plan of a command line."""
+    return prepare(parser("").parse_args([str(bundle.path), "--out", out, *options]))
+
+
+class InlineExecutor:
+    """Makes the shards in this process: no second of start for each worker."""
+
+    def __init__(self, job: Job, bundle: Bundle) -> None:
+        self._maker = ShardMaker(job, bundle, "cpu")
+        self.made: list[int] = []
+
+    def __call__(self, works: Iterator[Work]) -> Iterator[Done]:
+        for work in works:
+            done = self._maker(work)
+            if done.made:
+                self.made.append(work.shard.index)
+            yield done
+
+
+def make(bundle: Bundle, out: str, *options: str, check_digests: bool = True) -> list[int]:
+    """A whole run in this process; the shards that it made."""
+    ready = prepared(bundle, *options, out=out)
+    job = Job(ready.plan, open_store(out), check_digests)
+    executor = InlineExecutor(job, bundle)
+    assert carry_out(ready, job, executor) == 0
+    return executor.made
+
+
+def command(bundle: Bundle, out: Any, *options: str) -> list[str]:
+    """The command line of a run."""
+    start = [sys.executable, "-m", "serving.bulk", str(bundle.path)]
+    return [*start, "--out", str(out), *options]
+
+
+def run(bundle: Bundle, out: Any, *options: str) -> "subprocess.CompletedProcess[str]":
+    """A run as a user starts it."""
+    return subprocess.run(command(bundle, out, *options), cwd=ROOT, capture_output=True, text=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

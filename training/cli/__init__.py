@@ -1,0 +1,1 @@
+"""Command lines of training: parsing and checking the options, and the text of --list."""

@@ -1,0 +1,1 @@
+"""The configuration of a training: its options, and the rules that they must obey."""

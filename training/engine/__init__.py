@@ -1,0 +1,1 @@
+"""Steps and state: one step, the loop, averages, checkpoints, several processes."""

@@ -1,0 +1,224 @@
+"""The commands of `python -m training.interpretation`, as dataclasses of their options."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from models.bundle import MANIFEST, Bundle
+from models.bundle.archive import read_arrays
+from models.bundle.bundle import write_bundle
+from models.bundle.directions import DIRECTIONS
+from models.bundle.generator import CpuGenerator, Sampler
+from models.bundle.manifest import ImageSpec
+from models.bundle.verification import verify
+from models.errors import ModelError
+from models.latents import as_seeds
+from models.repository import Repository
+from models.repository.lookup import open_named
+from training.cli.command import CONFIG, resumed
+from training.data import load
+from training.errors import CheckpointError, ConfigError, ExportError, TrainingError, require
+from training.export.onnx_graphs import byte_generator
+from training.interpretation.concepts import Concept, class_logits
+from training.interpretation.directions import NUM, Subject, find_directions
+from training.interpretation.part import PICTURE
+from training.interpretation.sheet import sheet, table
+from training.interpretation.trained import trained_generator
+from training.interpretation.unit_files import unit_files, units_table
+from training.interpretation.units import Dissected, find_units
+
+Say = Callable[[str], None]
+_MAX_NUM = 256
+_MAX_MASK_BYTES, _LEAST_MASKS = 1 << 30, 16
+_MAX_LATENTS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionsCommand:
+    """Directions in which the pixels change most, what follows them, and names where that allows.
+
+    They are printed as a table. --out writes them and their pictures into a folder; --publish
+    publishes the model with them as its next version.
+    """
+
+    repository: Path = Path("model-repository")
+    """Folder of published models."""
+    num: int = NUM
+    """The most directions of a kind."""
+    latents: int | None = None
+    """Latents over which the change is averaged; by default 256, fewer of large images."""
+    out: Path | None = None
+    """Folder for directions.npz and a picture of each kind."""
+    publish: bool = False
+    """Publish the model with its directions, as the next version of its name."""
+
+    def run(self, model: str, say: Say) -> str:
+        """Finds the directions, writes what was asked for, and returns the table."""
+        require(1 <= self.num <= _MAX_NUM, "num", self.num, f"1 .. {_MAX_NUM}", "set --num")
+        fits = self.latents is None or 1 <= self.latents <= _MAX_LATENTS
+        require(fits, "latents", self.latents, f"1 .. {_MAX_LATENTS:,}", "set --latents")
+        bundle, run = open_model(model, self.repository)
+        generate = CpuGenerator(bundle.model_path)
+        subject = Subject(
+            G=trained_generator(bundle),
+            z_dim=bundle.manifest.z_dim,
+            num_classes=len(bundle.manifest.labels or ()),
+            classes=_classes(run, say),
+        )
+        found = find_directions(subject, generate, num=self.num, latents_each=self.latents)
+        files = {DIRECTIONS: found.to_bytes(), PICTURE: sheet(found, "z")}
+        if self.out is not None:
+            pictures = {f"{name}.png": sheet(found, name) for name in found.sets if name != "z"}
+            _write(self.out, {**files, **pictures}, say)
+        if self.publish:
+            _publish(bundle, files, Repository(self.repository), say)
+        return table(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsCommand:
+    """Which feature maps agree with which concept, and what sets of them do when they are off.
+
+    Two tables are printed. --out writes units.onnx, which takes a mask over the units, and
+    units.npz; --publish publishes the model with them as its next version.
+    """
+
+    repository: Path = Path("model-repository")
+    """Folder of published models."""
+    num_images: int = 256
+    """Images of each of the two measurements."""
+    set_size: int = 4
+    """Units of a set that is switched off."""
+    masks: Path | None = None
+    """An .npz file of your own concepts: "seeds" [N], and by name where each is on the images of
+    these seeds, boolean [N, H, W]."""
+    out: Path | None = None
+    """Folder for units.onnx and units.npz."""
+    publish: bool = False
+    """Publish the model with its units, as the next version of its name."""
+
+    def run(self, model: str, say: Say) -> str:
+        """Finds the units, writes what was asked for, and returns the tables."""
+        num, most = self.num_images, 10_000
+        require(16 <= num <= most, "num_images", num, f"16 .. {most:,}", "set --num-images")
+        require(1 <= self.set_size <= 256, "set_size", self.set_size, "1 .. 256", "set --set-size")
+        bundle, run = open_model(model, self.repository)
+        manifest, G = bundle.manifest, trained_generator(bundle)
+        num_classes = len(manifest.labels or ())
+        seeds, masks = _masks(self.masks, manifest.image)
+        subject = Dissected(
+            G=G,
+            z_dim=manifest.z_dim,
+            num_classes=num_classes,
+            classes=_classes(run, say),
+            masks=masks,
+            seeds=seeds,
+        )
+        found = find_units(subject, num_images=num, set_size=self.set_size)
+        if not found.layers:
+            raise ExportError(f"MODEL is {model!r}, whose network has no feature maps: no units")
+        whole = CpuGenerator(bundle.model_path)
+        files = unit_files(
+            byte_generator(G, z_dim=manifest.z_dim, num_classes=num_classes),
+            Sampler(whole, z_dim=manifest.z_dim, num_classes=num_classes),
+            found,
+            manifest.z_dim,
+            conditional=manifest.conditional,
+        )
+        if self.out is not None:
+            _write(self.out, files, say)
+        if self.publish:
+            _publish(bundle, files, Repository(self.repository), say)
+        return units_table(found)
+
+
+def _masks(
+    path: Path | None, image: ImageSpec
+) -> tuple[npt.NDArray[np.uint64] | None, dict[str, npt.NDArray[np.bool_]]]:
+    """Reads the user's concepts.
+
+    Raises:
+        ConfigError: the file can't be read, or its arrays don't fit.
+    """
+    if path is None:
+        return None, {}
+    try:
+        arrays = read_arrays(path, names=None, max_bytes=_MAX_MASK_BYTES)
+        seeds = as_seeds(arrays.pop("seeds").tolist())
+    except Exception as error:  # bytes that are no archive make zlib and NumPy raise anything
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(
+            f"masks is {str(path)!r}: {reason}; it must be an .npz file with seeds and masks"
+        ) from error
+    shape = (len(seeds), image.height, image.width)
+    for name, mask in arrays.items():
+        fits = mask.shape == shape and mask.dtype == np.bool_ and len(seeds) >= _LEAST_MASKS
+        allowed = f"boolean {list(shape)}, of {_LEAST_MASKS} seeds or more"
+        given = f"{mask.dtype} {list(mask.shape)}"
+        require(fits, f"masks[{name}]", given, allowed, "save it so with numpy.savez")
+    return seeds, dict(arrays)
+
+
+def open_model(word: str, repository: Path) -> tuple[Bundle, Path | None]:
+    """Opens the bundle that a word names, and gives its run's folder where it names a run.
+
+    Raises:
+        CheckpointError: the run was not exported, or there is no such model.
+    """
+    run = Path(word)
+    is_run = (run / CONFIG).is_file()
+    if is_run and not (run / "bundle" / MANIFEST).is_file():
+        raise CheckpointError(
+            f"MODEL is {word!r}, a run without an exported model; export it: "
+            f"python -m training.runs export {run.name} --out {run / 'bundle'}"
+        )
+    try:
+        bundle = open_named(str(run / "bundle") if is_run else word, repository)
+    except ModelError as error:
+        raise CheckpointError(f"MODEL is {word!r}: {error}") from error
+    return bundle, run if is_run else None
+
+
+def _classes(run: Path | None, say: Say) -> dict[str, Concept]:
+    """What a classifier of the run's images says; nothing where they aren't there."""
+    if run is None:
+        say("note: shapes and colours alone are measured; name the run for its data's classes, too")
+        return {}
+    try:
+        return class_logits(load(resumed(run, None).config.data))
+    except TrainingError as error:
+        say(f"note: shapes and colours alone are measured: {error}")
+        return {}
+
+
+def _write(folder: Path, files: dict[str, bytes], say: Say) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = folder / f".{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(folder / name)
+    except OSError as error:
+        raise ExportError(f"out is {str(folder)!r}: {error.strerror}; choose another") from error
+    say(f"{', '.join(files)} in {folder}")
+
+
+def _publish(bundle: Bundle, files: dict[str, bytes], repository: Repository, say: Say) -> None:
+    """Publishes a bundle with further files as the next version of its name."""
+    import tempfile
+
+    try:
+        kept = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = msgspec.structs.replace(bundle.manifest, files={})
+            whole = write_bundle(Path(folder, "bundle"), manifest, {**kept, **files})
+            verify(whole)
+            published = repository.publish(bundle.manifest.name, whole)
+    except (ModelError, OSError) as error:
+        raise ExportError(f"the model can't be published with its directions: {error}") from error
+    name, version = published.manifest.name, published.manifest.version
+    say(f"Published {name} version {version} in {repository.root}")

@@ -1,0 +1,1 @@
+"""How a player moves: optimisers, schedules, constraints, initial weights."""

@@ -1,0 +1,1 @@
+"""The end of a run: which weights become the model, its bundle, its film, and its publication."""

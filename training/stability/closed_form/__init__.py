@@ -1,0 +1,1 @@
+"""Games so small that their answers are known: what the instrument is measured by."""

@@ -1,0 +1,1 @@
+"""The commands of `training.stability`: their options, their results as text and as JSON."""

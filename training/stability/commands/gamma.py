@@ -1,0 +1,132 @@
+"""`gamma RUN`: which weight of a penalty damps a run's game, measured at its checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from training.errors import require
+from training.game.penalties import PENALTIES
+from training.stability.analysis import require_derivative
+from training.stability.commands.results import as_json, keep
+from training.stability.damping import Damping, damping
+from training.stability.field import Linearization
+from training.stability.progress import Progress
+from training.stability.run_game import RunGame
+
+_DEFAULT = "r1"
+CAVEAT = (
+    "Measured at this checkpoint: damping of what turns here, not a forecast of quality. Too much "
+    "slows the slow modes."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GammaCommand:
+    """Measures how a penalty's weight and the learning rates move the leading eigenvalues."""
+
+    needs_run: ClassVar[bool] = True
+    checkpoint: str | None = None
+    """Name of a file in RUN/checkpoints, or a path; the newest by default."""
+    penalty: tuple[str, ...] = ()
+    """Penalties whose weights are looked at, one by one; by default those of the run, or r1 where
+    it has none."""
+    batch_size: int | None = None
+    """Images of the batch; the training's batch size by default."""
+    num: int = 6
+    """Eigenvalues of each kind."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+    def run(self, folder: Path, say: Callable[[str], None]) -> str:
+        """Returns the report. folder: of the run. say: is given lines of progress.
+
+        Raises:
+            TrainingError: the run can't be read, or its game can't be analysed.
+        """
+        for name in self.penalty:
+            require(name in PENALTIES, "penalty", name, ", ".join(PENALTIES), "set --penalty")
+        require(1 <= self.num <= 20, "num", self.num, "1 .. 20", "set --num")
+        game = RunGame.open(folder, self.checkpoint)
+        game.require_differentiable()
+        (batch,) = game.batches(1, self.batch_size)
+        field = game.field(batch)
+        require_derivative(field, field.at())
+        weights = {term.name: term.weight for term in game.terms if term.name in PENALTIES}
+        found = {}
+        progress = Progress(say)
+        for name in self.penalty or tuple(weights) or (_DEFAULT,):
+
+            def at(weight: float, name: str = name) -> Linearization:
+                return game.field(batch, {name: weight}).at()
+
+            counted = progress.counted(f"{name}: weights solved", at)
+            found[name] = damping(counted, weights.get(name, 0.0), num=self.num)
+        result = {
+            "run": str(folder),
+            "checkpoint": game.checkpoint.name,
+            "cur_nimg": game.state.cur_nimg,
+            "penalties": _record(found),
+        }
+        keep(folder, "gamma", game.state.cur_nimg, result, say)
+        if self.json:
+            return as_json(result)
+        head = (
+            f"{game.config.recipe}, {game.checkpoint.name}: {game.state.cur_nimg / 1000:.3f} kimg"
+        )
+        return "\n".join([head, *(line for item in found.items() for line in _text(*item)), CAVEAT])
+
+
+def _text(name: str, found: Damping) -> list[str]:
+    lines = [
+        "",
+        f"{name}, weight {found.weight:g}",
+        f"  {'lambda':26}{'d lambda / d weight':26}{'damping':>8}{'of G':>7}  critical weight",
+    ]
+    for mode in found.modes:
+        critical = mode.critical(found.weight) if mode.turns else None
+        lines.append(
+            f"  {_number(mode.value):26}{_number(mode.slope):26}{mode.damping_ratio:>8.3f}"
+            f"{mode.share_G:>7.2f}  {'-' if critical is None else f'{critical:.4g}'}"
+        )
+    if not found.modes:
+        lines.append("  none of the leading eigenvalues is resolved; set a larger --num")
+    if found.advice is None:
+        lines.append(
+            "  No resolved leading mode both turns and is damped by this penalty: no advice."
+        )
+        return lines
+    lines.append(f"  Advice: {name}={found.advice:.3g}, critical damping of the least damped mode.")
+    for weight, value, abscissa in found.solved:
+        lines.append(
+            f"  solved at {weight:.4g}: {_number(value)}, largest real part of J {abscissa:.4g}"
+        )
+    return lines
+
+
+def _record(found: dict[str, Damping]) -> dict[str, Any]:
+    return {
+        name: {
+            "weight": each.weight,
+            "advice": each.advice,
+            "modes": [
+                {
+                    "lambda": [mode.value.real, mode.value.imag],
+                    "slope": [mode.slope.real, mode.slope.imag],
+                    "damping_ratio": mode.damping_ratio,
+                    "share_G": mode.share_G,
+                    "critical": mode.critical(each.weight) if mode.turns else None,
+                }
+                for mode in each.modes
+            ],
+            "solved": [
+                {"weight": weight, "lambda": [value.real, value.imag], "abscissa": abscissa}
+                for weight, value, abscissa in each.solved
+            ],
+        }
+        for name, each in found.items()
+    }
+
+
+def _number(value: complex) -> str:
+    return f"{value.real:.5g} {value.imag:+.5g}i"

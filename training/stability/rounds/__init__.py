@@ -1,0 +1,1 @@
+"""One round of steps as a linear map: its operator, its optimisers, where it contracts."""

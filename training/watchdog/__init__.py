@@ -1,0 +1,1 @@
+"""Watches a training for known failures, and chooses what a rescue changes."""
