@@ -13,6 +13,8 @@ TAG ?= latest$(if $(filter serve/cuda,$(TARGET)/$(RUNTIME)),-cuda)
 ARGS ?=
 # Tests at once, for two cores: many wait for processes. Those marked `alone` run when no other does (tests/conftest.py).
 JOBS ?= 3
+# So many that failed among others are tried once more, alone; with more, something is broken.
+AGAIN ?= 5
 # Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
 # a commit that leaves the locks alone leaves the large layer as it was.
 SOURCE_DATE_EPOCH ?= 315532800
@@ -49,7 +51,12 @@ train: $(VENV)/.serve ## train and publish into REPOSITORY; ARGS='mnist --help' 
 
 test: $(VENV)/.dev ## every test that needs no container engine, JOBS at once; ARGS='-k words' for some, alone
 ifeq ($(ARGS),)
-	@$(BIN)/pytest -n $(JOBS) --dist worksteal
+# A few that fail beside others run once more, alone, and must pass then. Both runs print their names: a machine that is
+# shared with strangers can hold a real server up longer than any deadline, and a fault fails twice.
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal || { code=$$?; \
+	  failed=$$($(BIN)/python -c 'import json; print(len(json.load(open(".pytest_cache/v/cache/lastfailed"))))'); \
+	  ((code == 1 && failed > 0 && failed <= $(AGAIN))) || exit $$code; \
+	  echo "$$failed failed beside others: again, alone"; $(BIN)/pytest -v --last-failed --last-failed-no-failures none; }
 else
 	@$(BIN)/pytest $(ARGS)
 endif

@@ -39,7 +39,7 @@ def test_a_stopped_worker_is_replaced(
     assert server.generate(model="grey", seeds=[5]).content == before
     assert metric(server, "saddlepoint_worker_hangs_total") == 1
     assert metric(server, "saddlepoint_worker_restarts_total") == 1
-    assert metric(server, "saddlepoint_rows_in_flight") == 0
+    wait_for(lambda: metric(server, "saddlepoint_rows_in_flight") == 0)
     assert "has given no sign of life" in server.log.read_text()
 
 

@@ -98,7 +98,7 @@ def test_versions_that_fail_on_demand_cost_nobody_else(
         assert ask(server, model="good", seeds=[seed]).status_code == 200
         assert ask(server, model="bad", seeds=[seed]).status_code == 200
     assert server.get("/readyz").status_code == 200
-    assert metric(server, "saddlepoint_rows_in_flight") == 0
+    wait_for(lambda: metric(server, "saddlepoint_rows_in_flight") == 0)
     assert metric(server, "saddlepoint_worker_restarts_total") == 0
 
 
@@ -227,5 +227,5 @@ def test_a_run_that_fails_answers_its_own_requests_alone(
         assert ask(server, model="good", seeds=list(range(num_rows))).status_code == 200
     for seed in range(6):
         assert ask(server, model="odd", seeds=[seed]).status_code == 200
-    assert metric(server, "saddlepoint_rows_in_flight") == 0
-    assert metric(server, "saddlepoint_rows_waiting") == 0
+    wait_for(lambda: metric(server, "saddlepoint_rows_in_flight") == 0)
+    wait_for(lambda: metric(server, "saddlepoint_rows_waiting") == 0)

@@ -119,12 +119,19 @@ def test_a_request_larger_than_a_batch_is_split_and_joined(server: Any, referenc
     assert (np.load(io.BytesIO(response.content)) == reference("grey", seeds)).all()
 
 
+def many_threads_client(url: str) -> httpx.Client:
+    """A client whose pool keeps every thread's connection: one over its bound closes an idle one, and may take
+    one that another thread was just given (a read then ends in EBADF)."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.Client(base_url=url, timeout=30, limits=limits)
+
+
 def test_the_same_seed_gives_the_same_bytes_alone_in_a_batch_and_under_load(server: Any) -> None:
     alone = {seed: server.generate(**GREY, seeds=[seed]).content for seed in range(64)}
     together = server.generate(**GREY, seeds=list(range(64))).json()["images"]
     assert [base64.b64decode(image["data"]) for image in together] == list(alone.values())
 
-    with httpx.Client(base_url=server.url, timeout=30) as client, ThreadPoolExecutor(32) as pool:
+    with many_threads_client(server.url) as client, ThreadPoolExecutor(32) as pool:
 
         def ask(seed: int) -> bool:
             response = client.post("/v1/generate", json={**GREY, "seeds": [seed]})
@@ -134,7 +141,7 @@ def test_the_same_seed_gives_the_same_bytes_alone_in_a_batch_and_under_load(serv
 
 
 def test_requests_of_several_connections_share_batches(server: Any) -> None:
-    with httpx.Client(base_url=server.url, timeout=30) as client, ThreadPoolExecutor(32) as pool:
+    with many_threads_client(server.url) as client, ThreadPoolExecutor(32) as pool:
         asked = list(
             pool.map(
                 lambda seed: client.post("/v1/generate", json={**GREY, "seeds": [seed]}), range(800)
