@@ -68,6 +68,11 @@ def test_meets_what_the_project_asks(name: str, extra: str) -> None:
         assert versions[package] in requirement.specifier, f"{package}: make lock"
 
 
+def test_a_client_needs_neither_torch_nor_an_engine() -> None:
+    needed = {canonicalize_name(requirement.name) for requirement in asked("client")}
+    assert needed == {"httpx", "msgspec", "numpy", "pillow"}
+
+
 def test_both_serving_images_have_one_engine() -> None:
     cpu, cuda = locked("serve-cpu"), locked("serve-cuda")
     assert cpu.pop("onnxruntime") == cuda.pop("onnxruntime-gpu")

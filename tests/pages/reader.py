@@ -21,7 +21,7 @@ ELSEWHERE = {
 }
 """Programs that can't run in a test: one that notes it stands in their place."""
 MAKE_TARGETS_THAT_RUN = ("install", "serve", "train")
-LONG_TARGETS = "takes minutes, or needs podman: `make -n` looks whether the target exists"
+"""The others take minutes or need podman: `make -n` reads the target, and it is noted."""
 BLOCK_S = 600
 
 
@@ -86,8 +86,9 @@ def reader(folder: Path, address: Path, environ: dict[str, str]) -> Iterator[Rea
     targets = "|".join(MAKE_TARGETS_THAT_RUN)
     _script(
         programs / "make",
-        f'case $1 in ({targets}) exec /usr/bin/env PATH="$PAGES_PATH" make PORT="$PAGES_PORT" "$@";;\n'
-        f'esac; echo "make $*" >> {notes}; PATH="$PAGES_PATH" exec make -n "$@"',
+        'export PATH="$PAGES_PATH"\n'
+        f'case $1 in ({targets}) exec make PORT="$PAGES_PORT" "$@";; esac\n'
+        f'echo "make $*" >> {notes}; exec make -n "$@"',
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     path = {"PATH": f"{programs}:{kept['PATH']}", "PAGES_PATH": kept["PATH"]}
