@@ -118,11 +118,10 @@ class Trainer:
         self.journal.say(f"Trained {shown:.1f} kimg in {duration(taken_s)} ({taken_s:.1f} s)")
         if self.looks is not None and self.looks.spent_s:
             spent_s, num = self.looks.spent_s, len(self.state.looks)
-            self.journal.say(
-                f"{num} look{'' if num == 1 else 's'} at the images took {spent_s:.1f} s, "
-                f"{spent_s / taken_s:.1%} of it"
-            )
-
+            what = f"{num} look{'' if num == 1 else 's'} at the images took"
+            if not num:
+                what = "No look at the images fitted in (--evaluate-kimg asks for some); preparing took"
+            self.journal.say(f"{what} {spent_s:.1f} s, {spent_s / taken_s:.1%} of it")
         if self.soundings is not None and self.soundings.spent_s:
             self.journal.say(f"Its stability took {self.soundings.spent_s / taken_s:.1%} of it")
 
