@@ -26,7 +26,7 @@ from serving.errors import InvalidRequestProblem, OverloadedProblem, Unavailable
 NUM_PROCESSES = 2
 MAX_WAITING = 64
 """Files that may wait for one of them; more are refused."""
-_WAIT_FACTOR = 4  # a machine that does other work gives a process a part of its time
+_WAIT_FACTOR = 15  # a machine that does other work gives a process a part of its time
 _START_S = 30.0
 
 _START = (

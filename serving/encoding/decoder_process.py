@@ -76,7 +76,7 @@ def _answer(file: bytearray, wanted: Wanted) -> tuple[Answer, bytes]:
     except RefusedImageError as error:
         return Answer((0, 0, 0), False, str(error)), b""
     body, known = decoded.pixels.tobytes(), decoded.known
-    shape: tuple[int, int, int] = decoded.pixels.shape  # type: ignore[assignment]
+    shape: tuple[int, int, int] = decoded.pixels.shape
     if known is None:
         return Answer(shape, False, ""), body
     return Answer(shape, True, ""), body + known.tobytes()

@@ -105,7 +105,9 @@ def _opened(data: bytes, wanted: Wanted) -> Image.Image:
     _check_size(*image.size, wanted)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and kind != "JPEG":  # telephones add previews to a JPEG; the first is the image
-        raise RefusedImageError(f"{wanted.field} is an animation of {frames} frames; send one image")
+        raise RefusedImageError(
+            f"{wanted.field} is an animation of {frames} frames; send one image"
+        )
     image.load()
     return image
 
@@ -143,7 +145,9 @@ def _from_array(data: bytes, wanted: Wanted) -> Image.Image:
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
-        raise RefusedImageError(f"{wanted.field} is .npy of version {version}; save it by numpy.save")
+        raise RefusedImageError(
+            f"{wanted.field} is .npy of version {version}; save it by numpy.save"
+        )
     read: Callable[..., tuple[Any, bool, np.dtype[Any]]] = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)

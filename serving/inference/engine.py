@@ -158,7 +158,7 @@ class Engine:
         return self._units(z, label, psi, mask, self.max_rows)
 
     def run_part(self, part: str, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Runs a part of the bundle on rows of bytes; see `serving.inference.part_rows`.
+        """Runs a part of the bundle on rows of bytes; see `serving.inference.parts.rows`.
 
         Raises:
             BundleError: the bundle has no such part, or it can't be used.

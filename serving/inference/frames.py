@@ -43,7 +43,7 @@ class Identity(NamedTuple):
     num_units: int = 0
     """Of images that are made with some units off, by the graph with masks; 0 by the others."""
     part: str = ""
-    """Of rows that are no latents: the graph that takes them (`serving.inference.part_rows`)."""
+    """Of rows that are no latents: the graph that takes them (`serving.inference.parts.rows`)."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Identity":

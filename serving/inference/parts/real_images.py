@@ -1,8 +1,8 @@
 """The graphs that take real images: the encoder, and the score; on the CPU.
 
 They are opened when the first request needs them. Rows are run one by one, always with as many
-threads: a matrix of one row is multiplied in another order than one of several, and the last bits of
-a latent would tell how busy the server was. Whatever a row's run raises is that row's alone.
+threads: a matrix of one row is multiplied in another order than one of several, and the last bits
+of a latent would tell how busy the server was. Whatever a row's run raises is that row's alone.
 """
 
 import logging
@@ -21,7 +21,7 @@ from models.bundle.inversion import check_encoder, encode, encoder_traits, read_
 from models.bundle.runtime import inputs_of, outputs_of
 from models.errors import BundleError
 from serving.inference.devices import num_cpus
-from serving.inference.part_rows import (
+from serving.inference.parts.rows import (
     ENCODER_PART,
     SCORE_PART,
     Rows,

@@ -15,7 +15,10 @@ from serving.requests.directions import Amounts
 from serving.requests.generate import Version
 from serving.requests.styles import StylesRequest
 
-_FILE = "An image file: PNG, JPEG, WebP or npy (uint8 or uint16, [H, W] or [H, W, C]); in JSON as base64."
+_FILE = (
+    "An image file: PNG, JPEG, WebP or npy (uint8 or uint16, [H, W] or [H, W, C]); in JSON as "
+    "base64."
+)
 
 File = Annotated[bytes, msgspec.Meta(description=_FILE)]
 Files = Annotated[
@@ -148,9 +151,7 @@ _decoders: dict[type[RealImageRequest], msgspec.json.Decoder[Any]] = {
 }
 
 
-def read_fields(
-    kind: type[Asked], body: bytes | bytearray, content_type: bytes | None
-) -> Asked:
+def read_fields(kind: type[Asked], body: bytes | bytearray, content_type: bytes | None) -> Asked:
     """Reads the body of a request, JSON or multipart.
 
     Raises:

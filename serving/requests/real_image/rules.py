@@ -124,9 +124,7 @@ def check_fills(traits: EncoderTraits, served: Served) -> None:
         )
 
 
-def wanted(
-    served: Served, settings: Settings, field: str, fit: Fit = "exact"
-) -> Wanted:
+def wanted(served: Served, settings: Settings, field: str, fit: Fit = "exact") -> Wanted:
     """How a file must come out, for a model."""
     image = served.manifest.image
     return Wanted(
