@@ -223,7 +223,8 @@ def unpacked(img: Tensor, num: int) -> Tensor:
     """Takes packs apart into the images of a batch: `packed` undone."""
     if num == 1:
         return img
-    return img.unflatten(1, (num, img.shape[1] // num)).transpose(0, 1).flatten(0, 1)
+    size = (len(img), num, img.shape[1] // num, *img.shape[2:])
+    return img.reshape(size).transpose(0, 1).flatten(0, 1)
 
 
 def rows_are_independent(D: nn.Module) -> bool:
