@@ -11,18 +11,22 @@ _MARK = re.compile(r"(<!-- made: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTA
 
 
 def fill(path: Path, tables: Mapping[str, str]) -> None:
-    """Writes tables into a page.
+    """Writes tables into a page; those of other benchmarks stay.
 
     Raises:
-        ValueError: the page has no marks, or one of an unknown table.
+        ValueError: the page has no place for one of them.
     """
     text = path.read_text()
-    names = [match["name"] for match in _MARK.finditer(text)]
-    if not names or not tables.keys() >= set(names):
-        raise ValueError(f"{path} has marks for {names}, allowed: {', '.join(tables)}")
-    text = _MARK.sub(lambda found: f"{found[1]}\n{tables[found['name']]}\n{found[3]}", text)
+    places = {match["name"] for match in _MARK.finditer(text)}
+    if missing := tables.keys() - places:
+        raise ValueError(f"{path} has no mark for {', '.join(sorted(missing))}")
+
+    def filled(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"{found[1]}\n{tables[name]}\n{found[3]}" if name in tables else found[0]
+
     partial = path.with_suffix(".partial")
-    partial.write_text(text)
+    partial.write_text(_MARK.sub(filled, text))
     partial.rename(path)
 
 
