@@ -50,7 +50,7 @@ def prepared(
 ) -> Path:
     """What a reader has who has trained: photos, runs 0 to 7, two models with two versions each."""
     folder = tmp_path_factory.mktemp("prepared") / "clone"
-    with reader(folder, address, {"PAGES_TRAIN": "quick"}) as trainer:
+    with reader(folder, address, {"PAGES_TRAIN": "none"}) as trainer:
         write_own_files(folder)
         train = ".venv/bin/saddlepoint train"
         code, output = trainer.run(
