@@ -25,6 +25,8 @@ class FakeCuda:
         """Numbers of the graphs that were replayed."""
         self.num_alive = 0
         self.on_open: Callable[[dict[str, str]], None] = lambda options: None
+        self.on_model: Callable[[Any], None] = lambda model: None
+        """Is given the file or the content of each session on CUDA."""
         self.on_run: Callable[[dict[str, str]], None] = lambda options: None
         self.providers = [CUDA, CPU]
 
@@ -55,6 +57,7 @@ class FakeCuda:
         assert name == CUDA
         self.opened.append(told)
         self.on_open(told)
+        self.on_model(path)
         return _Session(self, ort.InferenceSession(path, options, providers=[CPU]), told)
 
 
