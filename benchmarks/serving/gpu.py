@@ -1,7 +1,7 @@
 """The engine and the server on one NVIDIA GPU, against torch and against the arithmetic floor.
 
     python benchmarks/serving/gpu.py [--quick] [--device cpu] [--models dcgan64,dcgan256]
-                                     [--only fp32_engine] [--budget-s 240]
+                                     [--only fp32_engine] [--budget-s 180]
 
 Protocol: untrained generators, DCGAN-64 and DCGAN-256 (ngf 64), latents on the host to uint8 pixels
 on the host, median over repetitions. `floor` is the operations of the convolutions over what a
@@ -211,7 +211,7 @@ def main() -> None:
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments.add_argument("--models", default="dcgan64,dcgan256", help="comma separated")
     arguments.add_argument("--only", default="", help="part of a label: fp32_engine, _http ...")
-    arguments.add_argument("--budget-s", type=float, default=240.0, help="begin nothing after that")
+    arguments.add_argument("--budget-s", type=float, default=180.0, help="begin nothing after that")
     options = arguments.parse_args()
     options.budget = Budget(options.budget_s, options.only)
     try:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from models.bundle import Bundle
 from models.bundle.runtime import ort
 from serving.errors import DeviceError
+from serving.inference.accelerator.libraries import preload
 from serving.inference.devices import CPU, CUDA, TENSORRT
 from serving.inference.sessions import Compute, open_session, session_options
 
@@ -34,6 +35,7 @@ def open_on_device(
         BundleError: ONNX Runtime refuses the graph.
         DeviceError: the session did not come up on the device.
     """
+    preload(tensorrt=compute.tensorrt_cache is not None)
     path, options = bundle.model_path, session_options()
     if num_rows is not None:
         options.add_free_dimension_override_by_name(_BATCH, num_rows)
@@ -105,6 +107,7 @@ def _checked(session: ort.InferenceSession, wanted: str, compute: Compute) -> or
     needs = {
         CUDA: "CUDA 13 and cuDNN 9 are needed (pip install 'onnxruntime-gpu[cuda,cudnn]'); "
         "or use --device cpu",
-        TENSORRT: "TensorRT 10 is needed (pip install tensorrt); or leave --tensorrt-cache out",
+        TENSORRT: "TensorRT 10 is needed (pip install 'tensorrt-cu13-libs<11'); or leave "
+        "--tensorrt-cache out",
     }
     raise DeviceError(f"{wanted} did not start on {compute.device}: {needs[wanted]}")
