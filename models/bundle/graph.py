@@ -7,10 +7,11 @@ file is checked before any runtime sees it. The numbers of fields are those of o
 """
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 
-from models.bundle.wire import fields
 from models.errors import BundleError
+from models.wire import fields
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _MAX_DEPTH = 32  # of graphs within graphs: deeper ones would only exhaust the stack
@@ -96,7 +97,7 @@ def _messages(data: memoryview, where: slice, number: int) -> Iterator[slice]:
     """The fields of a message that have this number and are messages."""
     return (
         value
-        for found, value in _fields(data, where)
+        for found, value in fields(data, where)
         if found == number and isinstance(value, slice)
     )
 

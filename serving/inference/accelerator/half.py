@@ -14,8 +14,8 @@ server doesn't have. The numbers of fields are those of onnx.proto (github.com/o
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.bundle.wire import encoded, fields
 from models.errors import BundleError
+from models.wire import encoded, fields
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _FOLLOW = frozenset(
