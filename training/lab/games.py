@@ -9,6 +9,8 @@ import contextlib
 import logging
 import multiprocessing
 import secrets
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -46,16 +48,18 @@ class LiveGame:
         """Hands a message to the game. Raises OSError where it has ended."""
         self.pipe.send(dict(message))
 
-    def receive(self) -> None:
-        """Takes an answer that is ready off the pipe. Is called by the event loop."""
-        try:
-            content = self.pipe.recv_bytes()
-        except (EOFError, OSError):
-            asyncio.get_running_loop().remove_reader(self.pipe.fileno())
-            self.answers.put_nowait(None)
-            return
-        # Frames come as they are, other messages are pickles.
-        self.answers.put_nowait(_read(content))
+    def receive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Takes answers off the pipe until it ends: the body of a thread.
+
+        An event loop may make a pipe that it watches non-blocking, and a frame comes in pieces.
+        """
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the game
+            try:
+                while True:
+                    answer = _read(self.pipe.recv_bytes())
+                    loop.call_soon_threadsafe(self.answers.put_nowait, answer)
+            except (EOFError, OSError, TypeError):  # TypeError: closed while it was read
+                loop.call_soon_threadsafe(self.answers.put_nowait, None)
 
 
 def _read(content: bytes) -> Answer:
@@ -65,6 +69,22 @@ def _read(content: bytes) -> Answer:
     return content
 
 
+def _start(query: dict[str, str]) -> tuple[Connection, tuple[BaseProcess, ...]]:
+    """Forks a game's two processes. Waits for the process that forks them."""
+    pipe, pages_end = _CONTEXT.Pipe()
+    place, measuring_end = _CONTEXT.Pipe()
+    processes = (
+        _CONTEXT.Process(target=worker.serve, args=(pages_end, place, query), daemon=True),
+        _CONTEXT.Process(target=spectrometer.serve, args=(measuring_end,), daemon=True),
+    )
+    for process in processes:
+        process.start()
+    # Else a process that dies would leave its pipe open here, and nobody would notice.
+    for end in (pages_end, place, measuring_end):
+        end.close()
+    return pipe, processes
+
+
 class Games:
     """All games of a server."""
 
@@ -72,38 +92,40 @@ class Games:
         """most: at a time."""
         self.most = most
         self._games: dict[str, LiveGame] = {}
+        self._starting: set[str] = set()
         _CONTEXT.set_forkserver_preload(["training.lab.warm"])
 
     def __len__(self) -> int:
-        return len(self._games)
+        return len(self._games) + len(self._starting)
 
-    def open(self, query: Mapping[str, str]) -> LiveGame:
+    def warm_up(self) -> None:
+        """Starts the process that games are forked from; seconds, so call it in a thread."""
+        first = _CONTEXT.Process(target=time.monotonic)
+        first.start()
+        first.join()
+
+    async def open(self, query: Mapping[str, str]) -> LiveGame:
         """Begins a game.
 
         Raises:
             ConfigError: its parameters are not allowed, or there are as many games as there may be.
         """
         from_query(query)
-        if len(self._games) >= self.most:
+        if len(self) >= self.most:
             raise ConfigError(
-                f"games is {len(self._games)}, allowed: {self.most} at a time; close another tab, "
+                f"games is {len(self)}, allowed: {self.most} at a time; close another tab, "
                 "or start the lab with a larger --games"
             )
-        pipe, pages_end = _CONTEXT.Pipe()
-        place, measuring_end = _CONTEXT.Pipe()
-        processes = (
-            _CONTEXT.Process(target=worker.serve, args=(pages_end, place, dict(query))),
-            _CONTEXT.Process(target=spectrometer.serve, args=(measuring_end,)),
-        )
-        for process in processes:
-            process.daemon = True
-            process.start()
-        # Else a process that dies would leave its pipe open here, and nobody would notice.
-        for end in (pages_end, place, measuring_end):
-            end.close()
-        game = LiveGame(key=secrets.token_urlsafe(16), pipe=pipe, processes=processes)
-        self._games[game.key] = game
-        asyncio.get_running_loop().add_reader(pipe.fileno(), game.receive)
+        key = secrets.token_urlsafe(16)
+        self._starting.add(key)
+        try:
+            pipe, processes = await asyncio.to_thread(_start, dict(query))
+        finally:
+            self._starting.discard(key)
+        game = LiveGame(key=key, pipe=pipe, processes=processes)
+        self._games[key] = game
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=game.receive, args=(loop,), daemon=True).start()
         log.info("game %s begins, %d of %d", game.key[:6], len(self._games), self.most)
         return game
 
@@ -124,31 +146,28 @@ class Games:
         if page != game.page or game.key not in self._games:
             return  # another page has it by now
         if for_good:
-            self.end(game)
+            self.end(game, "its page was closed")
             return
         with contextlib.suppress(OSError):
             game.send({"do": "pause"})
         loop = asyncio.get_running_loop()
         game.leaving = loop.call_later(GRACE_S, self.end, game)
 
-    def end(self, game: LiveGame) -> None:
-        """Ends a game's processes."""
+    def end(self, game: LiveGame, why: str = "nobody came back") -> None:
+        """Ends a game's processes. why: for the log."""
         if self._games.pop(game.key, None) is None:
             return
         if game.leaving is not None:
             game.leaving.cancel()
-        with contextlib.suppress(OSError, RuntimeError):
-            asyncio.get_running_loop().remove_reader(game.pipe.fileno())
-        game.pipe.close()
         for process in game.processes:
-            process.terminate()
-        log.info("game %s ends, %d left", game.key[:6], len(self._games))
+            process.terminate()  # its end of the pipe closes, which ends the thread that reads
+        log.info("game %s ends: %s; %d left", game.key[:6], why, len(self))
 
     def end_all(self) -> None:
         """Ends every game, and waits for its processes."""
         games = list(self._games.values())
         for game in games:
-            self.end(game)
+            self.end(game, "the lab ends")
         for game in games:
             for process in game.processes:
                 process.join(_END_S)

@@ -100,6 +100,8 @@ class Parameters:
         require(given or self.data != DRAWN, "points", self.points, f"points for {DRAWN}", why)
         why = f"they are of data={DRAWN}: leave them out"
         require(not given or self.data == DRAWN, "points", "given", "none", why)
+        used = self.average == "ema" or self.ema_kimg == NAMES["ema_kimg"].default
+        require(used, "ema_kimg", self.ema_kimg, "with average=ema", "leave it out")
         check_idle(self.config, RECIPES[RECIPE].config)
 
     @property
@@ -134,7 +136,8 @@ class Parameters:
             batch_size=self.batch_size,
             packing=self.packing,
             average=self.average,  # type: ignore[arg-type]
-            ema_kimg=self.ema_kimg,
+            # Where nothing looks at it, the command line may not name it.
+            ema_kimg=self.ema_kimg if self.average == "ema" else RECIPES[RECIPE].config.ema_kimg,
             total_kimg=_MANY_KIMG,
             tick_kimg=_MANY_KIMG,
             seed=self.seed,

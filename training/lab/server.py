@@ -107,7 +107,9 @@ def build(*, games: int, names: tuple[str, ...]) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        warming = asyncio.create_task(asyncio.to_thread(lab.games.warm_up))
         yield
+        await warming
         lab.games.end_all()
 
     files = [
@@ -163,7 +165,7 @@ class Lab:
             wanted = _message(await socket.receive_text())
             game = self.games.find(str(wanted.get("key", "")))
             if is_new := game is None:
-                game = self.games.open({str(k): str(v) for k, v in wanted["query"].items()})
+                game = await self.games.open({str(k): str(v) for k, v in wanted["query"].items()})
             assert game is not None
         except ConfigError as error:
             await socket.send_json({"is": "refused", "field": field_of(error), "text": str(error)})
@@ -196,7 +198,8 @@ class Lab:
                 game.send(_message(await socket.receive_text()))
         except WebSocketDisconnect as gone:
             return gone.code
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("game %s: %s %s", game.key[:6], type(error).__name__, error)
             with contextlib.suppress(RuntimeError):
                 await socket.close(ENDED, "ended")
             return GONE
@@ -211,7 +214,7 @@ class Lab:
                 await socket.close(TAKEN, "another page has this game now")
                 return
             if answer is None:
-                self.games.end(game)
+                self.games.end(game, "its process has ended")
                 await socket.close(ENDED, "the game's process has ended")
             elif isinstance(answer, bytes):
                 await socket.send_bytes(answer)

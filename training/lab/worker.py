@@ -32,7 +32,7 @@ Message = dict[str, Any]
 def serve(page: Connection, spectrometer: Connection, query: dict[str, str]) -> None:
     """Plays the game of a query until the other end is closed: the main of a process."""
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         Worker(page, spectrometer, Game(from_query(query))).run()
 
 
