@@ -43,6 +43,7 @@ from training.stability.spectrum import matrix_of
 from training.transforms.input_noise import INPUT_NOISES
 
 GAMES = ("dirac", "lq")
+MIN_ROUNDS = 8  # the verdict compares quarters of the path
 MAX_ROUNDS = 400
 _CPU = torch.device("cpu")
 _MANY, _FEW = 4080, 2
@@ -69,8 +70,10 @@ class Fate:
     def __post_init__(self) -> None:
         """Refuses what is out of bounds; the rest is refused by the training's configuration."""
         require(self.game in GAMES, "game", self.game, ", ".join(GAMES), "choose one")
-        fits = 1 <= self.rounds <= MAX_ROUNDS
-        require(fits, "rounds", self.rounds, f"1 .. {MAX_ROUNDS}", "choose another number")
+        fits = MIN_ROUNDS <= self.rounds <= MAX_ROUNDS
+        require(
+            fits, "rounds", self.rounds, f"{MIN_ROUNDS} .. {MAX_ROUNDS}", "choose another number"
+        )
         for name, low, high in (("lr", 1e-6, 100.0), ("theta", -5.0, 5.0)):
             value = getattr(self, name)
             fits = math.isfinite(value) and low <= value <= high

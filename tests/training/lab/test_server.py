@@ -28,7 +28,7 @@ def test_the_page_may_load_its_own_files_alone(client):
         if path.name != "index.html":
             assert client.get(f"/{path.name}").content == path.read_bytes()
     assert len(client.get("/lab.json").json()["lessons"]) == 10
-    assert client.get("/fate", params={"rounds": "3"}).json()["verdict"]
+    assert client.get("/fate", params={"rounds": "8"}).json()["verdict"]
     refused = client.get("/fate", params={"rounds": "x"})
     assert (refused.status_code, refused.json()["text"][:13]) == (400, "rounds is 'x'")
 
