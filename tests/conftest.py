@@ -28,6 +28,7 @@ from models.bundle.generator import CpuGenerator
 from models.bundle.manifest import Dataset, ImageSpec, Manifest, Parity, tensor_specs
 from models.latents import latents
 from tests.support import HTTP
+from tests.tiny_parts import tiny_styles, tiny_units
 
 READY_TIMEOUT_S = 60
 _NUMBERS = itertools.count()
@@ -167,6 +168,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         num_classes: int = 0,
         weights_seed: int = 0,
         directions: bool = False,
+        units: bool = False,
+        styles: bool = False,
     ) -> Bundle:
         folder = tmp_path_factory.mktemp("bundle")
         height, width = (size, size) if isinstance(size, int) else size
@@ -204,6 +207,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         if directions:
             made = tiny_directions(CpuGenerator(model), z_dim, num_classes)
             files[DIRECTIONS] = made.to_bytes()
+        if units:
+            files |= tiny_units(model.read_bytes(), z_dim, num_classes)
+        if styles:
+            files |= tiny_styles(model.read_bytes(), z_dim)
         return write_bundle(folder / "bundle", manifest, files)
 
     return make

@@ -10,6 +10,7 @@ from serving.api.pages import PATHS, Pages
 from serving.api.probes import Probes
 from serving.api.router import Router
 from serving.api.v1 import V1
+from serving.api.v1_models import V1Models
 from serving.api.v2 import V2
 from serving.http.auth import OPEN
 from serving.http.messages import ASGIApp, Receive, Scope, Send
@@ -49,6 +50,7 @@ class Gateway:
                 with_openapi(
                     [
                         *self.v1.routes(),
+                        *V1Models(self.service).routes(),
                         *V2(self.service).routes(),
                         *JobRoutes(self.service, jobs).routes(),
                         *Probes(self.service).routes(),

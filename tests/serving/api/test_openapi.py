@@ -20,6 +20,7 @@ from serving.api.pages import Pages
 from serving.api.probes import Probes
 from serving.api.router import Route
 from serving.api.v1 import V1
+from serving.api.v1_models import V1Models
 from serving.api.v2 import V2
 from serving.command_line import parse
 from serving.errors import UnavailableProblem
@@ -40,7 +41,8 @@ def documented(
     repository = Repository(folder / "repository")
     for version in (1, 2):
         repository.publish(
-            "digits", make_bundle(num_classes=10, weights_seed=version, directions=True)
+            "digits",
+            make_bundle(num_classes=10, weights_seed=version, directions=True, units=True),
         )
     repository.publish("spare", make_bundle())
     repository.promote("digits", 1, pin=True)
@@ -159,7 +161,7 @@ def routes_of(folder: Path, *flags: str) -> list[Route]:
     settings = parse(list(flags), {})
     service = make_service(settings, folder)
     jobs = JobRoutes(service, None)
-    rooms = (V1(service), V2(service), jobs, Probes(service), Pages())
+    rooms = (V1(service), V1Models(service), V2(service), jobs, Probes(service), Pages())
     return with_openapi([route for room in rooms for route in room.routes()], settings)
 
 
