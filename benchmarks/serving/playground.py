@@ -119,7 +119,7 @@ def opened(browser: Browser, url: str, seed: int) -> tuple[Page, float, int, flo
     page.add_init_script(WATCH)
     page.goto(url + "/" + STATE.format(seed=seed), wait_until="commit")
     ms, seen = page.evaluate(WALL)
-    page.wait_for_function("document.getElementById('truth-device')")
+    page.wait_for_function("() => document.getElementById('truth-device')")
     return page, ms, seen, page.evaluate("shifted")
 
 
@@ -156,7 +156,7 @@ def main() -> None:
             figure("playground.slider_p50", statistics.median(times), "ms")
             figure("playground.slider_p95", p95(times), "ms")
             page.evaluate("location.hash += '&path=1,2,3,4'")
-            page.wait_for_function("document.getElementById('scrub').max === '72'")
+            page.wait_for_function("() => document.getElementById('scrub').max === '72'")
             page.wait_for_load_state("networkidle")
             drawn, rate = page.evaluate(SCRUB, moves)
             figure("playground.scrub_p95", p95(drawn), "ms")

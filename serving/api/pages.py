@@ -1,8 +1,8 @@
 """Serves the pages for a browser: the playground at /, Swagger UI at /docs.
 
-Their files lie in `serving/web`, of which every script and style is served; those of Swagger UI in the package `fastapi-swagger`, of which
-nothing else is used. They are read once. The browser may load nothing from elsewhere: the policy
-says so, and Swagger UI needs no exception from it.
+Their files lie in `serving/web`, of which every script and style is served; those of Swagger UI in
+the package `fastapi-swagger`, of which nothing else is used. They are read once. The browser may
+load nothing from elsewhere: the policy says so, and Swagger UI needs no exception from it.
 """
 
 import hashlib

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from models.repository import Repository
 from tests.conftest import ServerProcess, server_process
 
 CHUNK = 64
+"""Images that the playground's wall loads at once, at the least."""
+expect.set_options(timeout=30_000)  # a loaded machine is no failure
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
@@ -53,7 +55,7 @@ def site(
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that must stay on the server's own origin and log no error."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened = context.new_page()
     wrong: list[str] = []

@@ -68,7 +68,7 @@ def test_a_slider_is_moved_by_keys(page: Page, site: ServerProcess) -> None:
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#directions output").nth(1)).to_have_text("0.3")
-    page.wait_for_function("location.hash.includes('d1=0.3')")
+    page.wait_for_function("() => location.hash.includes('d1=0.3')")
 
 
 def test_the_copied_program_makes_the_image_again(

@@ -79,7 +79,7 @@ def test_the_whole_state_makes_the_round_trip_to_the_byte(
     page: Page, site: ServerProcess, text: str
 ) -> None:
     page.goto(f"{site.url}/#{text}")
-    page.wait_for_function("document.querySelectorAll('#images img').length > 0")
+    page.wait_for_function("() => document.querySelectorAll('#images img').length > 0")
     expect(page.locator("#model")).to_have_value(text[6 : text.index("&")])
     assert page.evaluate("location.hash") == f"#{text}"
 
@@ -103,7 +103,7 @@ def test_the_wall_has_no_end(page: Page, site: ServerProcess) -> None:
     loaded(page)
     first = page.locator("#images button").count()
     page.locator("#wall").evaluate("wall => wall.scrollTo(0, wall.scrollHeight)")
-    page.wait_for_function(f"document.querySelectorAll('#images button').length > {first}")
+    page.wait_for_function(f"() => document.querySelectorAll('#images button').length > {first}")
     seeds = page.eval_on_selector_all("#images button", "all => all.map(b => b.dataset.seed)")
     assert seeds == [str(100 + i) for i in range(len(seeds))]
 
@@ -142,7 +142,7 @@ def test_keys_alone_choose_and_star_and_leave(page: Page, site: ServerProcess) -
     expect(page.locator("#caption")).to_have_text("Seed 3, class class 0")
     page.keyboard.press("s")
     expect(page.locator("#star")).to_have_attribute("aria-pressed", "true")
-    page.wait_for_function("location.hash.endsWith('&image=3&stars=3')")
+    page.wait_for_function("() => location.hash.endsWith('&image=3&stars=3')")
     page.keyboard.press("Tab")  # one stop of the Tab key, however many images there are
     expect(page.locator("#star")).to_be_focused()
     page.check("#only")

@@ -168,7 +168,7 @@ def test_a_new_version_is_said_and_shown_when_asked_for(
     expect(notice).to_contain_text("digits is now version 2; these images are of version 1.")
     assert sources(page) == before  # nothing changes under the eyes
     notice.get_by_role("button", name="Show version 2").click()
-    page.wait_for_function("document.querySelector('#images img').src.includes('version=2')")
+    page.wait_for_function("() => document.querySelector('#images img').src.includes('version=2')")
     loaded(page)
     expect(page.locator("#provenance")).to_contain_text("version 2")
     expect(notice).to_be_hidden()

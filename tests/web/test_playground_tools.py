@@ -49,14 +49,14 @@ def test_units_are_switched_off(page: Page, site: ServerProcess) -> None:
     page.fill("#units-off", "1, 3")
     page.press("#units-off", "Enter")
     loaded(page)
-    page.wait_for_function("location.hash.includes('units_off=1,3')")
+    page.wait_for_function("() => location.hash.includes('units_off=1,3')")
     wanted = site.generate(model="parts", seeds=[5], labels=1, units_off=[3, 1]).content
     assert HTTP.get(sources(page)[5]).content == wanted
     page.fill("#units-off", "4")
     page.press("#units-off", "Enter")
     expect(page.get_by_role("alert")).to_have_text("4 is no unit; allowed are 0 .. 3.")
     page.get_by_role("button", name="Switch all on").click()
-    page.wait_for_function("!location.hash.includes('units_off')")
+    page.wait_for_function("() => !location.hash.includes('units_off')")
 
 
 def test_styles_are_mixed(page: Page, site: ServerProcess) -> None:
@@ -79,7 +79,7 @@ def test_styles_are_mixed(page: Page, site: ServerProcess) -> None:
     assert HTTP.get(cell.get_attribute("src") or "").status_code == 404  # it is relative
     assert HTTP.get(cell.evaluate("image => image.src")).content == wanted
     page.get_by_role("button", name="Reset styles").click()
-    page.wait_for_function("location.hash === '#model=styles&seed=0&image=3'")
+    page.wait_for_function("() => location.hash === '#model=styles&seed=0&image=3'")
 
 
 def test_two_versions_differ_by_what_their_pixels_do(page: Page, site: ServerProcess) -> None:
@@ -121,7 +121,7 @@ def test_a_path_is_scrubbed_without_a_request(page: Page, site: ServerProcess) -
     assert request["loop"] is True
     assert request["frames"] == 72
     page.get_by_role("button", name="Take seed 8 off the path").click()
-    page.wait_for_function("location.hash.includes('path=3,9007199254740993')")
+    page.wait_for_function("() => location.hash.includes('path=3,9007199254740993')")
 
 
 def test_a_path_is_played(page: Page, site: ServerProcess) -> None:
@@ -139,7 +139,7 @@ def test_a_lattice_has_its_seeds_in_its_corners(page: Page, site: ServerProcess)
     page.click("#take-corners")
     picture = page.locator("#lattice-image")
     expect(picture).to_have_attribute("alt", "7 by 7 images between the seeds 0, 1, 2, 3")
-    page.wait_for_function("document.getElementById('lattice-image').naturalWidth === 7 * 16")
+    page.wait_for_function("() => document.getElementById('lattice-image').naturalWidth === 7 * 16")
     whole = pixels(page, "#lattice-image")[..., :3].astype(int)
     body = {"model": "faces", "seeds": [0, 1, 2, 3], "truncation": 0.5, "format": "npy"}
     images = np.load(io.BytesIO(site.generate(**body).content)).astype(int)
@@ -155,7 +155,7 @@ def test_a_sum_of_latents_is_shown(page: Page, site: ServerProcess) -> None:
     for name, seed in zip("ABC", (1, 2, 3), strict=True):
         page.fill(f"#term-{name}", str(seed))
         page.press(f"#term-{name}", "Enter")
-    page.wait_for_function("document.getElementById('sum')?.naturalWidth === 16")
+    page.wait_for_function("() => document.getElementById('sum')?.naturalWidth === 16")
     a, b, c = latents([1, 2, 3], 6).astype(float)
     z = a - b + c
     z *= np.linalg.norm(c) / np.linalg.norm(z)

@@ -133,8 +133,9 @@ export class Picture {
       const told = textOf(await file.arrayBuffer());
       const state = stateOf(told, this.app.models);
       this.app.store.replace(state);
-      const served = state.version === null ? this.app.model.digest : told.digest;
-      this.app.tell(otherDigest(told, served) || `Opened ${file.name}.`);
+      // Of an older version the digest isn't known yet.
+      const listed = this.app.models.find(({ name }) => name === state.model);
+      this.app.tell(otherDigest(told, state.version === null ? listed.digest : told.digest) || `Opened ${file.name}.`);
     } catch (error) {
       this.app.say(error);
     }
