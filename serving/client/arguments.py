@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from models.command_line import add_to_all
+from models.image_changes import add_changes
 from models.seed_list import seeds_of
 from serving.client.errors import InvalidRequestError
 from serving.client.transport import check_key, parse_url
@@ -45,6 +46,7 @@ def parser(description: str | None, prog: str = PROG) -> argparse.ArgumentParser
         command.add_argument("--model")
         command.add_argument("--version", type=int)
         command.add_argument("--force", action="store_true", help="overwrite files")
+        add_changes(command)
     shown = commands.add_parser("show", help="how an image was made, from its file alone")
     shown.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP")
     shown.add_argument(

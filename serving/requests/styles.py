@@ -12,6 +12,7 @@ import numpy.typing as npt
 from models.bundle.directions import IN_W, Applied, DirectionError
 from models.bundle.styles import StyleInfo
 from models.errors import BundleError
+from models.image_metadata import written_styles
 from models.latents import latents
 from serving.dispatch.catalogue import Served
 from serving.dispatch.tickets import Styled
@@ -151,17 +152,8 @@ def choice(
             shift = directions_of(served).shift_of_styles(in_w, info.num_styles)
         except DirectionError as error:
             raise InvalidRequestProblem(str(error)) from None
-    words = _words(first, take, request.truncation) if has_words else ""
+    words = written_styles(first, request.layers, request.truncation) if has_words else ""
     return Choice(Styled(values, other, take, shift), text, words)
-
-
-def _words(
-    seed: int | None, take: npt.NDArray[np.float32] | None, truncation: list[float] | None
-) -> str:
-    """The field as JSON; however a client writes a choice, its words are the same."""
-    layers = None if take is None else np.flatnonzero(take).tolist()
-    told = StylesRequest(from_=seed, layers=layers, truncation=truncation)
-    return msgspec.json.encode(told).decode()
 
 
 def _truncation(request: StylesRequest, psi: float, info: StyleInfo) -> npt.NDArray[np.float32]:
