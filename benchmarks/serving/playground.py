@@ -157,7 +157,7 @@ def main() -> None:
             figure("playground.slider_p95", p95(times), "ms")
             page.evaluate("location.hash += '&path=1,2,3,4'")
             page.wait_for_function("() => document.getElementById('scrub').max === '72'")
-            page.wait_for_load_state("networkidle")
+            page.wait_for_selector(".player[aria-busy=false]")
             drawn, rate = page.evaluate(SCRUB, moves)
             figure("playground.scrub_p95", p95(drawn), "ms")
             figure("playground.scrub_frames", rate, "1/s")

@@ -103,9 +103,9 @@ def test_the_answer_of_a_model_that_was_left_is_dropped(page: Page, site: Server
     loaded(page)
     assert all("/models/faces/" in source for source in sources(page))
     expect(page.locator("#provenance")).to_contain_text("faces")
-    for route in held:
-        route.continue_()
-    page.wait_for_load_state("networkidle")
+    with page.expect_response("**/v1/models/parts/units*"):
+        for route in held:
+            route.continue_()
     expect(page.locator("#provenance")).to_contain_text("faces")
     expect(page.locator("#model")).to_have_value("faces")
 

@@ -102,7 +102,7 @@ def test_two_versions_differ_by_what_their_pixels_do(page: Page, site: ServerPro
 def test_a_path_is_scrubbed_without_a_request(page: Page, site: ServerProcess) -> None:
     page.goto(f"{site.url}/#model=digits&seed=0&label=2&path=3,8,9007199254740993")
     expect(page.locator("#scrub")).to_have_attribute("max", "48")
-    page.wait_for_load_state("networkidle")
+    expect(page.locator(".player")).to_have_attribute("aria-busy", "false")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     z = walk(latents([8, 9007199254740993], 6), 25)
@@ -184,7 +184,9 @@ def test_nobody_is_shut_out(
     for panel in page.locator("#panels > details:not([hidden]):not([open]) > summary").all():
         panel.click()
     expect(page.locator("#caption")).to_contain_text("Seed 2")
-    page.wait_for_load_state("networkidle")
+    if model == "parts":
+        expect(page.locator(".player")).to_have_attribute("aria-busy", "false")
+        expect(page.locator(".pairs canvas")).to_have_count(6)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     for width in (360, 900, 1600):

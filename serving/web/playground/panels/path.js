@@ -94,6 +94,7 @@ export const path = {
       scrub.max = String(pairs.length * steps);
       position = Math.min(position, pairs.length * steps);
       const middle = Math.min(pairs.length - 1, Math.floor(position / steps));
+      player.setAttribute("aria-busy", "true");
       const order = pairs.map((_, i) => i).sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle));
       try {
         for (const i of order) {
@@ -102,6 +103,7 @@ export const path = {
           strips[i] = bitmap;
           if (i === middle) show(position);
         }
+        player.setAttribute("aria-busy", "false");
       } catch (error) {
         if (mine === turn) app.fail(error);
       }
