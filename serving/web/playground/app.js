@@ -114,7 +114,7 @@ export class App {
       this.units = units;
       this.#fit();
       for (const { panel, box } of this.panels) box.hidden = !panel.isFor(model);
-      this.#show(new Set([...changed, "model"]), true);
+      this.#show(new Set([...changed, "model", "label", "directions", "styles", "off"]), true);
     } catch (error) {
       if (turn === this.turn) this.fail(error);
     }
@@ -132,7 +132,7 @@ export class App {
       .filter(([key]) => key);
     const num = this.units?.num ?? 0;
     const isStyled = model.num_styles !== null;
-    this.store.change({
+    this.store.fit({
       label,
       directions: new Map(directions),
       styles: isStyled ? state.styles : noStyles(),
@@ -147,7 +147,7 @@ export class App {
     if (settled) say(null);
     this.#controls(changed);
     this.wall.update(changed, settled);
-    this.picture.update(changed);
+    this.picture.update(changed, settled);
     for (const { box, update } of this.panels) if (!box.hidden) update(changed, settled);
   }
 
@@ -239,7 +239,9 @@ export class App {
 
   /** Asks again for what did not come. */
   retry() {
-    if (!this.model) {
+    const { model, version } = this.state;
+    const isKnown = this.model?.name === model && (version ?? this.model.version) === this.model.version;
+    if (!isKnown) {
       this.#describe(new Set(Object.keys(this.state)));
       return;
     }

@@ -43,8 +43,8 @@ export class Picture {
     return imagePath(this.app.state, this.app.model, this.seed);
   }
 
-  /** @param {Set<string>} changed */
-  update(changed) {
+  /** @param {Set<string>} changed @param {boolean} settled */
+  update(changed, settled) {
     const { state, model } = this.app;
     at("hint").hidden = state.image !== null;
     at("chosen").hidden = state.image === null;
@@ -55,7 +55,7 @@ export class Picture {
     if (changed.has("model")) this.newest.drop();
     if (![...LOOK, "image"].some((name) => changed.has(name))) return;
     this.#show();
-    if (["model", "image", "label", "psi", "version"].some((name) => changed.has(name))) this.#classes();
+    if (settled) this.#classes();
   }
 
   /** Loads it and then shows it, so that nothing flickers. */

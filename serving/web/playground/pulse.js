@@ -57,13 +57,16 @@ export class Pulse {
     /** @type {Sample[]} */
     this.samples = [];
     this.timer = 0;
+    this.turn = 0;
     document.addEventListener("visibilitychange", () => !document.hidden && this.beat());
   }
 
   /** One look now, and then one after the other. */
   async beat() {
+    const turn = (this.turn += 1);
     clearTimeout(this.timer);
     if (!document.hidden && !document.body.classList.contains("locked")) await this.#look();
+    if (turn !== this.turn) return; // another one goes on
     this.timer = window.setTimeout(() => this.beat(), this.app.lost ? LOST_MS : EVERY_MS);
   }
 

@@ -159,6 +159,12 @@ export class Store {
     else this.waiting = window.setTimeout(() => this.#write(), 250);
   }
 
+  /** Takes what fits the model, before anyone is told of it. @param {Partial<State>} fields */
+  fit(fields) {
+    Object.assign(this.value, fields);
+    this.#write();
+  }
+
   #write() {
     const text = `#${toText(this.value)}`;
     if (location.hash !== text) history.replaceState(null, "", text);

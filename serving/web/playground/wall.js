@@ -81,6 +81,7 @@ export class Wall {
     do this.#append(false);
     while (this.seeds.length % CHUNK === 0 && this.seeds.length < (sorted ? SORTED : this.#fit()));
     this.#roving();
+    this.#watch();
     if (sorted) this.#sort(turn);
     else this.#timed(turn, [...this.grid.children]);
   }
@@ -98,13 +99,17 @@ export class Wall {
     if (this.seeds.length % CHUNK) return; // the last seed is there
     if (this.seeds.length < MOST) {
       this.#append(true);
-      // Still in view: an observer tells of changes alone.
-      this.observer.unobserve(this.end);
-      this.observer.observe(this.end);
+      this.#watch();
     } else if (this.app.state.shuffle === null && !this.end.firstChild) {
       const next = this.app.state.first + BigInt(MOST);
       this.end.append(button(`Go on from seed ${next}`, () => this.app.store.change({ first: next })));
     }
+  }
+
+  /** Looks anew whether the end is in view: an observer tells of changes alone. */
+  #watch() {
+    this.observer.unobserve(this.end);
+    this.observer.observe(this.end);
   }
 
   /** @param {boolean} lazy loads images when they come near */
