@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
+from models.bundle import ENCODER
+from models.bundle.anomaly import SCORE
 from models.bundle.directions import (
     DIRECTIONS,
     IN_Z,
@@ -23,6 +26,7 @@ from serving.api.schemas import (
     Candidate,
     CloseUnit,
     Direction,
+    Encoder,
     Evidence,
     Limits,
     Model,
@@ -50,7 +54,13 @@ VERSION = in_query(
     1,
 )
 _NUM_TOLD, _NUM_CLOSE = 3, 8
-_PARTS = {"directions": DIRECTIONS, "styles": STYLES, "units": UNITS}
+_PARTS = {
+    "directions": DIRECTIONS,
+    "styles": STYLES,
+    "units": UNITS,
+    "encoder": ENCODER,
+    "score": SCORE,
+}
 _MODELS = Operation(
     id="models",
     summary="Every model that is served.",
@@ -145,6 +155,7 @@ class V1Models:
             z_dim=manifest.z_dim,
             image=manifest.image,
             labels=manifest.labels,
+            encoder=_encoder(served),
             num_styles=_num_styles(served),
             parts=[name for name, file in _PARTS.items() if file in manifest.files],
             recipe=manifest.recipe,
@@ -155,6 +166,7 @@ class V1Models:
                 max_seeds=settings.max_seeds,
                 max_frames=settings.max_frames,
                 max_image_pixels=settings.max_image_pixels,
+                max_input_pixels=settings.max_input_pixels,
                 max_body_bytes=settings.max_body_bytes,
                 request_timeout_ms=settings.request_timeout_ms,
             ),
@@ -170,6 +182,21 @@ class V1Models:
             digest=found.digest or None,
             refused=found.refused or None,
         )
+
+
+def _encoder(served: Served) -> Encoder | None:
+    """What a version's encoder can do; None where that can't be known."""
+    try:
+        traits, calibration = served.encoder, served.calibration
+    except BundleError:
+        return None
+    if traits is None:
+        return None
+    label: Literal["none", "needed", "found"] = "none"
+    if served.manifest.conditional:
+        label = "found" if traits.infers_label else "needed"
+    num = 0 if calibration is None else len(calibration.scores)
+    return Encoder(label, traits.fills, traits.varies, num)
 
 
 def _num_styles(served: Served) -> int | None:
