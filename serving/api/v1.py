@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from models.latents import MAX_SEED
+from serving.api.described.routes import VERSION, integer
 from serving.api.operations import JSON, MAKING, MODEL, Content, Operation, in_path, in_query
 from serving.api.router import Route
-from serving.api.v1_models import VERSION, integer
 from serving.encoding.bodies import EncodedImages
 from serving.encoding.formats import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
 from serving.errors import (

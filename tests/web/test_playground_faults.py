@@ -1,8 +1,11 @@
 """The playground where the server is slow, full, restarted, or serves something else by now."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,14 @@ from playwright.sync_api import Page, Route, expect
 from models.repository import Repository
 from tests.conftest import ServerProcess
 from tests.web.conftest import CHUNK, loaded, sources
+
+
+def until(page: Page, condition: Callable[[], bool]) -> None:
+    """Lets the page go on until a condition holds that no element shows."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(10)
 
 
 def test_the_servers_word_is_shown(page: Page, site: ServerProcess) -> None:
@@ -86,6 +97,7 @@ def test_an_older_answer_never_takes_the_place_of_a_newer_one(
                 }
             }"""
         )
+    until(page, lambda: bool(held))
     held[0].continue_()
     expect(page.locator("#caption")).to_contain_text("slant +3.0")
     assert page.locator("#large").evaluate("image => image.src").endswith("&d0=3")
@@ -96,13 +108,14 @@ def test_the_answer_of_a_model_that_was_left_is_dropped(page: Page, site: Server
     page.goto(f"{site.url}/#model=digits&seed=0&label=0")
     loaded(page)
     held: list[Route] = []
-    page.route("**/v1/models/parts/units*", held.append)
+    page.route("**/v1/models/parts/units*", lambda route: held.append(route))
     with page.expect_request("**/v1/models/parts/units*"):
         page.select_option("#model", "parts")
     page.select_option("#model", "faces")
     loaded(page)
     assert all("/models/faces/" in source for source in sources(page))
     expect(page.locator("#provenance")).to_contain_text("faces")
+    until(page, lambda: bool(held))
     with page.expect_response("**/v1/models/parts/units*"):
         for route in held:
             route.continue_()
@@ -123,7 +136,8 @@ def test_a_restart_is_survived(
     page.goto(f"{server.url}/#model=digits&seed=0&label=0&image=1")
     loaded(page)
     page.evaluate("window.stayed = true")
-    server.stop(9)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()
     page.fill("#seed", "5000")
     page.press("#seed", "Tab")
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.", timeout=20_000)

@@ -13,6 +13,7 @@ from PIL import Image
 from models.bundle import Bundle
 from models.repository import Repository
 from models.repository.candidate import Candidate
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import document, with_openapi
 from serving.api.operations import MODEL, Operation
@@ -21,7 +22,6 @@ from serving.api.probes import Probes
 from serving.api.real_image.routes import RealImageRoutes
 from serving.api.router import Route
 from serving.api.v1 import V1
-from serving.api.v1_models import V1Models
 from serving.api.v2 import V2
 from serving.command_line import parse
 from serving.errors import UnavailableProblem
