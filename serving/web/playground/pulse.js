@@ -78,7 +78,12 @@ export class Pulse {
       if (error.status === 0 || error.status >= 502) this.app.miss();
       return;
     }
-    if (this.hasMetrics) await this.#measure().catch(() => {});
+    if (!this.hasMetrics) return;
+    try {
+      await this.#measure();
+    } catch (/** @type {any} */ error) {
+      if (error.status === 403) this.hasMetrics = false; // the key makes images alone
+    }
   }
 
   async #measure() {
