@@ -202,7 +202,7 @@ def keys_at_start(settings: Settings) -> "KeyFile | None":
 
 def check_grpc() -> None:
     """Raises SettingsError where what gRPC needs is not installed."""
-    for name in ("grpc", "google", "google.protobuf"):  # a package before what is in it
+    for name in ("google", "google.protobuf"):  # a package before what is in it
         if importlib.util.find_spec(name) is None:
             raise SettingsError(
                 f"--grpc-port is given, and {name} is not installed: pip install "

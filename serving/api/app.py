@@ -16,6 +16,7 @@ from serving.http.messages import ASGIApp, Receive, Scope, Send
 from serving.http.origins import Origins
 from serving.jobs.runner import JobRunner
 from serving.jobs.store import JobStore
+from serving.process.listening import bind
 from serving.process.service import Service
 from serving.settings import Settings
 
@@ -68,15 +69,22 @@ class Gateway:
                 if jobs is not None:
                     await stack.enter_async_context(JobRunner(self.service, jobs).running())
                 if settings.grpc_port:
-                    from serving.rpc.server import RpcServer  # needs an extra
-
-                    service = self.service
-                    memory = service.connections.memory
-                    rpc = RpcServer(
-                        settings, self._router, memory, service.access, service.check_ready
-                    )
-                    await stack.enter_async_context(rpc.running())
+                    await stack.enter_async_context(self._rpc())
                 await self._app(scope, receive, send)
+
+    def _rpc(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """The server of gRPC."""
+        from serving.rpc.call import Caller  # needs an extra
+        from serving.rpc.methods import Methods
+        from serving.rpc.server import RpcServer
+
+        service = self.service
+        settings = service.settings
+        caller = Caller(self._router, settings.request_timeout_ms)
+        methods = Methods(caller, service.access, service.check_ready)
+        listeners = bind(settings.host, settings.grpc_port, "grpc_port", is_shared=True)
+        server = RpcServer(service.connections, methods.by_path())
+        return server.running(listeners, settings.drain_timeout_s)
 
 
 def jobs_of(settings: Settings) -> JobStore | None:
