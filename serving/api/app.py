@@ -35,6 +35,7 @@ class Gateway:
         self._router: Router
         self.service: Service
         self.v1: V1
+        self._v2: V2
         self.response_queue_id = 0  # LitServe sets it on the application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,13 +45,14 @@ class Gateway:
         elif scope["type"] == "lifespan":
             self.service = self._make_service(self.response_queue_id)
             self.v1 = V1(self.service)
+            self._v2 = V2(self.service)
             jobs = jobs_of(self.service.settings)
             settings = self.service.settings
             self._router = Router(
                 with_openapi(
                     [
                         *self.v1.routes(),
-                        *V2(self.service).routes(),
+                        *self._v2.routes(),
                         *JobRoutes(self.service, jobs).routes(),
                         *Probes(self.service).routes(),
                         *Pages().routes(),
@@ -74,14 +76,20 @@ class Gateway:
 
     def _rpc(self) -> contextlib.AbstractAsyncContextManager[None]:
         """The server of gRPC."""
-        from serving.rpc.call import Caller  # needs an extra
+        from serving.api.rpc_inference import RpcInference  # needs an extra
+        from serving.rpc.call import Caller
         from serving.rpc.methods import Methods
+        from serving.rpc.protocol import Protocol
         from serving.rpc.server import RpcServer
 
         service = self.service
         settings = service.settings
         caller = Caller(self._router, settings.request_timeout_ms)
-        methods = Methods(caller, service.access, service.check_ready)
+        protocol = Protocol("inference.proto")
+        infer = RpcInference(service, self._v2, protocol)
+        methods = Methods(
+            caller, service.access, service.check_ready, protocol=protocol, infer=infer.start
+        )
         listeners = bind(settings.host, settings.grpc_port, "grpc_port", is_shared=True)
         server = RpcServer(service.connections, methods.by_path())
         return server.running(listeners, settings.drain_timeout_s)

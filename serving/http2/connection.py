@@ -70,16 +70,6 @@ class Http2Connection(asyncio.Protocol):
         self._num_idle = 0
         self._is_ending = False
         self._due = math.inf
-        self._takers = {
-            frames.DATA: self._take_data,
-            frames.HEADERS: self._take_headers,
-            frames.CONTINUATION: self._take_continuation,
-            frames.WINDOW_UPDATE: self._take_window,
-            frames.RST_STREAM: self._take_reset,
-            frames.PING: self._take_ping,
-            frames.SETTINGS: self._take_settings,
-            frames.PUSH_PROMISE: self._take_push,
-        }
 
     # asyncio's side.
 
@@ -245,11 +235,11 @@ class Http2Connection(asyncio.Protocol):
     def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if self._block is not None and (kind != frames.CONTINUATION or number != self._block[0]):
             raise ProtocolError(frames.PROTOCOL_ERROR, "a header block is interrupted")
-        take = self._takers.get(kind)
+        take = _TAKERS.get(kind)
         if take is None:  # GOAWAY, PRIORITY, and what this version doesn't know
             self._count_idle()
         else:
-            take(flags, number, payload)
+            take(self, flags, number, payload)
 
     def _take_headers(self, flags: int, number: int, payload: bytes) -> None:
         self._take_block(number, flags, frames.unpadded(payload, flags, has_priority=True))
@@ -418,3 +408,16 @@ class Http2Connection(asyncio.Protocol):
 
     def _close_soon(self) -> None:
         self.loop.call_soon(self.transport.close)  # after what was written in this turn
+
+
+_TAKERS: dict[int, Callable[[Http2Connection, int, int, bytes], None]] = {
+    frames.DATA: Http2Connection._take_data,
+    frames.HEADERS: Http2Connection._take_headers,
+    frames.CONTINUATION: Http2Connection._take_continuation,
+    frames.WINDOW_UPDATE: Http2Connection._take_window,
+    frames.RST_STREAM: Http2Connection._take_reset,
+    frames.PING: Http2Connection._take_ping,
+    frames.SETTINGS: Http2Connection._take_settings,
+    frames.PUSH_PROMISE: Http2Connection._take_push,
+}
+"""What reads each kind of frame."""

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from serving.connection.asgi import HOLD, PEER
+from serving.errors import Problem
 from serving.http.messages import ASGIApp, Message
 from serving.http2.hpack import Fields
 from serving.requests.deadlines import TIMEOUT
@@ -140,6 +141,12 @@ def refusal_of(answer: Answer) -> RpcError:
     wait = answer.headers.get(b"retry-after")
     trailing = () if wait is None else ((b"retry-after", wait),)
     return RpcError(_STATUS.get(answer.status, Status.INTERNAL), answer.problem, trailing)
+
+
+def refusal_of_problem(problem: Problem) -> RpcError:
+    """What ends a call as a problem ends the request over HTTP."""
+    trailing = tuple(field for field in problem.headers if field[0] == b"retry-after")
+    return RpcError(_STATUS.get(problem.status, Status.INTERNAL), problem.detail, trailing)
 
 
 def model_path(name: str, version: str) -> str:

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from serving.errors import UnavailableProblem
 from serving.http.auth import AccessControl
 from serving.rpc.call import Answer, Caller, model_path, refusal_of
-from serving.rpc.exchange import Call, Method
+from serving.rpc.exchange import Call, Exchange, Method
 from serving.rpc.messages import RpcError, Status
 from serving.rpc.protocol import Protocol
 from serving.rpc.tensors import TensorError, fill, http_body, parameters
@@ -28,7 +28,13 @@ class Methods:
     """What the two services of the protocol answer."""
 
     def __init__(
-        self, caller: Caller, access: AccessControl, check_ready: Callable[[], None]
+        self,
+        caller: Caller,
+        access: AccessControl,
+        check_ready: Callable[[], None],
+        *,
+        protocol: Protocol,
+        infer: Callable[[Any, Exchange], bool],
     ) -> None:
         """Sets up.
 
@@ -36,11 +42,14 @@ class Methods:
             caller: asks the routes.
             access: who is let in; the routes refuse the others.
             check_ready: raises UnavailableProblem where no images can be made.
+            protocol: the messages.
+            infer: the shortcut of ModelInfer; False leaves a call to the routes.
         """
+        self._infer = infer
         self._caller = caller
         self._access = access
         self._check_ready = check_ready
-        self._protocol = Protocol("inference.proto")
+        self._protocol = protocol
         self._health = Protocol("health.proto")
 
     def by_path(self) -> dict[bytes, Method]:
@@ -51,6 +60,7 @@ class Methods:
                 protocol.message(described.input_type.rpartition(".")[2]).FromString,
                 takes_many=described.client_streaming,
                 gives_many=described.server_streaming,
+                shortcut=self._infer if name == "ModelInfer" else None,
             )
             for protocol in (self._protocol, self._health)
             for name, described in protocol.methods.items()
