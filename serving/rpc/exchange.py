@@ -92,11 +92,11 @@ class Exchange:
             return
         try:
             found = self._unpacker.add(data)
+            self._messages += found
             self._count()
         except RpcError as error:
             self._fail(error)
             return
-        self._messages += found
         if self._changed is None:
             self.stream.take(len(data))
             if len(self._messages) > 1:
