@@ -73,6 +73,7 @@ def serve(
     from serving.connection.descriptors import raise_limit
     from serving.http.proxies import Proxies
     from serving.inference.accelerator.choice import choose_devices
+    from serving.inference.devices import num_cpus
     from serving.inference.frames import socket_path
     from serving.inference.lit_api import GeneratorAPI
     from serving.observability import logs, tracing
@@ -101,6 +102,7 @@ def serve(
         check_port(settings, "grpc_port", settings.grpc_port)
     devices = choose_devices(settings.device, settings.devices)
     settings.check_device(devices.kind)
+    settings = settings.chosen(devices.kind, num_cpus())
     num_workers = devices.num * settings.workers_per_device
     check_socket(socket_path(run_folder.path, num_workers - 1))
     shared = Shared.make(settings, num_workers, keys)

@@ -7,7 +7,7 @@ are encoded in threads, since zlib and Pillow release the interpreter's lock.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from models.bundle.generator import Images
@@ -107,29 +107,34 @@ class ResponseEncoder:
                 body = with_metadata(body, encoding.format.name, order.provenance_of_all())
             return body
         if not self.cache.max_bytes or not order.image_keys:
-            made = [self._file(order, encoding, row, image) for row, image in enumerate(images)]
-            return encoding.from_files(made, order)
-        files, num_hits = [], 0
-        for row, (key, image) in enumerate(zip(order.image_keys, images, strict=True)):
-            data = self.cache.get(key)  # another request may have filled it meanwhile
-            if data is None:
-                data = self._file(order, encoding, row, image)
-                self.cache.put(key, data)
-            else:
-                num_hits += 1
-            files.append(data)
+            return encoding.from_files(
+                self._files(order, encoding, range(len(images)), images), order
+            )
+        found = [self.cache.get(key) for key in order.image_keys]  # filled meanwhile, maybe
+        rows = [row for row, data in enumerate(found) if data is None]
+        if len(rows) < len(images):
+            images = images[rows]
+        for row, data in zip(rows, self._files(order, encoding, rows, images), strict=True):
+            self.cache.put(order.image_keys[row], data)
+            found[row] = data
         # Not buffered: this may be a thread, and buffered metrics are for the event loop alone.
-        if num_hits:
-            metrics.CACHE_HITS.inc(num_hits)
-        metrics.CACHE_MISSES.inc(len(files) - num_hits)
-        return encoding.from_files(files, order)
+        if len(rows) < len(found):
+            metrics.CACHE_HITS.inc(len(found) - len(rows))
+        metrics.CACHE_MISSES.inc(len(rows))
+        return encoding.from_files([data for data in found if data is not None], order)
 
-    def _file(self, order: Order, encoding: FileEncoding, row: int, image: Images) -> bytes:
-        """The file of one image [H, W, C]."""
-        data = encoding.format.encode(image)
-        if self._describes:
-            data = with_metadata(data, encoding.format.name, order.provenance(row))
-        return data
+    def _files(
+        self, order: Order, encoding: FileEncoding, rows: Sequence[int], images: Images
+    ) -> list[bytes]:
+        """The files of the images [N, H, W, C] of some rows."""
+        files = encoding.format.encode_all(images)
+        if not self._describes:
+            return files
+        kind = encoding.format.name
+        return [
+            with_metadata(data, kind, order.provenance(row))
+            for row, data in zip(rows, files, strict=True)
+        ]
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

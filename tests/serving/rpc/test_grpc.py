@@ -179,8 +179,8 @@ def test_large_messages_go_both_ways_compressed_or_not(served: Served, client: A
     assert [answer.tobytes() == answers[0].tobytes() for answer in answers] == [True] * 3
     wanted = served[0].generate(model="colour", latents=z.tolist(), labels=2, format="npy").content
     assert answers[2].tobytes() == wanted[-answers[2].size :]
-    too_large = triton.InferInput("z", [3000, int(z_dim)], "FP32")
-    too_large.set_data_from_numpy(np.zeros((3000, int(z_dim)), np.float32))
+    too_large = triton.InferInput("z", [30_000, int(z_dim)], "FP32")
+    too_large.set_data_from_numpy(np.zeros((30_000, int(z_dim)), np.float32))
     with pytest.raises(InferenceServerException) as refused:
         client.infer("colour", [too_large, inputs[1]])
     assert code_of(refused.value) == "StatusCode.RESOURCE_EXHAUSTED"
