@@ -111,6 +111,9 @@ class Settings:
         None, "folder for long jobs and their results; empty: none are taken"
     )
     max_jobs: int = _setting(16, "most long jobs, those that have ended too", least=1)
+    max_jobs_per_key: int = _setting(
+        0, "most long jobs of one API key, so that others have room; 0: --max-jobs", least=0
+    )
     max_job_images: int = _setting(100_000, "most images of one long job", least=1)
     max_jobs_bytes: int = _setting(
         4 << 30, "disk for the results of long jobs, in bytes, of all together", least=1

@@ -104,5 +104,8 @@ def jobs_of(settings: Settings) -> JobStore | None:
     if settings.jobs_folder is None:
         return None
     return JobStore(
-        settings.jobs_folder, max_jobs=settings.max_jobs, max_bytes=settings.max_jobs_bytes
+        settings.jobs_folder,
+        max_jobs=settings.max_jobs,
+        max_bytes=settings.max_jobs_bytes,
+        max_jobs_per_key=settings.max_jobs_per_key,
     )
