@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "training", "serving")
 TORCHLESS = (
     *("animation", "bundle", "command_line", "errors", "grid", "image_files", "latents"),
-    *("offline", "repository", "seed_list", "stdout"),
+    *("offline", "repository", "restoration", "seed_list", "stdout"),
 )
 # What only the extra `train` installs.
 TRAIN_ONLY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "tensorboard", "tyro")

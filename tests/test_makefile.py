@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,56 @@ def test_bytecode_is_kept_whatever_the_environment_says() -> None:
     command = ["make", "--no-print-directory", f"--eval={show}", "show"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environ)
     assert done.stdout == "<>\n", done.stderr
+
+
+SOME_TESTS = """
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("number", range({passing_at_second}))
+def test_passes_at_the_second_try(number: int) -> None:
+    seen = Path(f"seen-{{number}}")
+    tried = seen.exists()
+    seen.touch()
+    assert tried
+
+
+@pytest.mark.parametrize("number", range({failing}))
+def test_fails(number: int) -> None:
+    assert False
+
+
+def test_passes() -> None:
+    with open("passed", "a") as file:
+        file.write("once")
+"""
+
+
+@pytest.mark.parametrize(
+    ("passing_at_second", "failing", "code"), [(0, 0, 0), (2, 0, 0), (1, 1, 2), (3, 0, 2)]
+)
+def test_a_few_failures_are_tried_once_more_and_must_pass_then(
+    tmp_path: Path, passing_at_second: int, failing: int, code: int
+) -> None:
+    """A fault fails twice; more failures than AGAIN are a fault whatever a second try says."""
+    tests = SOME_TESTS.format(passing_at_second=passing_at_second, failing=failing)
+    (tmp_path / "test_some.py").write_text(tests)
+    bin_folder = tmp_path / "venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    pytest_command = bin_folder / "pytest"
+    pytest_command.write_text(f'#!/bin/sh\nexec {sys.executable} -m pytest -p no:randomly "$@"\n')
+    pytest_command.chmod(0o755)
+    (bin_folder / "python").symlink_to(sys.executable)
+    words = ["VENV=venv", "AGAIN=2", "-o", "venv/.dev", "test"]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(tmp_path), "-f", str(ROOT / "Makefile"), *words],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "JOBS": "1"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert (tmp_path / "passed").read_text() == "once"
+    again = 0 < passing_at_second + failing <= 2
+    assert ("again, alone" in done.stdout) == again

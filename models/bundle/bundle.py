@@ -4,7 +4,8 @@
     manifest.json   inputs and outputs, origin, figures, a digest of every file
     golden.npz      seeds (+ labels) and the images that this model must give for them
     samples.png  card.md    for people
-    encoder.onnx    where the model has one: image uint8 NHWC (+ label) -> z; see `ENCODER`
+    encoder.onnx  encoder_golden.npz    image uint8 NHWC -> z: see `models.bundle.inversion`
+    score.onnx  calibration.npz    how unusual an image is: see `models.bundle.anomaly`
     mapping.onnx  synthesis.onnx  styles.npz    of style models: see `models.bundle.styles`
     units.onnx  units.npz    where they were looked for: see `models.bundle.units`
     directions.npz  where they were looked for: see `models.bundle.directions`
@@ -36,8 +37,7 @@ GOLDEN_TOLERANCE = 2  # in 8-bit steps: processors add in different orders, and 
 REQUIRED_FILES = ("model.onnx", "golden.npz", "samples.png", "card.md")
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
-"""Optional: maps images [N, H, W, C] uint8 (+ label int64 [N]) to the z [N, z_dim] float32 from
-which model.onnx makes them. A server doesn't load it."""
+"""Optional: maps images to the z from which model.onnx makes them: `models.bundle.inversion`."""
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_GOLDEN_BYTES = 256 << 20  # inflated: 85 images of 1024x1024 RGB
 

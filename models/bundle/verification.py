@@ -1,7 +1,6 @@
 """Verifies a whole bundle on the CPU: its files, golden images, batches, encoder, directions.
 
-The server checks files and golden images itself on the device that will run the model, and never
-opens an encoder.
+The server checks files and golden images itself, on the device that will run the model.
 """
 
 from collections.abc import Sequence
@@ -9,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.bundle.bundle import ENCODER, GOLDEN_TOLERANCE, Bundle
+from models.bundle.anomaly import verify_score
+from models.bundle.bundle import GOLDEN_TOLERANCE, Bundle
 from models.bundle.directions import verify_directions
 from models.bundle.generator import CpuGenerator, Generate, Images, Sampler
+from models.bundle.inversion import verify_encoder
 from models.bundle.manifest import ImageSpec
-from models.bundle.runtime import inputs_of, open_session, outputs_of
 from models.bundle.styles import verify_styles
 from models.bundle.units import verify_units
 from models.errors import BundleError
@@ -21,7 +21,6 @@ from models.errors import BundleError
 MAX_BATCH_ROWS = 64
 """The most rows of a batch, unless a server's --max-batch-rows says otherwise."""
 _ODD_SIZES = (3, 7, 13)  # a server on the CPU runs as many rows as have come
-_ENCODED = 2  # golden images that the encoder is tried on: enough to see that it takes a batch
 
 
 def verify(bundle: Bundle, *, max_batch_rows: int = MAX_BATCH_ROWS) -> int:
@@ -36,8 +35,8 @@ def verify(bundle: Bundle, *, max_batch_rows: int = MAX_BATCH_ROWS) -> int:
     generate = CpuGenerator(bundle.model_path)
     difference = bundle.verify_golden(generate)
     check_batches(bundle, generate, batch_sizes(max_batch_rows))
-    if ENCODER in bundle.manifest.files:
-        check_encoder(bundle)
+    verify_encoder(bundle)
+    verify_score(bundle)
     parts = verify_directions(bundle, generate), verify_styles(bundle), verify_units(bundle)
     return max(difference, *parts)
 
@@ -105,36 +104,4 @@ def _compare(found: Images, expected: Images, num_rows: int, where: str) -> None
             f"of {len(found)} and of {num_rows}, allowed are {GOLDEN_TOLERANCE}/255; the model "
             "mixes the images of a batch: remove the layer that does (batch statistics, a "
             "minibatch layer)"
-        )
-
-
-def check_encoder(bundle: Bundle) -> None:
-    """Loads encoder.onnx with the checks of model.onnx and encodes two golden images.
-
-    Raises:
-        BundleError: the graph refers to other files, can't be loaded, or is not an encoder of this
-            model.
-    """
-    path = bundle.path / ENCODER
-    session = open_session(path)
-    inputs, outputs = inputs_of(session), outputs_of(session)
-    if not {"image"} <= set(inputs) <= {"image", "label"} or outputs != ["z"]:
-        raise BundleError(
-            f"{path}: takes {', '.join(inputs)} and gives {', '.join(outputs)}; an encoder takes "
-            "image (+ label) and gives z: export the model again"
-        )
-    golden = bundle.golden
-    given = {"image": golden.images, "label": golden.labels}
-    try:
-        feed = {name: rows[:_ENCODED] for name in inputs if (rows := given[name]) is not None}
-        (z,) = session.run(outputs, feed)
-    except Exception as error:  # a runtime's errors share no base
-        raise BundleError(
-            f"{path}: can't encode the golden images: {error}; export the model again"
-        ) from error
-    expected = [min(_ENCODED, len(golden.images)), bundle.manifest.z_dim]
-    if list(z.shape) != expected or z.dtype != np.float32:
-        raise BundleError(
-            f"{path}: gave {z.dtype} {list(z.shape)}, must give float32 {expected}; "
-            "export the model again"
         )

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from serving.http.messages import Response
 from serving.observability import metrics
 from serving.observability.buffered import BufferedMetrics
 from serving.requests.generate import Order
+
+Result = TypeVar("Result")
 
 _NUM_THREADS = 4
 _NUM_BULK_THREADS = 2
@@ -68,6 +70,15 @@ class ResponseEncoder:
         """Starts no more encoding; what is being encoded ends by itself."""
         for pool in self._pools.values():
             pool.shutdown(wait=False)
+
+    def in_thread(self, work: Callable[[], Result], bulk: bool) -> "asyncio.Future[Result]":
+        """Hands other work on images to a thread."""
+        return asyncio.wrap_future(self._pools[bulk].submit(work))
+
+    @property
+    def describes(self) -> bool:
+        """Whether image files say how they were made."""
+        return self._describes
 
     def is_small(self, order: Order, images: Images) -> bool:
         """Whether handing the images to a thread would cost more than encoding them here."""

@@ -116,13 +116,16 @@ class Trainer:
         taken_s = time.monotonic() - start
         shown = (self.state.cur_nimg - start_nimg) / 1000
         self.journal.say(f"Trained {shown:.1f} kimg in {duration(taken_s)} ({taken_s:.1f} s)")
+        self._say_costs(taken_s)
+
+    def _say_costs(self, taken_s: float) -> None:
+        """How much of the time went into looks at the images and into its stability."""
         if self.looks is not None and self.looks.spent_s:
             spent_s, num = self.looks.spent_s, len(self.state.looks)
-            self.journal.say(
-                f"{num} look{'' if num == 1 else 's'} at the images took {spent_s:.1f} s, "
-                f"{spent_s / taken_s:.1%} of it"
-            )
-
+            what = f"{num} look{'' if num == 1 else 's'} at the images took"
+            if not num:
+                what = "no look at the images fitted in (see --evaluate-kimg); preparing took"
+            self.journal.say(f"{what} {spent_s:.1f} s, {spent_s / taken_s:.1%} of it")
         if self.soundings is not None and self.soundings.spent_s:
             self.journal.say(f"Its stability took {self.soundings.spent_s / taken_s:.1%} of it")
 

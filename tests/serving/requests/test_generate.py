@@ -120,8 +120,11 @@ def test_a_request_larger_than_a_batch_is_split_and_joined(server: Any, referenc
 
 
 def many_threads_client(url: str) -> httpx.Client:
-    """A client whose pool keeps every thread's connection: one over its bound closes an idle one, and may take
-    one that another thread was just given (a read then ends in EBADF)."""
+    """A client whose pool keeps every thread's connection.
+
+    One over its bound closes an idle one, and may take one that another thread was just given (a
+    read then ends in EBADF).
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.Client(base_url=url, timeout=30, limits=limits)
 
