@@ -78,7 +78,7 @@ class Gateway:
 
     def _rpc(self) -> contextlib.AbstractAsyncContextManager[None]:
         """The server of gRPC."""
-        from serving.api.rpc_inference import RpcInference  # needs an extra
+        from serving.api.rpc.inference import RpcInference  # needs an extra
         from serving.rpc.call import Caller
         from serving.rpc.methods import Methods
         from serving.rpc.protocol import Protocol

@@ -12,6 +12,7 @@ from typing import cast
 
 from serving.connection.connections import Connections
 from serving.connection.unread import Unread
+from serving.http.memory import Memory
 from serving.http2 import frames
 from serving.http2.frames import ProtocolError
 from serving.http2.hpack import MAX_FIELDS_BYTES, Decoder, HpackError
@@ -125,6 +126,11 @@ class Http2Connection(asyncio.Protocol):
         self._go_on()
 
     # The streams' side.
+
+    @property
+    def memory(self) -> Memory:
+        """Of the process."""
+        return self.connections.memory
 
     def may_send(self, stream: Stream, num_bytes: int) -> bool:
         """Whether the client takes so much of an answer at once, and nothing goes before it."""

@@ -2,15 +2,49 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from serving.connection.unread import Unread
-from serving.http.memory import Hold
+from serving.http.memory import Hold, Memory
 from serving.http2 import frames
 from serving.http2.hpack import Fields
 
-if TYPE_CHECKING:
-    from serving.http2.connection import Http2Connection
+
+class Carrier(Protocol):
+    """The connection of a stream, as the stream sees it."""
+
+    peer: str
+    window: int
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def memory(self) -> Memory:
+        """Of the process."""
+        ...
+
+    def may_send(self, stream: "Stream", num_bytes: int) -> bool:
+        """Whether the client takes so much of an answer at once, and nothing goes before it."""
+        ...
+
+    def room_for(self, stream: "Stream") -> int:
+        """Bytes of an answer that the client takes now."""
+        ...
+
+    def spend(self, stream: "Stream", num_bytes: int) -> None:
+        """So much of an answer is sent."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Writes frames."""
+        ...
+
+    def wait(self, stream: "Stream") -> None:
+        """A stream goes on when the client takes more."""
+        ...
+
+    def close_stream(self, stream: "Stream") -> None:
+        """A stream was answered, or is given up."""
+        ...
 
 
 class Receiver(Protocol):
@@ -32,15 +66,13 @@ class Receiver(Protocol):
 class Stream:
     """The request, and what of its answer is not yet on its way."""
 
-    def __init__(
-        self, connection: "Http2Connection", number: int, fields: Fields, window: int
-    ) -> None:
+    def __init__(self, connection: Carrier, number: int, fields: Fields, window: int) -> None:
         """window: bytes of the answer that the client takes before it allows more."""
         self.number = number
         self.fields = fields
         self.peer = connection.peer
         self.window = window
-        self.hold = Hold(connection.connections.memory)
+        self.hold = Hold(connection.memory)
         """The memory of the request, until its answer was taken."""
         self.receiver: Receiver
         self.unread: Unread | None = None
