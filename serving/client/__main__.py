@@ -24,10 +24,12 @@ from models.image_metadata import (
     written_amounts,
 )
 from models.stdout import closed_pipe_ignored
+from serving.client import real_image_commands
 from serving.client.again import made_again
 from serving.client.arguments import PROG, WALK_FORMATS, UsageError, parser
 from serving.client.errors import ClientError, InvalidRequestError, UnreachableError
 from serving.client.load import Loader
+from serving.client.real_image_commands import add_commands
 from serving.client.sync_client import Client
 
 _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -36,8 +38,10 @@ _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 @closed_pipe_ignored
 def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Runs a command and returns its exit code; prog: how it was called."""
-    options = parser((__doc__ or "").replace(PROG, prog), prog).parse_args(argv)
+    options = parser((__doc__ or "").replace(PROG, prog), prog, add_commands).parse_args(argv)
     try:
+        if options.command in real_image_commands.COMMANDS:
+            return real_image_commands.COMMANDS[options.command](options, _client)
         return COMMANDS[options.command](options)
     except (UsageError, RepeatedImageError) as error:
         print(f"error: {error}", file=sys.stderr)
