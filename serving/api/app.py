@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from serving.api import v2
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import with_openapi
 from serving.api.pages import PATHS, Pages
@@ -53,6 +54,7 @@ class Gateway:
                 with_openapi(
                     [
                         *self.v1.routes(),
+                        *V1Models(self.service).routes(),
                         *RealImageRoutes(self.service).routes(),
                         *self._v2.routes(),
                         *JobRoutes(self.service, jobs).routes(),

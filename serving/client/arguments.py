@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.command_line import add_to_all
+from models.image_changes import add_changes
 from models.seed_list import seeds_of
 from serving.client.errors import InvalidRequestError
 from serving.client.transport import check_key, parse_url
@@ -51,6 +52,7 @@ def parser(
         command.add_argument("--model")
         command.add_argument("--version", type=int)
         command.add_argument("--force", action="store_true", help="overwrite files")
+        add_changes(command)
     shown = commands.add_parser("show", help="how an image was made, from its file alone")
     shown.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP")
     shown.add_argument(
