@@ -58,6 +58,8 @@ def test_the_option_opens_the_port_and_closes_it(tmp_path: Path) -> None:
         def run(pipeline: Pipeline) -> None:
             texts.append(HTTP.get(f"http://127.0.0.1:{port}/metrics").text)
             pipeline.journal.close()
+            assert pipeline.lock is not None
+            pipeline.lock.close()
 
         patched.setattr(Pipeline, "run", run)
         assert main([*words(tmp_path), *options]) == 0
