@@ -17,6 +17,7 @@ from training.lab.server import LOOPBACK, MAX_MESSAGE_BYTES, build
 
 PROG = "python -m training.lab"
 _MOST_GAMES = 64
+_LAST_PORT = 65_535
 
 
 def main(argv: Sequence[str], *, prog: str = PROG) -> int:
@@ -48,6 +49,10 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"games is {options.games}, allowed: 1 .. {_MOST_GAMES}; set another --games"
         )
+    if not 0 <= options.port <= _LAST_PORT:
+        raise ConfigError(
+            f"port is {options.port}, allowed: 0 .. {_LAST_PORT}; choose another --port"
+        )
     listening = _listen(options.host, options.port)
     address = f"http://{options.host}:{listening.getsockname()[1]}/"
     app = build(games=options.games, names=(*LOOPBACK, *options.allow_host))
@@ -71,7 +76,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that the address is known before the server starts."""
     try:
         return socket.create_server((host, port), backlog=64)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
             f"host and port are {host}:{port}, allowed: an address of this machine and a free "
             f"port, but {error}; choose another --port"

@@ -10,6 +10,8 @@ from training.lab import server
 from training.lab.__main__ import main
 from training.lab.server import LOOPBACK, build
 
+OWN = {"host": "127.0.0.1:8090", "origin": "http://127.0.0.1:8090"}
+
 
 @pytest.fixture
 def client(monkeypatch):
@@ -41,20 +43,23 @@ def test_other_hosts_and_origins_get_nothing(client, headers):
     refused = client.get("/", headers=headers)
     assert refused.status_code == 403
     assert "allowed: 127.0.0.1" in refused.text
-    own = {"origin": "http://127.0.0.1:8090", **headers}
+    own = {**OWN, **headers}
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/game", headers=own):
         pass
 
 
 def test_a_socket_that_no_page_opened_gets_nothing(client):
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/game"):
+    no_origin = {"host": OWN["host"]}
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/game", headers=no_origin),
+    ):
         pass
 
 
 @pytest.mark.parametrize("first", ["{}", "[]", "x", '{"query": 3}'])
 def test_a_first_message_that_is_none_is_refused(client, first):
-    own = {"origin": "http://127.0.0.1:8090"}
-    with client.websocket_connect("/game", headers=own) as socket:
+    with client.websocket_connect("/game", headers=OWN) as socket:
         socket.send_text(first)
         with pytest.raises(WebSocketDisconnect) as gone:
             socket.receive_json()
