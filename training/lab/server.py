@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from training.errors import ConfigError, TrainingError
 from training.lab.catalogue import catalogue
-from training.lab.fate import fate
+from training.lab.fate import MIN_ROUNDS, fate
 from training.lab.games import Games, LiveGame
 from training.lab.lessons import LESSONS
 from training.lab.parameters import field_of
@@ -107,7 +107,7 @@ def build(*, games: int, names: tuple[str, ...]) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        warming = asyncio.create_task(asyncio.to_thread(lab.games.warm_up))
+        warming = asyncio.create_task(asyncio.to_thread(lab.warm_up))
         yield
         await warming
         lab.games.end_all()
@@ -144,6 +144,11 @@ class Lab:
 
     games: Games
     _catalogue: dict[str, Any] = field(default_factory=catalogue)
+
+    def warm_up(self) -> None:
+        """Imports what the first game and the first fate would wait for: seconds."""
+        self.games.warm_up()
+        fate({"rounds": str(MIN_ROUNDS)})
 
     async def facts(self, request: Request) -> Response:
         """What can be chosen, and the lessons."""
