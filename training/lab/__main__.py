@@ -64,6 +64,8 @@ def _run(options: argparse.Namespace) -> None:
             app,
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
+            ws_ping_interval=30,
+            ws_ping_timeout=120,  # a busy machine's browser answers late, and isn't gone
             ws_per_message_deflate=False,  # frames are floats, which don't shrink
             log_level="warning",
             timeout_graceful_shutdown=2,

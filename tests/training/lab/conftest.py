@@ -16,7 +16,7 @@ from tests.web.conftest import browser, shots
 __all__ = ["browser", "shots"]
 
 ROOT = Path(__file__).parents[3]
-DEADLINE_S = 120
+DEADLINE_S = 200
 SMALL = "network.width_G=8&network.width_D=8&batch_size=16"
 
 
