@@ -18,13 +18,25 @@ from training.data import DataConfig
 from training.errors import ConfigError, TrainingError, require
 from training.interpretation.published import open_model
 from training.inversion.encoder_command import EncoderCommand
+from training.inversion.restore_commands import (
+    EditCommand,
+    EnlargeCommand,
+    FillCommand,
+    ProjectCommand,
+)
 from training.runs.interruption import InterruptedRun
 from training.runs.model_data import data_of
 
 PROG = "python -m training.inversion"
 _STOPPED = 130
 
-COMMANDS: dict[str, type[Any]] = {"encoder": EncoderCommand}
+COMMANDS: dict[str, type[Any]] = {
+    "encoder": EncoderCommand,
+    "project": ProjectCommand,
+    "edit": EditCommand,
+    "fill": FillCommand,
+    "enlarge": EnlargeCommand,
+}
 
 
 @closed_pipe_ignored

@@ -5,6 +5,7 @@ moves every restart of every image by itself; rows never touch, so that an image
 depend on those beside it. The prior keeps |z| near sqrt(d) (z), or w near the mean of w (w).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -141,7 +142,7 @@ class _Space:
 
     def __init__(self, subject: Subject, config: ProjectionConfig, label: Tensor | None) -> None:
         self._G, self._config, self._label = subject.G, config, label
-        self._root = subject.z_dim**0.5
+        self._root = math.sqrt(subject.z_dim)
         self._mean, self._std = torch.zeros(1), torch.ones(1)
         if config.space == "w":
             mapping = mapped(subject.G).mapping
@@ -169,7 +170,8 @@ class _Space:
             w: Tensor = self._mean + self._std * free
             return w
         if self._config.on_sphere:
-            return free * (self._root / free.norm(dim=1, keepdim=True).clamp_min(1e-6))
+            unit: Tensor = free / free.norm(dim=1, keepdim=True).clamp_min(1e-6)
+            return unit * self._root
         return free
 
     def made(self, free: Tensor) -> Tensor:
