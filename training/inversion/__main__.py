@@ -17,6 +17,7 @@ from training.cli.command import resumed
 from training.data import DataConfig
 from training.errors import ConfigError, TrainingError, require
 from training.interpretation.published import open_model
+from training.inversion.calibrate_command import CalibrateCommand
 from training.inversion.encoder_command import EncoderCommand
 from training.inversion.restore_commands import (
     EditCommand,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[Any]] = {
     "edit": EditCommand,
     "fill": FillCommand,
     "enlarge": EnlargeCommand,
+    "calibrate": CalibrateCommand,
 }
 
 
