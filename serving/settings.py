@@ -112,6 +112,15 @@ class Settings:
         1 << 26, "most pixels of all images, tiles or frames of one request", least=1
     )
     max_frames: int = _setting(240, "most frames of one animation", least=2)
+    max_input_pixels: int = _setting(
+        1 << 24, "most pixels of an image that a client sends (/v1/encode and others)", least=1
+    )
+    decode_timeout_s: float = _setting(
+        2.0,
+        "processor time that decoding such an image may take; then it is refused, and its process "
+        "is ended",
+        least=0.05,
+    )
     image_metadata: bool = _setting(
         True,
         "true writes into every image file how it was made: seed, label, truncation, model, "

@@ -1,22 +1,23 @@
 """The tables of docs/coverage.md, which the coverage benchmark writes between the page's marks."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS
-from _modes_runs import Log, Record, score
+from _modes_runs import score
+from _tables import fill as fill_page
+from _tables import listed, mean, rule, table
 
 from training.evaluation.metrics.modes import MIXTURES
 from training.recipes import RECIPES
 
 EVEN = {"ring-8": 0.01, "grid-25": 0.02}
 """Reverse KL up to which modes are evenly filled; exact draws have about 0.001 and 0.005."""
-_MARK = re.compile(r"(<!-- made: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,21 @@ def fill(path: Path, log: Log, level: Any, name: str) -> None:
     Raises:
         ValueError: the page has no marks, or one of an unknown table.
     """
-    text = path.read_text()
     tables = {"recipes": recipes(log), "played": played(log, name), "range": described(level)}
     tables["search"] = searched(level)
     for dataset in MIXTURES:
         tables[f"range-{dataset}"] = ranges(log, dataset)
         tables[f"authors-{dataset}"] = authors(log, dataset)
         tables[f"tuned-{dataset}"] = tuned(log, dataset)
-    names = [match["name"] for match in _MARK.finditer(text)]
-    if not names or not tables.keys() >= set(names):
-        raise ValueError(f"{path} has marks for {names}, allowed: {', '.join(tables)}")
-    text = _MARK.sub(lambda found: f"{found[1]}\n{tables[found['name']]}\n{found[3]}", text)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.rename(path)
+    fill_page(path, tables)
 
 
 def recipes(log: Log) -> str:
     """The recipes at their whole length beside the published rows."""
-    lines = [f"| data | | {_FIGURES}", _rule(9)]
+    lines = [f"| data | | {_FIGURES}", rule(9)]
     for dataset, mixture in MIXTURES.items():
         kimg = RECIPES[dataset].config.total_kimg
-        records = [r for r in log.all("recipe", dataset) if r["job"]["kimg"] == kimg]
+        records = [r for r in log.all(table="recipe", dataset=dataset) if r["job"]["kimg"] == kimg]
         if records:
             lines.append(f"| {dataset} | **the recipe `{dataset}`** | {_row(records)} |")
             missing = [r for r in records if r["failed"] or r["modes"] < len(mixture.centres)]
@@ -85,8 +79,8 @@ def recipes(log: Log) -> str:
 def described(level: Any) -> str:
     """The fixed grid in a sentence."""
     return (
-        f"The grid: rates {_listed(level.rates)}, momenta {_listed(level.momenta)}, steps of D "
-        f"{_listed(level.steps_D)}; one seed, {level.range_kimg:g} kimg shown to D in each cell.\n"
+        f"The grid: rates {listed(level.rates)}, momenta {listed(level.momenta)}, steps of D "
+        f"{listed(level.steps_D)}; one seed, {level.range_kimg:g} kimg shown to D in each cell.\n"
     )
 
 
@@ -103,7 +97,7 @@ def ranges(log: Log, dataset: str) -> str:
     num = len(MIXTURES[dataset].centres)
     rows = []
     for arm in ARMS:
-        records = log.all("range", dataset, arm)
+        records = log.all(table="range", dataset=dataset, arm=arm)
         if not records:
             continue
         total = len(records)
@@ -127,31 +121,31 @@ def ranges(log: Log, dataset: str) -> str:
         "| method | all modes | and even | best cell: modes | good % | reverse KL | rate | "
         "momentum | steps of D | CPU s a cell |"
     )
-    return _table(head, [row for _, row in sorted(rows)])
+    return table(head, [row for _, row in sorted(rows)])
 
 
 def authors(log: Log, dataset: str) -> str:
     """Methods at their authors' settings, and how far on their way they are."""
     rows = []
     for arm, entry in AUTHORS.items():
-        if records := log.all("authors", dataset, arm):
+        if records := log.all(table="authors", dataset=dataset, arm=arm):
             share = records[0]["steps_G"] / entry.steps_G
             rows.append(f"| `{arm}` | {entry.source} | {share:.2%} | {_row(records)} |")
-    return _table(f"| method | settings of | share of their steps | {_FIGURES}", rows)
+    return table(f"| method | settings of | share of their steps | {_FIGURES}", rows)
 
 
 def tuned(log: Log, dataset: str) -> str:
     """What the search chose, on seeds that it had not seen."""
     rows = []
     for arm in ARMS:
-        if records := log.all("tuned", dataset, arm):
+        if records := log.all(table="tuned", dataset=dataset, arm=arm):
             knobs = records[0]["job"]["knobs"]
             names = ("lr", "beta1", "steps_D", "strength", "width")
             setting = ", ".join(f"{knobs[name]:g}" for name in names)
             means = [-float(np.mean([r[name] for r in records])) for name in ("modes", "good")]
             rows.append((means, f"| `{arm}` | {setting} | {_row(records)} |"))
     head = f"| method | rate, momentum, steps of D, strength, width | {_FIGURES}"
-    return _table(head, [row for _, row in sorted(rows)])
+    return table(head, [row for _, row in sorted(rows)])
 
 
 def played(log: Log, name: str) -> str:
@@ -165,23 +159,13 @@ def played(log: Log, name: str) -> str:
     )
 
 
-def _table(head: str, rows: Sequence[str]) -> str:
-    if not rows:
-        return "Not played yet.\n"
-    return "\n".join([head, _rule(head.count("|") - 1), *rows]) + "\n"
-
-
-def _rule(columns: int) -> str:
-    return "|---" * columns + "|"
-
-
 def _row(records: Sequence[Record]) -> str:
     kls = [math.nan if r["reverse_kl"] is None else r["reverse_kl"] for r in records]
     return " | ".join(
         (
-            _mean([r["modes"] for r in records], 1),
-            _mean([100 * r["good"] for r in records], 1),
-            _mean(kls, 3),
+            mean([r["modes"] for r in records], 1),
+            mean([100 * r["good"] for r in records], 1),
+            mean(kls, 3),
             f"{records[0]['steps_G']:,}",
             f"{records[0]['shown_kimg']:,.0f}",
             f"{np.mean([r['cpu_s'] for r in records]):.0f}",
@@ -190,16 +174,5 @@ def _row(records: Sequence[Record]) -> str:
     )
 
 
-def _mean(values: Sequence[float], digits: int) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    error = np.std(values, ddof=1) / math.sqrt(len(values))
-    return f"{np.mean(values):.{digits}f} +- {error:.{digits}f}"
-
-
 def _kl(record: Record) -> str:
     return "-" if record["reverse_kl"] is None else f"{record['reverse_kl']:.3f}"
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)

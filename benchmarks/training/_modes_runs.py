@@ -1,15 +1,13 @@
-"""The trainings of the coverage benchmark: what one is, playing it, and the log that keeps it."""
+"""The trainings of the coverage benchmark: what one is, and playing it."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from _log import Record, key_of
 from _modes_arms import ARMS, Knobs, authors, harness
 
 from training.config.training import TrainingConfig
@@ -41,7 +39,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return key_of(asdict(self))
 
     @property
     def config(self) -> TrainingConfig:
@@ -57,9 +55,6 @@ class Job:
     def name(self) -> str:
         knobs = "" if self.knobs is None else f" {self.knobs.text}"
         return f"{self.table} {self.dataset} {self.arm} seed {self.seed}{knobs}"
-
-
-Record = dict[str, Any]
 
 
 def play(job: Job) -> Record:
@@ -96,45 +91,6 @@ def points(G: torch.nn.Module, config: TrainingConfig, seed: int) -> Any:
     shape = (NUM_SAMPLES, config.network.z_dim)
     z = normal(shape, torch.Generator(), _LATENTS + seed)
     return G.eval()(z).reshape(NUM_SAMPLES, 2).numpy()
-
-
-class Log:
-    """Records, one a line: what is in it is not played again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.records: dict[str, Record] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            record = json.loads(line)
-            self.records[_key(record)] = record
-
-    def add(self, record: Record) -> None:
-        """Appends a record; a kill leaves whole lines."""
-        self.records[_key(record)] = record
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = (json.dumps(record, sort_keys=True) + "\n").encode()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
-
-    def of(self, job: Job) -> Record | None:
-        """The record of a training, if it was played."""
-        return self.records.get(job.key)
-
-    def all(self, table: str, dataset: str, arm: str | None = None) -> list[Record]:
-        """The records of a table."""
-        return [
-            record
-            for record in self.records.values()
-            if (record["job"]["table"], record["job"]["dataset"]) == (table, dataset)
-            and arm in (None, record["job"]["arm"])
-        ]
-
-
-def _key(record: Record) -> str:
-    return json.dumps(record["job"], sort_keys=True)
 
 
 def score(record: Record) -> tuple[float, float, float]:

@@ -49,7 +49,7 @@ class Cell:
     def name(self) -> str:
         return f"{self.dataset}-{self.recipe}-{self.seed}"
 
-    def config(self) -> TrainingConfig:
+    def config(self, tick_kimg: float | None = None) -> TrainingConfig:
         """The recipe's at this budget: its schedules are stretched to it."""
         config = RECIPES[self.recipe].config
         stretch = self.budget.kimg / config.total_kimg
@@ -57,7 +57,7 @@ class Cell:
         options: dict[str, Any] = {
             "schedules": schedules,
             "total_kimg": self.budget.kimg,
-            "tick_kimg": self.budget.kimg,
+            "tick_kimg": tick_kimg or self.budget.kimg,
             "seed": self.seed,
         }
         if self.budget.batch_size:

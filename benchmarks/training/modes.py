@@ -29,9 +29,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS, Knobs
 from _modes_page import fill
-from _modes_runs import Job, Log, Record, play, range_jobs, recipe_jobs, score
+from _modes_runs import Job, play, range_jobs, recipe_jobs, score
 
 from training.evaluation.metrics.modes import MIXTURES
 
@@ -118,7 +119,7 @@ class Benchmark:
     def play(self, jobs: Iterable[Job]) -> bool:
         """Plays those that are missing. Returns False where the budget ended before."""
         wanted = list(jobs)
-        missing = [job for job in wanted if self.log.of(job) is None]
+        missing = [job for job in wanted if self.log.of(job.key) is None]
         start = time.monotonic()
         for num, record in enumerate(self._records(missing), 1):
             self.log.add(record)
@@ -127,7 +128,7 @@ class Benchmark:
             print(
                 f"{num}/{len(missing)} {told(record)}; left about {left / 60:.0f} min", flush=True
             )
-        return all(self.log.of(job) for job in wanted)
+        return all(self.log.of(job.key) for job in wanted)
 
     def search(self, arm: str, dataset: str, level: Level) -> Knobs | None:
         """Successive halving. Returns the setting that was best at last; None if not finished."""
@@ -151,7 +152,7 @@ class Benchmark:
 
     def record(self, job: Job) -> Record:
         """What a training that was played has found."""
-        found = self.log.of(job)
+        found = self.log.of(job.key)
         assert found is not None
         return found
 

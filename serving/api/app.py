@@ -8,6 +8,7 @@ from serving.api.jobs import JobRoutes
 from serving.api.openapi import with_openapi
 from serving.api.pages import PATHS, Pages
 from serving.api.probes import Probes
+from serving.api.real_image.routes import RealImageRoutes
 from serving.api.router import Router
 from serving.api.v1 import V1
 from serving.api.v2 import V2
@@ -49,6 +50,7 @@ class Gateway:
                 with_openapi(
                     [
                         *self.v1.routes(),
+                        *RealImageRoutes(self.service).routes(),
                         *V2(self.service).routes(),
                         *JobRoutes(self.service, jobs).routes(),
                         *Probes(self.service).routes(),

@@ -39,8 +39,21 @@ class Limits(ResponseBody):
     max_seeds: int
     max_frames: int
     max_image_pixels: Annotated[int, _meta("Of all images or frames of a request.")]
+    max_input_pixels: Annotated[int, _meta("Of an image that a client sends.")]
     max_body_bytes: int
     request_timeout_ms: int
+
+
+class Encoder(ResponseBody):
+    """What a model's encoder takes and gives."""
+
+    label: Annotated[
+        Literal["none", "needed", "found"],
+        _meta("Of a model with classes: whether a request must name it, or the encoder finds it."),
+    ]
+    fills: Annotated[bool, _meta("Whether it takes a mask: /v1/inpaint and /v1/upscale.")]
+    varies: Annotated[bool, _meta("Whether seeds give further answers.")]
+    num_calibration: Annotated[int, _meta("Usual images that /v1/score counts p in; 0 for none.")]
 
 
 class Model(ResponseBody):
@@ -56,8 +69,12 @@ class Model(ResponseBody):
     labels: Annotated[tuple[str, ...] | None, _meta("Names of the classes; null if unconditional.")]
     parts: Annotated[
         list[str],
-        _meta("What else it has: directions, styles (to mix and to truncate by layer), units."),
+        _meta(
+            "What else it has: directions, styles (to mix and to truncate by layer), units, "
+            "encoder, score."
+        ),
     ]
+    encoder: Annotated[Encoder | None, _meta("Null where it has none, or it can't be read.")]
     recipe: str
     dataset: Dataset
     metrics: tuple[Metric, ...]

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from models.bundle import ENCODER
+from models.bundle.anomaly import SCORE
 from models.bundle.directions import (
     DIRECTIONS,
     IN_Z,
@@ -18,6 +20,7 @@ from models.bundle.directions import (
 )
 from models.bundle.styles import STYLES, has_styles
 from models.bundle.units import UNITS
+from models.errors import BundleError
 from models.latents import MAX_SEED
 from serving.api.operations import (
     JSON,
@@ -33,6 +36,7 @@ from serving.api.router import Route
 from serving.api.schemas import (
     Candidate,
     Direction,
+    Encoder,
     Evidence,
     Limits,
     Model,
@@ -74,7 +78,13 @@ _VERSION = in_query(
     "CURRENT if absent, or the candidate",
     1,
 )
-_PARTS = {"directions": DIRECTIONS, "styles": STYLES, "units": UNITS}
+_PARTS = {
+    "directions": DIRECTIONS,
+    "styles": STYLES,
+    "units": UNITS,
+    "encoder": ENCODER,
+    "score": SCORE,
+}
 _DIRECTION = re.compile(r"d([0-9]{1,6})|d\.(?![0-9]+$)(.{1,100})", re.DOTALL)
 _GENERATE = Operation(
     id="generate",
@@ -289,6 +299,7 @@ class V1:
             image=manifest.image,
             labels=manifest.labels,
             parts=[name for name, file in _PARTS.items() if file in manifest.files],
+            encoder=_encoder(served),
             recipe=manifest.recipe,
             dataset=manifest.dataset,
             metrics=manifest.metrics,
@@ -297,6 +308,7 @@ class V1:
                 max_seeds=settings.max_seeds,
                 max_frames=settings.max_frames,
                 max_image_pixels=settings.max_image_pixels,
+                max_input_pixels=settings.max_input_pixels,
                 max_body_bytes=settings.max_body_bytes,
                 request_timeout_ms=settings.request_timeout_ms,
             ),
@@ -312,6 +324,21 @@ class V1:
             digest=found.digest or None,
             refused=found.refused or None,
         )
+
+
+def _encoder(served: Served) -> Encoder | None:
+    """What a version's encoder can do; None where that can't be known."""
+    try:
+        traits, calibration = served.encoder, served.calibration
+    except BundleError:
+        return None
+    if traits is None:
+        return None
+    label: Literal["none", "needed", "found"] = "none"
+    if served.manifest.conditional:
+        label = "found" if traits.infers_label else "needed"
+    num = 0 if calibration is None else len(calibration.scores)
+    return Encoder(label, traits.fills, traits.varies, num)
 
 
 def _integer(name: str, text: str) -> int:

@@ -22,6 +22,7 @@ from models.errors import BundleError
 from serving.inference.accelerator.buckets import powers_of_two
 from serving.inference.accelerator.fixed_runs import FixedRuns
 from serving.inference.accelerator.owner import NoOwner, Owner
+from serving.inference.parts.real_images import RealImageRuns
 from serving.inference.parts.styles import StyleRuns
 from serving.inference.parts.units import UnitRuns
 from serving.inference.sessions import Compute, CpuRun, Feed
@@ -62,6 +63,7 @@ class Engine:
         bundle.verify_files()
         self._styles = StyleRuns(bundle, compute)
         self._units = UnitRuns(bundle, compute)
+        self._real_images = RealImageRuns(bundle, compute)
         operators = check_graph(bundle.model_path)
         self.is_steady = compute.on_cpu and not operators & _CONTROL_FLOW
         """True where the time of a run depends on its rows' number, not on what is in them, nor on
@@ -154,6 +156,14 @@ class Engine:
             Exception: the run failed; a runtime's errors share no base.
         """
         return self._units(z, label, psi, mask, self.max_rows)
+
+    def run_part(self, part: str, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Runs a part of the bundle on rows of bytes; see `serving.inference.parts.rows`.
+
+        Raises:
+            BundleError: the bundle has no such part, or it can't be used.
+        """
+        return self._real_images(part, rows)
 
     def padded(self, num_rows: int) -> int:
         """Returns how many rows are computed for so many, at most max_rows."""

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from models.bundle.generator import Images
 from models.image_metadata import with_metadata
@@ -21,6 +22,8 @@ from serving.http.messages import Response
 from serving.observability import metrics
 from serving.observability.buffered import BufferedMetrics
 from serving.requests.generate import Order
+
+Result = TypeVar("Result")
 
 _NUM_THREADS = 4
 _NUM_BULK_THREADS = 2
@@ -50,6 +53,15 @@ class ResponseEncoder:
         """Starts no more encoding; what is being encoded ends by itself."""
         for pool in self._pools.values():
             pool.shutdown(wait=False)
+
+    def in_thread(self, work: Callable[[], Result], bulk: bool) -> "asyncio.Future[Result]":
+        """Hands other work on images to a thread."""
+        return asyncio.wrap_future(self._pools[bulk].submit(work))
+
+    @property
+    def describes(self) -> bool:
+        """Whether image files say how they were made."""
+        return self._describes
 
     def is_small(self, order: Order, images: Images) -> bool:
         """Whether handing the images to a thread would cost more than encoding them here."""

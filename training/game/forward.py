@@ -179,7 +179,7 @@ def run_discriminator(
             2018, PacGAN). There is then a logit, and a gradient, for each pack: [N / packing, ...].
     """
     images = {"real": batch.real_img, "fake": fake_img} if with_real else {"fake": fake_img}
-    images |= _penalty_points(gradients, batch, fake_img)
+    images |= _penalty_points(gradients, batch, fake_img, packing)
     # The leaves lie before the transforms, so that gradients are those of D(T(x)) by x.
     images = {point: _leaf(img) if point in gradients else img for point, img in images.items()}
     if not sides:
@@ -219,6 +219,14 @@ def packed(img: Tensor, num: int) -> Tensor:
     return img.reshape(num, len(img) // num, *img.shape[1:]).transpose(0, 1).flatten(1, 2)
 
 
+def unpacked(img: Tensor, num: int) -> Tensor:
+    """Takes packs apart into the images of a batch: `packed` undone."""
+    if num == 1:
+        return img
+    size = (len(img), num, img.shape[1] // num, *img.shape[2:])
+    return img.reshape(size).transpose(0, 1).flatten(0, 1)
+
+
 def rows_are_independent(D: nn.Module) -> bool:
     """Returns False where D mixes the images of a batch, so that real ones must go apart."""
     return not any(
@@ -247,16 +255,21 @@ def _float(values: Tensor) -> Tensor:
 
 
 def _penalty_points(
-    wanted: Collection[Point], batch: Batch, fake_img: Tensor
+    wanted: Collection[Point], batch: Batch, fake_img: Tensor, packing: int
 ) -> dict[Point, Tensor]:
     names = [name for name in PENALTY_POINTS if name in wanted]
     if not names:
         return {}
     real_img = batch.real_img
     whole_img = real_img if batch.whole_img is None else batch.whole_img
+    # What D judges is a pack, so a point lies between two packs: all of its images have one share.
+    real_img, fake_img = packed(real_img, packing), packed(fake_img, packing)
     # One generator for all: a point draws after those that stand before it in the registry.
     draws = generator(real_img.device, batch.key + 3)
-    return {name: PENALTY_POINTS[name](real_img, fake_img, draws, whole_img) for name in names}
+    return {
+        name: unpacked(PENALTY_POINTS[name](real_img, fake_img, draws, whole_img), packing)
+        for name in names
+    }
 
 
 def _leaf(img: Tensor) -> Tensor:

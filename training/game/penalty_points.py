@@ -3,7 +3,8 @@
 These are the real and the generated images themselves, and images between and around them. A point
 of the second kind is a pure function of the two batches, a random generator and the real images of
 the whole batch, where that is computed in parts; a new one is one more entry. All are images before
-augmentation and input noise (`training.game.losses.Game`).
+augmentation and input noise (`training.game.losses.Game`). Where D judges several images at once
+(PacGAN), a row of the batches is a pack.
 """
 
 from collections.abc import Callable

@@ -72,6 +72,27 @@ def test_a_packed_d_judges_real_ones_together_and_generated_ones_together() -> N
             torch.testing.assert_close(seen.gradient(side), expected)
 
 
+@pytest.mark.parametrize("point", ["interpolated", "perturbed"])
+def test_the_images_of_a_pack_have_one_share(point: str) -> None:
+    """A point between packs lies on the line between them: D(x) is differentiated by packs."""
+    D = DCGAN(z_dim=4, ngf=4, ndf=4).discriminator(
+        ImageShape(resolution=16, channels=1).packed(2)
+    ).double()  # fmt: skip
+    batch, fake_img = make_batch()
+    batch = dataclasses.replace(batch, label=None)
+    seen = run_discriminator(D, batch, fake_img, gradients={point}, packing=2)
+    moved = seen.images[point] - batch.real_img
+    if point == "interpolated":
+        shares = (moved / (fake_img - batch.real_img)).flatten(1)
+        torch.testing.assert_close(shares, shares[:, :1].expand_as(shares))
+        shares = shares[:, 0]
+    else:  # the largest of so many uniform values times the share is all but the share
+        shares = moved.flatten(1).amax(1) / (0.5 * batch.real_img.std())
+    torch.testing.assert_close(shares[:3], shares[3:], rtol=0.03, atol=0)
+    assert len(set(shares[:3].tolist())) == 3
+    assert seen.gradient(point).shape == (3, 2, 16, 16)
+
+
 def test_the_callers_tensors_keep_their_flags() -> None:
     batch, fake_img = make_batch()
     run_discriminator(make_D(), batch, fake_img, gradients=BOTH)

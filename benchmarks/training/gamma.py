@@ -1,0 +1,233 @@
+"""Is the advised gamma the best one: a sweep of seven weights beside what `gamma RUN` advises.
+
+Each data set is trained with the weight of R1 at seven values, half a decade apart, and what comes
+out is measured: on the mixtures the share of good points (2,500, within 3 sigma of a centre), on
+digits the Frechet distance to held-out digits. At a quarter of each training and at its end the
+instrument says which weight would damp the game critically there
+(`python -m training.stability gamma`), so that a table can tell by what factor the advice misses.
+
+    ring-8, grid-25   non-saturating loss and R1 on the harness of modes.py, rate 0.003
+    digits            the recipe digits without R2: classes, DCGAN, non-saturating
+
+Every training is a line of --log, which is part of the repository, and is played once.
+
+Run: python benchmarks/training/gamma.py [--quick] [--write docs/stability.md]
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _digits_eye import DigitsEye
+from _log import Log, Record, key_of
+from _modes_arms import Knobs, harness
+from _modes_runs import points
+from _tables import fill, mean, row, table
+
+from training.config.training import TrainingConfig
+from training.data import Batches, load
+from training.engine.state import State
+from training.engine.stepper import Stepper
+from training.errors import StabilityError
+from training.evaluation.metrics.modes import MIXTURES, modes
+from training.game.regularizers import Term
+from training.recipes import RECIPES
+from training.stability.damping import Damping, damping
+from training.stability.run_game import RunGame
+
+WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+LOOKED = (0.25, 1.0)  # shares of a training at which the instrument is asked
+KIMG = {"ring-8": 400.0, "grid-25": 400.0, "digits": 20.0}
+CPU = torch.device("cpu")
+_FACTOR = 2.0  # within which an advice is right
+
+
+def config_of(job: dict[str, Any]) -> TrainingConfig:
+    dataset, weight, kimg, seed = (job[name] for name in ("dataset", "weight", "kimg", "seed"))
+    if dataset in MIXTURES:
+        config = harness("r1", dataset, Knobs(lr=3e-3), kimg=kimg, seed=seed)
+    else:
+        config = replace(
+            RECIPES[dataset].config, schedules=(), total_kimg=kimg, tick_kimg=kimg, seed=seed
+        )
+    return replace(config, regularizers=(Term(name="r1", weight=weight),))
+
+
+def play(job: dict[str, Any], cache: Path) -> Record:
+    """Trains at one weight, asks the instrument on the way, and measures what came out."""
+    config = config_of(job)
+    images = load(config.data)
+    state = State.fresh(config, images.shape, CPU)
+    stepper = Stepper(
+        config, state, Batches(images, batch_size=config.batch_size, seed=config.seed)
+    )
+    spent_s, asked_s, failed, advice = 0.0, 0.0, None, {}
+    for share in LOOKED:
+        start = time.process_time()
+        while state.cur_nimg < share * config.total_nimg and failed is None:
+            stepper.step()
+            if (non_finite := stepper.non_finite()) is not None:
+                failed = f"{', '.join(non_finite.terms)} not finite"
+        spent_s += time.process_time() - start
+        if failed is None:
+            start = time.process_time()
+            advice[f"{share:g}"] = asked(config, state, job["weight"])
+            asked_s += time.process_time() - start
+    return {
+        "job": job,
+        "failed": failed,
+        "figures": {} if failed else figures(job, config, state, cache),
+        "advice": advice,
+        "cpu_s": round(spent_s, 1),
+        "asked_s": round(asked_s, 1),
+    }
+
+
+def asked(config: TrainingConfig, state: State, weight: float) -> dict[str, Any]:
+    """What the instrument says of the game where it stands."""
+    here = Path()
+    images = load(config.data)
+    game = RunGame(folder=here, config=config, image_set=images, state=state, checkpoint=here)
+    (batch,) = game.batches(1, game.size_up_to(config.batch_size))
+    try:
+        found: Damping = damping(lambda gamma: game.field(batch, {"r1": gamma}).at(), weight)
+    except (StabilityError, FloatingPointError) as error:
+        return {"advice": None, "says": str(error)}
+    turning = [mode for mode in found.modes if mode.turns]
+    ratio = min((mode.damping_ratio for mode in turning), default=None)
+    return {"advice": found.advice, "modes": len(found.modes), "damping_ratio": ratio}
+
+
+def figures(
+    job: dict[str, Any], config: TrainingConfig, state: State, cache: Path
+) -> dict[str, float]:
+    """How good a training is; `score` is what is compared, the more the better."""
+    if job["dataset"] in MIXTURES:
+        mixture = MIXTURES[job["dataset"]]
+        found = modes(points(state.G_ema, config, config.seed) * mixture.unit, mixture)
+        good = float(found.good_share)
+        return {"modes": found.caught, "good": good, "score": found.caught + good}
+    seen = DigitsEye(config, cache).look(state.G_ema)
+    distance = seen["frechet_distance"]
+    return {"frechet_distance": distance, "coverage": seen["coverage"], "score": -distance}
+
+
+def sweep(log: Log, dataset: str) -> str:
+    """The table of a data set and what it says."""
+    jobs = log.all(dataset=dataset)
+    if not jobs:
+        return "Not played yet.\n"
+    rows, scores = [], {}
+    for weight in WEIGHTS:
+        records = [r for r in jobs if r["job"]["weight"] == weight]
+        whole = [r for r in records if not r["failed"]]
+        if not whole:
+            continue
+        scores[weight] = float(np.mean([r["figures"]["score"] for r in whole]))
+        rows.append(row(f"{weight:g}", _quality(whole), *_advised(whole), _seconds(whole)))
+    quality = "modes | good %" if dataset in MIXTURES else "Frechet distance | coverage"
+    head = (
+        f"| R1 | {quality} | advised at a quarter | at the end | damping there | "
+        "CPU s to train, to ask |"
+    )
+    return table(head, rows) + f"\n{_verdict(jobs, scores)}\n"
+
+
+def _quality(records: Sequence[Record]) -> str:
+    found = [record["figures"] for record in records]
+    if "good" in found[0]:
+        names = (("modes", 1, 1), ("good", 100, 1))
+    else:
+        names = (("frechet_distance", 1, 2), ("coverage", 1, 2))
+    return " | ".join(mean([k * f[name] for f in found], digits) for name, k, digits in names)
+
+
+def _advised(records: Sequence[Record]) -> Sequence[str]:
+    cells = []
+    for share in LOOKED:
+        found = [record["advice"][f"{share:g}"]["advice"] for record in records]
+        cells.append(", ".join("none" if each is None else f"{each:.3g}" for each in found))
+    ratios = [record["advice"]["1"].get("damping_ratio") for record in records]
+    cells.append(", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios))
+    return cells
+
+
+def _seconds(records: Sequence[Record]) -> str:
+    return ", ".join(
+        f"{np.mean([record[name] for record in records]):.0f}" for name in ("cpu_s", "asked_s")
+    )
+
+
+def _verdict(records: Sequence[Record], scores: dict[float, float]) -> str:
+    """How many of the advices lie near the best weight of the sweep."""
+    best = max(scores, key=lambda weight: scores[weight])
+    given = [
+        found["advice"]
+        for record in records
+        for found in record["advice"].values()
+        if found["advice"] is not None
+    ]
+    near = [each for each in given if best / _FACTOR <= each <= best * _FACTOR]
+    num_asked = sum(len(record["advice"]) for record in records)
+    factors = sorted(each / best for each in given)
+    spread = f"; they are {factors[0]:.2g} to {factors[-1]:.2g} times it" if factors else ""
+    return (
+        f"The best weight is {best:g}. Of {num_asked} questions {len(given)} were answered with a "
+        f"weight, {len(near)} within {_FACTOR:g} times of the best{spread}."
+    )
+
+
+def told(record: Record) -> str:
+    """A line about a training."""
+    job = record["job"]
+    found = record["failed"] or " ".join(f"{k} {v:.3g}" for k, v in record["figures"].items())
+    said = ", ".join(f"at {k}: {v['advice']}" for k, v in record["advice"].items())
+    return f"{job['dataset']} r1={job['weight']:g} seed {job['seed']}: {found}; advice {said}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the images")
+    parser.add_argument("--datasets", nargs="*", choices=KIMG, default=list(KIMG))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--write", type=Path, help="page whose tables are written")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(".benchmarks") if given.quick else Path(__file__).parent
+    log = Log(given.log or folder / "logs" / "gamma.jsonl")
+    start = time.monotonic()
+    jobs = [
+        {
+            "dataset": dataset,
+            "weight": weight,
+            "kimg": KIMG[dataset] / (100 if given.quick else 1),
+            "seed": seed,
+        }
+        for dataset in given.datasets
+        for seed in range(1 if given.quick else given.seeds)
+        for weight in WEIGHTS
+    ]
+    missing = [job for job in jobs if log.of(key_of(job)) is None]
+    for num, job in enumerate(missing, 1):
+        log.add(record := play(job, Path(".benchmarks/gamma/cache")))
+        left = (time.monotonic() - start) / num * (len(missing) - num)
+        print(f"{num}/{len(missing)} {told(record)}; left about {left / 60:.0f} min", flush=True)
+    if given.write:
+        fill(given.write, {f"gamma-{dataset}": sweep(log, dataset) for dataset in KIMG})
+        print(f"written: {given.write}")
+    print(f"figure gamma_trainings {len(log.records)} trainings")
+    print(f"figure gamma_time {(time.monotonic() - start) / 60:.1f} min")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
