@@ -15,7 +15,7 @@ from training.inversion.__main__ import main
 
 NETWORK = {"family": "dcgan", "z_dim": 4, "ngf": 4, "ndf": 4, "embed_dim": 2}
 TRAIN = (
-    *("--real", "0", "--kimg", "0.04", "--batch-size", "8", "--passes", "3", "--width", "8"),
+    *("--real", "0", "--kimg", "0.04", "--batch-size", "8", "--passes", "1", "--width", "8"),
     *("--lr", "0.002"),
 )
 
