@@ -236,7 +236,7 @@ class EnlargeCommand(_Restoring):
         )
         down = np.stack([shrunk(rows, self.factor) for rows in found.images])
         error = np.square((down - small[:, None]) / 255.0).mean((2, 3, 4))
-        column = {"|down(G(z)) - y|^2 of the range": error.max(1)}
+        column = {"squared error of the average (range 1)": error.max(1)}
         return _several(self, bundle, found, found.images, large, say, column)
 
 
