@@ -70,7 +70,9 @@ class Settings:
         0, "batches that a CPU worker makes at once; 0: one for each core, at most 8", least=0
     )
     cuda_math: str = _setting(
-        "fp32", "fp32 (agrees with the CPU), tf32 (faster on Ampere and later, less exact)"
+        "fp32",
+        "fp32 (agrees with the CPU), tf32 (faster on Ampere and later, less exact) or fp16 (layers "
+        "in float16: faster still, less exact still)",
     )
     cuda_graphs: str = _setting("auto", "auto (where a model allows it) or off")
     cuda_memory_mb: int = _setting(
@@ -224,7 +226,7 @@ class Settings:
                 "--workers-per-device starts several processes on each"
             )
         _one_of("model_control", self.model_control, ("off", "clients"))
-        _one_of("cuda_math", self.cuda_math, ("fp32", "tf32"))
+        _one_of("cuda_math", self.cuda_math, ("fp32", "tf32", "fp16"))
         _one_of("cuda_graphs", self.cuda_graphs, ("auto", "off"))
         _one_of("log_format", self.log_format, ("text", "json"))
         _one_of("log_level", self.log_level, ("critical", "error", "warning", "info", "debug"))

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from serving.api import v2
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import with_openapi
 from serving.api.pages import PATHS, Pages
@@ -50,6 +51,7 @@ class Gateway:
                 with_openapi(
                     [
                         *self.v1.routes(),
+                        *V1Models(self.service).routes(),
                         *RealImageRoutes(self.service).routes(),
                         *V2(self.service).routes(),
                         *JobRoutes(self.service, jobs).routes(),

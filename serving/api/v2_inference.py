@@ -24,7 +24,8 @@ from serving.requests.deadlines import Scheduling, read_scheduling
 from serving.requests.directions import applied
 from serving.requests.generate import MAX_TRUNCATION, Order
 from serving.requests.rules import check_labels, check_pixels, finite_latents
-from serving.requests.styles import choice
+from serving.requests.styles import FIELDS, StylesRequest, choice, styles_from_text
+from serving.requests.units import switched_off, units_from_text
 from serving.settings import Settings
 
 OUTPUTS = ("image", "png")
@@ -162,6 +163,8 @@ def read_order(
         labels = _vector(given["LABEL"], "LABEL", "INT64").tolist()
         labels = labels[0] if len(labels) == 1 else labels
     psi, directions = _truncation(given), applied(_directions(infer), served)
+    styles = choice(_styles(infer), psi, directions, served)
+    off = units_from_text(_text(infer, "units_off", "3,17"))
     encoding = TensorEncoding(
         head=_head(infer, served), outputs=_outputs(infer), coding=_coding(request)
     )
@@ -172,7 +175,8 @@ def read_order(
         labels=check_labels(labels, num_rows, served, field="LABEL"),
         psi=psi,
         directions=directions,
-        styles=choice(None, psi, directions, served),
+        styles=styles,
+        off=switched_off(off, served, is_styled=styles is not None),
         encoding=encoding,
     )
     if settings.image_metadata:
@@ -219,17 +223,29 @@ def _coding(request: Request) -> bytes | None:
     return asked if asked in _COMPRESSORS else None
 
 
-def _directions(infer: v2_tensors.InferRequest) -> dict[str, float]:
-    """Reads the parameter `directions`, a string: the protocol's parameters are plain values."""
-    text = infer.parameters.get("directions", "")
-    if not isinstance(text, str):
+def _text(infer: v2_tensors.InferRequest, name: str, example: str) -> str | None:
+    """Reads a parameter that is a string; None where it is absent."""
+    text = infer.parameters.get(name)
+    if text is not None and not isinstance(text, str):
         raise InvalidRequestProblem(
-            f"parameter directions is {quoted(text)}, must be a string such as '0:1.5,slant:-1'"
+            f"parameter {name} is {quoted(text)}, must be a string such as {example!r}"
         )
+    return text
+
+
+def _directions(infer: v2_tensors.InferRequest) -> dict[str, float]:
+    """Reads the parameter `directions`: the protocol's parameters are plain values."""
+    text = _text(infer, "directions", "0:1.5,slant:-1")
     try:
         return parse_amounts(text) if text else {}
     except DirectionError as error:
         raise InvalidRequestProblem(f"parameter directions: {error}") from None
+
+
+def _styles(infer: v2_tensors.InferRequest) -> StylesRequest | None:
+    examples = dict(zip(FIELDS, ("7", "4,5,6", "0.5,0.7,1"), strict=True))
+    given = {name: _text(infer, name, example) for name, example in examples.items()}
+    return styles_from_text({name: text for name, text in given.items() if text is not None})
 
 
 def _truncation(given: dict[str, v2_tensors.Array]) -> float:

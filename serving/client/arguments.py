@@ -2,9 +2,12 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from models.command_line import add_to_all
+from models.image_changes import add_changes
 from models.seed_list import seeds_of
 from serving.client.errors import InvalidRequestError
 from serving.client.transport import check_key, parse_url
@@ -17,8 +20,12 @@ class UsageError(Exception):
     """Two options contradict each other."""
 
 
-def parser(description: str | None, prog: str = PROG) -> argparse.ArgumentParser:
-    """Builds the parser; the name of the command becomes `command`."""
+def parser(
+    description: str | None,
+    prog: str = PROG,
+    add_more: Callable[[Any], None] = lambda commands: None,
+) -> argparse.ArgumentParser:
+    """Builds the parser; the name of the command becomes `command`. add_more: adds commands."""
     whole = argparse.ArgumentParser(prog=prog, description=description)
     default = "default: %(default)s"
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -40,11 +47,12 @@ def parser(description: str | None, prog: str = PROG) -> argparse.ArgumentParser
         command.add_argument("--seeds", type=seeds_of, required=True, help="1-16,42")
         command.add_argument("--truncation", type=_number, default=1.0, help="psi, 0 .. 2")
         command.add_argument(
-            "--directions", type=_amounts, metavar="NAME:UNITS,...", help="0:1.5,slant:-1"
+            "--directions", type=amounts, metavar="NAME:UNITS,...", help="0:1.5,slant:-1"
         )
         command.add_argument("--model")
         command.add_argument("--version", type=int)
         command.add_argument("--force", action="store_true", help="overwrite files")
+        add_changes(command)
     shown = commands.add_parser("show", help="how an image was made, from its file alone")
     shown.add_argument("file", type=Path, metavar="FILE", help="a PNG, JPEG or WebP")
     shown.add_argument(
@@ -62,6 +70,7 @@ def parser(description: str | None, prog: str = PROG) -> argparse.ArgumentParser
     test.add_argument("--label", type=int)
     test.add_argument("--json", action="store_true", help="one line for scripts")
     test.add_argument("--progress", action="store_true", help="a bar even where it is no terminal")
+    add_more(commands)
     server = "the server (default: %(default)s)"
     add_to_all(whole, commands, "--url", type=_url, default="http://127.0.0.1:8000", help=server)
     key = "holds the API key"
@@ -120,7 +129,8 @@ def _walk_path(text: str) -> Path:
     return path
 
 
-def _amounts(text: str) -> dict[str, float]:
+def amounts(text: str) -> dict[str, float]:
+    """Parses directions and their units."""
     found: dict[str, float] = {}
     for part in text.split(","):
         key, _, units = part.strip().rpartition(":")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from serving.client.errors import InvalidRequestError, UnreachableError, error_of
+from serving.client.real_images import AsyncRealImages
 from serving.client.requests import encoded, listed, rows, rows_of
 from serving.client.responses import (
     Answer,
@@ -34,7 +35,7 @@ Latents = npt.NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 _JSON = {"content-type": "application/json"}
 
 
-class AsyncClient:
+class AsyncClient(AsyncRealImages):
     """Has the methods of `Client` as coroutines. Use it as a context manager, or close it."""
 
     def __init__(
@@ -209,16 +210,29 @@ class AsyncClient:
             await self._list_models(deadline)  # they say which deadlines the server accepts
         return file_of(await self._send("POST", path, body, deadline))
 
+    async def _ask_json(self, path: str, fields: dict[str, Any]) -> Response:
+        body, deadline = self._body(fields), self._deadline()
+        if not self._models:
+            await self._list_models(deadline)  # they say which deadlines the server accepts
+        return await self._send("POST", path, body, deadline, accept={"accept": "application/json"})
+
     async def _send(
-        self, method: str, path: str, body: bytes | None = None, deadline: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        deadline: float | None = None,
+        accept: Mapping[str, str] | None = None,
     ) -> Response:
         """Sends a request until it succeeds or fails for good, at the latest until the deadline.
+
+        accept: the header, where one is needed.
 
         Raises:
             ClientError: of the kind that fits the last attempt.
         """
         deadline = self._deadline() if deadline is None else deadline
-        headers = self._headers if body is None else self._headers | _JSON
+        headers = (self._headers if body is None else self._headers | _JSON) | dict(accept or {})
         attempt = 0
         while True:
             attempt += 1

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
+from models.bundle.bundle import GoldenTolerance
 from models.bundle.generator import Images
 from models.bundle.graph import check_graph
 from models.bundle.styles import StyleRows
@@ -28,6 +29,12 @@ from serving.inference.parts.units import UnitRuns
 from serving.inference.sessions import Compute, CpuRun, Feed
 
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
+_EXACT = GoldenTolerance()
+_HALF = GoldenTolerance(
+    most=16,
+    mean=0.5,
+    remedy="the model leaves float16's range or precision: use --cuda-math fp32 or tf32",
+)
 
 
 class Engine:
@@ -81,7 +88,7 @@ class Engine:
         else:
             self._fixed = FixedRuns(bundle, self.buckets, compute, owner or NoOwner())
         began = time.perf_counter()
-        bundle.verify_golden(self)
+        bundle.verify_golden(self, _HALF if compute.math == "fp16" else _EXACT)
         num_golden = len(bundle.golden.images)
         self.expected_s = (time.perf_counter() - began) * max(1.0, max_rows / num_golden)
         """About how long a run of max_rows lasts on a machine that does nothing else."""

@@ -69,7 +69,7 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--read-timeout-s", "nan"], {}, "--read-timeout-s is 'nan', must be a number"),
         (["--metrics-port", "99999"], {}, "--metrics-port is 99999, allowed are 0 .. 65535"),
         (["--metrics-port", "8000"], {}, "--metrics-port is 8000, as --port is; 0 shares it"),
-        (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32"),
+        (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32, fp16"),
         (["--cuda-graphs", "on"], {}, "--cuda-graphs is 'on', allowed are auto, off"),
     ],
 )
