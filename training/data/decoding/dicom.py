@@ -38,13 +38,14 @@ def is_dicom(head: bytes) -> bool:
     return len(head) <= _MAGIC_AT or head[_MAGIC_AT : _MAGIC_AT + 4] == _MAGIC
 
 
-class DicomImageFile(ImageFile.ImageFile):  # type: ignore[misc]  # Pillow's bases are untyped here
+class DicomImageFile(ImageFile.ImageFile):
     """A DICOM file; its pixels are 8 bits, grey or RGB, after its own window."""
 
     format = FORMAT
     format_description = "Digital Imaging and Communications in Medicine"
 
     def _open(self) -> None:
+        assert self.fp is not None
         start = self.fp.read(_MAGIC_AT + 4)
         if start[_MAGIC_AT:] != _MAGIC:
             raise SyntaxError("not a DICOM file")
@@ -69,8 +70,7 @@ class DicomImageFile(ImageFile.ImageFile):  # type: ignore[misc]  # Pillow's bas
         if not 0 <= frame < self.n_frames:
             raise EOFError(f"frame {frame} of {self.n_frames}")
         if frame != self._frame:
-            self._frame = frame
-            self.im = None
+            self._frame, self._im = frame, None
 
     def tell(self) -> int:
         """The frame, from 0."""
