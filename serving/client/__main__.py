@@ -1,4 +1,4 @@
-"""`python -m serving.client COMMAND`: images, animations, models and load tests from a shell.
+"""`python -m serving.client COMMAND`: images, animations, long jobs, load tests from a shell.
 
 Exit codes: 0 done; 1 a file exists or can't be written, `show --again` got other pixels, or the
 load test had failures; 2 wrong usage; 3 the server refused, or another program answered; 4 no
@@ -174,11 +174,74 @@ def models(options: argparse.Namespace) -> int:
         of = ",".join(map(str, model.versions))
         classes = "-" if model.labels is None else str(len(model.labels))
         rows.append((model.name, str(model.version), of, size, classes, model.digest[:12]))
+    _print_table(rows)
+    return 0
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Asks for a long job; prints it, or waits for its archive."""
+    labels = options.labels
+    names = ("count", "truncation", "format", "archive", "webhook", "model", "version")
+    if options.out is not None:
+        require_free([options.out], force=options.force)
+    with _client(options) as client:
+        job = client.jobs.submit(
+            options.seeds,
+            labels=labels[0] if labels is not None and len(labels) == 1 else labels,
+            **{name: getattr(options, name) for name in names},
+        )
+        print(job.id, flush=True)
+        return 0 if options.out is None else _fetch(client, job.id, options)
+
+
+def jobs(options: argparse.Namespace) -> int:
+    """Prints how far long jobs are, as a table or as JSON."""
+    with _client(options) as client:
+        found = client.jobs.all() if options.id is None else [client.jobs.status(options.id)]
+    if options.json:
+        import msgspec
+
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
+        return 0
+    rows = [("JOB", "STATUS", "IMAGES", "MODEL", "ARCHIVE", "PROBLEM")]
+    for job in found:
+        made, model = f"{job.num_done}/{job.num_images}", f"{job.model}/{job.version}"
+        archive = f"{job.archive}, {job.num_bytes} bytes"
+        rows.append((job.id, job.status, made, model, archive, job.problem or ""))
+    _print_table(rows)
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Waits for a long job and writes its archive into a file."""
+    require_free([options.out], force=options.force)
+    with _client(options) as client:
+        return _fetch(client, options.id, options)
+
+
+def _fetch(client: Client, id: str, options: argparse.Namespace) -> int:
+    job = client.jobs.wait(id)
+    if job.status == "failed":
+        print(f"error: job {id} has failed: {job.problem}", file=sys.stderr)
+        return 3
+    client.jobs.save(id, options.out, force=options.force)
+    print(f"{job.num_images} images in {options.out}")
+    return 0
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Ends a long job, or removes it with its result."""
+    with _client(options) as client:
+        job = client.jobs.cancel(options.id)
+    print(f"{job.id} was {job.status}, {job.num_done} of {job.num_images} images were made")
     return 0
 
 
@@ -226,6 +289,10 @@ COMMANDS = {
     "interpolate": interpolate,
     "show": show,
     "models": models,
+    "submit": submit,
+    "jobs": jobs,
+    "fetch": fetch,
+    "cancel": cancel,
     "load": load,
 }
 

@@ -62,6 +62,28 @@ def parser(
     shown.add_argument("--force", action="store_true", help="overwrite NEW")
     listing = commands.add_parser("models", help="what is served")
     listing.add_argument("--json", action="store_true")
+    job = commands.add_parser("submit", help="a long job: any number of images in one archive")
+    what = job.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seeds", type=_ranges, help="1-50000,70000")
+    what.add_argument("--count", type=_positive_whole, help="of seeds that the server draws")
+    job.add_argument("--labels", type=_labels, help="a class for all, or one for each: 7 or 0,1,2")
+    job.add_argument("--truncation", type=_number, default=1.0, help="psi, 0 .. 2")
+    job.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help=default)
+    job.add_argument("--archive", choices=("tar", "zip"), default="tar", help=default)
+    job.add_argument("--webhook", metavar="URL", help="is told of the end")
+    job.add_argument("--model")
+    job.add_argument("--version", type=int)
+    job.add_argument("--out", type=Path, metavar="FILE", help="wait for it, into this file")
+    job.add_argument("--force", action="store_true", help="overwrite FILE")
+    seen = commands.add_parser("jobs", help="how far long jobs are")
+    seen.add_argument("id", nargs="?", metavar="ID", help="all if left out")
+    seen.add_argument("--json", action="store_true")
+    fetched = commands.add_parser("fetch", help="wait for a long job, and write its archive")
+    fetched.add_argument("id", metavar="ID")
+    fetched.add_argument("--out", type=Path, required=True, metavar="FILE")
+    fetched.add_argument("--force", action="store_true", help="overwrite FILE")
+    ended = commands.add_parser("cancel", help="end a long job, or remove it with its result")
+    ended.add_argument("id", metavar="ID")
     test = commands.add_parser("load", help="a closed-loop load test")
     test.add_argument("--connections", type=_count, default=16, help=default)
     test.add_argument("--duration", type=_positive, default=10.0, help=f"seconds, {default}")
@@ -147,6 +169,17 @@ def _labels(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers") from None
+
+
+def _ranges(text: str) -> str:
+    seeds_of(text)  # a mistake is told before anything is sent
+    return text
+
+
+def _positive_whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number > 0")
+    return int(text)
 
 
 def _count(text: str) -> int:

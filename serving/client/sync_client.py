@@ -9,6 +9,7 @@ from PIL import Image
 
 from serving.client.async_client import AsyncClient, Latents
 from serving.client.background import Background
+from serving.client.jobs import Jobs
 from serving.client.real_images import RealImages
 from serving.client.responses import Answer, Model, picture
 
@@ -26,6 +27,8 @@ class Client(RealImages):
         self._client = AsyncClient(url, **options)
         self._background = Background(self._client.close)
         self.url = self._client.url
+        self.jobs = Jobs(self._client.jobs, self._background)
+        """Long jobs."""
 
     def __enter__(self) -> Self:
         return self
