@@ -43,7 +43,7 @@ from training.stability.run_game import RunGame
 
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 LOOKED = (0.25, 1.0)  # shares of a training at which the instrument is asked
-KIMG = {"ring-8": 400.0, "grid-25": 400.0, "digits": 20.0}
+KIMG = {"ring-8": 200.0, "grid-25": 400.0, "digits": 10.0}
 CPU = torch.device("cpu")
 _FACTOR = 2.0  # within which an advice is right
 
