@@ -11,7 +11,7 @@ from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS
 from _modes_runs import score
 from _tables import fill as fill_page
-from _tables import listed, mean, rule, table
+from _tables import listed, mean, row, rule, table
 
 from training.evaluation.metrics.modes import MIXTURES
 from training.recipes import RECIPES
@@ -49,6 +49,7 @@ def fill(path: Path, log: Log, level: Any, name: str) -> None:
     """
     tables = {"recipes": recipes(log), "played": played(log, name), "range": described(level)}
     tables["search"] = searched(level)
+    tables["seeds"] = seeds(log)
     for dataset in MIXTURES:
         tables[f"range-{dataset}"] = ranges(log, dataset)
         tables[f"authors-{dataset}"] = authors(log, dataset)
@@ -74,6 +75,25 @@ def recipes(log: Log) -> str:
             cells = " | ".join((*found, "-", "-", "-", runs))
             lines.append(f"| {dataset} | {known.name} ({known.source}) | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def seeds(log: Log) -> str:
+    """The recipes' trainings one by one: where the points that aren't good are."""
+    rows = []
+    for dataset in MIXTURES:
+        kimg = RECIPES[dataset].config.total_kimg
+        for record in sorted(
+            log.all(table="recipe", dataset=dataset, kimg=kimg), key=lambda r: r["job"]["seed"]
+        ):
+            names = ("good_of_many", "beside", "between")
+            many = [f"{100 * record[name]:.1f}" if name in record else "-" for name in names]
+            good = f"{100 * record['good']:.1f}"
+            rows.append(row(dataset, record["job"]["seed"], record["modes"], good, *many))
+    head = (
+        "| data | seed | modes | good % of 2,500 | good % of 20,000 | 3 to 10 sigma away | "
+        "between modes |"
+    )
+    return table(head, rows)
 
 
 def described(level: Any) -> str:
