@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS
-from _modes_runs import score
+from _modes_runs import range_jobs, score
 from _tables import fill as fill_page
 from _tables import listed, mean, row, rule, table
 
@@ -51,7 +51,7 @@ def fill(path: Path, log: Log, level: Any, name: str) -> None:
     tables["search"] = searched(level)
     tables["seeds"] = seeds(log)
     for dataset in MIXTURES:
-        tables[f"range-{dataset}"] = ranges(log, dataset)
+        tables[f"range-{dataset}"] = ranges(log, dataset, level)
         tables[f"authors-{dataset}"] = authors(log, dataset)
         tables[f"tuned-{dataset}"] = tuned(log, dataset)
     fill_page(path, tables)
@@ -112,13 +112,18 @@ def searched(level: Any) -> str:
     )
 
 
-def ranges(log: Log, dataset: str) -> str:
-    """The share of the grid at which each method finds all modes, and its best cell."""
+def ranges(log: Log, dataset: str, level: Any) -> str:
+    """The share of the grid at which each method finds all modes, and its best cell.
+
+    A method whose cells weren't all played is left out: the rest may be the harder ones.
+    """
     num = len(MIXTURES[dataset].centres)
     rows = []
     for arm in ARMS:
-        records = log.all(table="range", dataset=dataset, arm=arm)
-        if not records:
+        cells_of = range_jobs([dataset], [arm], level.grid, level.range_kimg)
+        played_cells = [log.of(job.key) for job in cells_of]
+        records = [record for record in played_cells if record is not None]
+        if len(records) < len(played_cells):
             continue
         total = len(records)
         found = [r for r in records if not r["failed"] and r["modes"] == num]
