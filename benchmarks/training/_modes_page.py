@@ -118,12 +118,13 @@ def ranges(log: Log, dataset: str, level: Any) -> str:
     A method whose cells weren't all played is left out: the rest may be the harder ones.
     """
     num = len(MIXTURES[dataset].centres)
-    rows = []
+    rows, missing = [], []
     for arm in ARMS:
         cells_of = range_jobs([dataset], [arm], level.grid, level.range_kimg)
         played_cells = [log.of(job.key) for job in cells_of]
         records = [record for record in played_cells if record is not None]
         if len(records) < len(played_cells):
+            missing.append(f"`{arm}`")
             continue
         total = len(records)
         found = [r for r in records if not r["failed"] and r["modes"] == num]
@@ -146,7 +147,8 @@ def ranges(log: Log, dataset: str, level: Any) -> str:
         "| method | all modes | and even | best cell: modes | good % | reverse KL | rate | "
         "momentum | steps of D | CPU s a cell |"
     )
-    return table(head, [row for _, row in sorted(rows)])
+    made = table(head, [line for _, line in sorted(rows)])
+    return made + (f"\nNot played: {', '.join(missing)}.\n" if rows and missing else "")
 
 
 def authors(log: Log, dataset: str) -> str:
