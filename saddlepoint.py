@@ -43,6 +43,7 @@ COMMANDS = {
     "report": Command(
         "training.report.__main__", "train", "One page on how trainings went, to open in a browser."
     ),
+    "lab": Command("training.lab.__main__", "lab", "Watch a GAN's game live, in the browser."),
     "inside": Command(
         "training.interpretation.__main__", "train", "Look inside a model: directions, units."
     ),

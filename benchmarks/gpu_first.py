@@ -6,7 +6,7 @@ Each step prints `figure NAME VALUE UNIT` or `check NAME ok|BROKEN WHY`, and non
 A step that the budget has no time for is said to be left out. Exit code 1 where a check is broken.
 
     start    is CUDA chosen, which card, which driver
-    engine   golden images, graphs captured, images a second by bucket, in fp32 and TF32
+    engine   golden images, graphs captured, images a second by bucket, in fp32, TF32 and fp16
     threads  versions are loaded while another one serves: nothing fails
     reload   a server under load serves four more versions, with 200 alone
     resume   a checkpoint of the CPU goes on in another layout
@@ -135,17 +135,18 @@ def step_start(first: First) -> None:
 
 def step_engine(first: First) -> None:
     golden = first.bundle.golden
-    for math in ("fp32", "tf32") if first.cuda else ("fp32",):
+    for math in ("fp32", "tf32", "fp16") if first.cuda else ("fp32",):
         for rows in (1, 64, 256) if first.cuda else (1, 16):
             label = f"engine_{math}_{rows}"
             began = time.perf_counter()
-            engine = first.engine(rows, (rows,), tf32=math == "tf32")  # refuses over 2/255
+            engine = first.engine(rows, (rows,), math=math)  # refuses what is too far
             figure(f"{label}_up", time.perf_counter() - began, "s")
             z = latents(list(range(rows)), first.bundle.manifest.z_dim)
             figure(label, rows / seconds_each(lambda: engine(z)), "images/s")  # noqa: B023
             made = engine(latents(golden.seeds, z.shape[1])).astype(int)
             far = int(np.abs(made - golden.images).max())
-            first.check(f"{label}_golden", far <= (1 if math == "fp32" else 2), f"{far}/255")
+            most = {"fp32": 1, "tf32": 2, "fp16": 16}[math]
+            first.check(f"{label}_golden", far <= most, f"{far}/255")
             first.check(f"{label}_graph", engine.replays or not first.cuda)
     began = time.perf_counter()
     engine = first.engine(256 if first.cuda else 8)

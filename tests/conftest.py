@@ -27,7 +27,9 @@ from models.bundle.directions import DIRECTIONS, Directions, DirectionSet, Golde
 from models.bundle.generator import CpuGenerator
 from models.bundle.manifest import Dataset, ImageSpec, Manifest, Parity, tensor_specs
 from models.latents import latents
+from tests import real_images
 from tests.support import HTTP
+from tests.tiny_parts import tiny_styles, tiny_units
 
 READY_TIMEOUT_S = 60
 _NUMBERS = itertools.count()
@@ -81,13 +83,23 @@ def turn(folder: Path, *, alone: bool) -> Iterator[None]:
             fcntl.flock(room, fcntl.LOCK_UN)
 
 
-def tiny_graph(
-    z_dim: int, image: ImageSpec, num_classes: int, weights_seed: int
-) -> onnx.ModelProto:
-    """A linear generator by hand, with the bundle's contract: no torch needed to serve it."""
+def tiny_weights(
+    z_dim: int, image: ImageSpec, num_classes: int, weights_seed: int, scale: float = 40
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """The weights of `tiny_graph`, and its table of classes."""
     rng = np.random.default_rng(weights_seed)
     num_pixels = image.height * image.width * image.channels
-    weight = (rng.standard_normal((z_dim, num_pixels)) * 40).astype(np.float32)
+    weight = (rng.standard_normal((z_dim, num_pixels)) * scale).astype(np.float32)
+    if not num_classes:
+        return weight, None
+    return weight, (rng.standard_normal((num_classes, num_pixels)) * scale).astype(np.float32)
+
+
+def tiny_graph(
+    z_dim: int, image: ImageSpec, num_classes: int, weights_seed: int, scale: float = 40
+) -> onnx.ModelProto:
+    """A linear generator by hand, with the bundle's contract: no torch needed to serve it."""
+    weight, table = tiny_weights(z_dim, image, num_classes, weights_seed, scale)
     constants = {
         "weight": weight,
         "bias": np.float32(127.5),
@@ -98,10 +110,8 @@ def tiny_graph(
     nodes = [helper.make_node("MatMul", ["z", "weight"], ["linear"])]
     source = "linear"
     inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["n", z_dim])]
-    if num_classes:
-        constants["table"] = (rng.standard_normal((num_classes, num_pixels)) * 40).astype(
-            np.float32
-        )
+    if table is not None:
+        constants["table"] = table
         inputs.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
         nodes += [
             helper.make_node("Gather", ["table", "label"], ["embedded"]),
@@ -167,12 +177,17 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         num_classes: int = 0,
         weights_seed: int = 0,
         directions: bool = False,
+        units: bool = False,
+        styles: bool = False,
+        encoder: str = "",
+        scale: float = 40,
     ) -> Bundle:
+        # encoder: of tests.real_images. scale: of the weights; small ones clip nothing.
         folder = tmp_path_factory.mktemp("bundle")
         height, width = (size, size) if isinstance(size, int) else size
         image = ImageSpec(height=height, width=width, channels=channels)
         model = folder / "model.onnx"
-        onnx.save(tiny_graph(z_dim, image, num_classes, weights_seed), model)
+        onnx.save(tiny_graph(z_dim, image, num_classes, weights_seed, scale), model)
         seeds = np.arange(8, dtype=np.uint64)
         labels = np.arange(8, dtype=np.int64) % num_classes if num_classes else None
         images = CpuGenerator(model)(latents(seeds, z_dim), labels)
@@ -204,6 +219,13 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         if directions:
             made = tiny_directions(CpuGenerator(model), z_dim, num_classes)
             files[DIRECTIONS] = made.to_bytes()
+        if units:
+            files |= tiny_units(model.read_bytes(), z_dim, num_classes)
+        if styles:
+            files |= tiny_styles(model.read_bytes(), z_dim)
+        if encoder:
+            weight, table = tiny_weights(z_dim, image, num_classes, weights_seed, scale)
+            files |= real_images.parts_of(encoder, weight, table, image)
         return write_bundle(folder / "bundle", manifest, files)
 
     return make

@@ -57,24 +57,23 @@ def workers_of(server: Any) -> list[int]:
 
 def spawned_by(pid: int) -> list[int]:
     """Processes that multiprocessing spawned for a process, and that live."""
-    return [child for child, command in _children_of(pid) if b"spawn_main" in command]
+    return [child for child, command in children_of(pid) if b"spawn_main" in command]
 
 
 def http_processes_of(server: Any) -> list[int]:
     """Processes that speak HTTP."""
     return [
-        pid
-        for pid, command in _children_of(server.process.pid)
-        if b"multiprocessing" not in command
+        pid for pid, command in children_of(server.process.pid) if b"multiprocessing" not in command
     ]
 
 
-def _children_of(pid: int) -> Iterator[tuple[int, bytes]]:
+def children_of(pid: int) -> Iterator[tuple[int, bytes]]:
     """Children of a process, by whichever of its threads, and their command lines."""
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for child in children.read_text().split():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    yield int(child), Path(f"/proc/{child}/cmdline").read_bytes()
 
 
 @contextlib.contextmanager

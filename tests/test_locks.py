@@ -82,3 +82,14 @@ def test_serving_holds_no_torch() -> None:
         not {"torch", "onnx", "pip", "setuptools"}
         & (locked("serve-cpu") | locked("serve-cuda")).keys()
     )
+
+
+def test_cuda_s_libraries_run_on_the_driver_that_the_pages_name() -> None:
+    """Every release of CUDA 13 runs on the driver of the first one, 580; CUDA 14 would not."""
+    found = locked("serve-cuda")
+    for name in ("nvidia-cuda-runtime", "nvidia-cuda-nvrtc", "nvidia-cublas", "nvidia-nvjitlink"):
+        assert found[name].startswith("13."), name
+    families = {name[-5:] for name in found if re.search(r"^nvidia-.*-cu\d+$", name)}
+    assert families == {"-cu13"}
+    for page in ("docs/gpu.md", "docs/deployment.md", "compose.gpu.yaml"):
+        assert "driver of release 580 or later" in (ROOT / page).read_text()

@@ -1,15 +1,15 @@
 """The engine and the server on one NVIDIA GPU, against torch and against the arithmetic floor.
 
     python benchmarks/serving/gpu.py [--quick] [--device cpu] [--models dcgan64,dcgan256]
-                                     [--only fp32_engine] [--budget-s 240]
+                                     [--only fp32_engine] [--budget-s 180]
 
 Protocol: untrained generators, DCGAN-64 and DCGAN-256 (ngf 64), latents on the host to uint8 pixels
 on the host, median over repetitions. `floor` is the operations of the convolutions over what a
 square matrix product of the same precision reaches on this device; `torch` is eager, `compiled` is
-torch.compile ("reduce-overhead" on CUDA). fp16 is the graph converted, inputs and output as they
-were. `http` is the server with one seed a POST at 256 connections (wrk), PNG, and one POST of 1,024
-seeds as npy. `differing` counts images of 256 seeds whose bytes depend on the bucket,
-`max_abs_diff` compares them with the CPU. --device cpu runs the same code without a GPU, in fp32.
+torch.compile ("reduce-overhead" on CUDA). fp16 is `--cuda-math fp16`. `http` is the server with one
+seed a POST at 256 connections (wrk), PNG, and one POST of 1,024 seeds as npy. `differing` counts
+images of 256 seeds whose bytes depend on the bucket, `max_abs_diff` compares them with the CPU.
+--device cpu runs the same code without a GPU, in fp32.
 """
 
 import argparse
@@ -17,15 +17,11 @@ import http.client
 import json
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from _harness import (
     NETWORKS,
@@ -106,19 +102,6 @@ def torch_run(G: torch.nn.Module, device: torch.device) -> Run:
     return run
 
 
-@contextmanager
-def half_precision(bundle: Bundle) -> Iterator[Path]:
-    """The bundle's graph in fp16."""
-    # Here, so that models.bundle.runtime has been there first.
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        graph = convert_float_to_float16(onnx.load(bundle.model_path), keep_io_types=True)
-        onnx.save(graph, path)
-        yield path
-
-
 def sweep(
     label: str,
     run_for: Callable[[int], Run],
@@ -136,14 +119,14 @@ def sweep(
         figure(f"{label}_{num}_rows", num / seconds_each(lambda: run(z), s), "images/s")  # noqa: B023
 
 
-def engine_runs(path: Path, bundle: Bundle, compute: Compute) -> Callable[[int], Run]:
+def engine_runs(bundle: Bundle, compute: Compute) -> Callable[[int], Run]:
     """A bound run at a fixed number of rows; on the CPU what the server uses there."""
     if compute.on_cpu:
-        alone = CpuRun(path, compute)
+        alone = CpuRun(bundle.model_path, compute)
         return lambda num: lambda z: alone({"z": z}, alone=True)
 
     def for_rows(num: int) -> Run:
-        fixed = FixedRuns(replace(bundle, path=path.parent), (num,), compute, NoOwner())
+        fixed = FixedRuns(bundle, (num,), compute, NoOwner())
         return lambda z: fixed({"z": z})
 
     return for_rows
@@ -211,23 +194,16 @@ def measure(name: str, device: torch.device, folder: Path, options: argparse.Nam
                 compiled = torch.compile(G, mode="reduce-overhead" if cuda else "default")
                 run_compiled = torch_run(compiled, device)
                 sweep(f"{name}_{math}_compiled", lambda _: run_compiled, z_dim, rows, s, budget)  # noqa: B023
-        compute = Compute(device="cuda:0" if cuda else "cpu", tf32=tf32)
-        if math == "fp16":
-            with half_precision(bundle) as path:
-                run_for = engine_runs(path, bundle, compute)
-                sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
-                if budget.allows(f"{name}_{math}_sameness"):
-                    sameness(f"{name}_{math}", bundle, run_for, rows[-1])
-        else:
-            run_for = engine_runs(bundle.model_path, bundle, compute)
-            sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
-            if budget.allows(f"{name}_{math}_sameness"):
-                sameness(f"{name}_{math}", bundle, run_for, rows[-1])
-            flags = ["--device", device.type, "--max-batch-rows", "256"]
-            if cuda:
-                flags += ["--cuda-math", math, "--api-processes", "4"]
-            if budget.allows(f"{name}_{math}_http"):
-                over_http(f"{name}_{math}", repository, folder, flags, s)
+        compute = Compute(device="cuda:0" if cuda else "cpu", math=math)
+        run_for = engine_runs(bundle, compute)
+        sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
+        if budget.allows(f"{name}_{math}_sameness"):
+            sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+        flags = ["--device", device.type, "--max-batch-rows", "256"]
+        if cuda:
+            flags += ["--cuda-math", math, "--api-processes", "4"]
+        if budget.allows(f"{name}_{math}_http"):
+            over_http(f"{name}_{math}", repository, folder, flags, s)
 
 
 def main() -> None:
@@ -235,7 +211,7 @@ def main() -> None:
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments.add_argument("--models", default="dcgan64,dcgan256", help="comma separated")
     arguments.add_argument("--only", default="", help="part of a label: fp32_engine, _http ...")
-    arguments.add_argument("--budget-s", type=float, default=240.0, help="begin nothing after that")
+    arguments.add_argument("--budget-s", type=float, default=180.0, help="begin nothing after that")
     options = arguments.parse_args()
     options.budget = Budget(options.budget_s, options.only)
     try:

@@ -2,7 +2,7 @@
 
     python benchmarks/training/gpu.py [--quick] [--device cpu] [--games article,dcgan-64]
                                       [--peak-tflops fp32=67,tf32=495,bf16=989]
-                                      [--only style-128_bf16] [--budget-s 240]
+                                      [--only style-128_bf16] [--budget-s 180]
 
 Protocol: `training.engine.stepper` on noise images that lie on the device, untrained networks,
 batches of the sizes below; a warm-up of 5 rounds (compilers and cuDNN's search included), then the
@@ -146,7 +146,7 @@ def main() -> None:
     options.add_argument("--games", type=games, default=list(GAMES))
     options.add_argument("--peak-tflops", type=peaks, default={})
     options.add_argument("--only", default="", help="part of a label: dcgan-64_bf16, _eager ...")
-    options.add_argument("--budget-s", type=float, default=240.0, help="begin nothing after that")
+    options.add_argument("--budget-s", type=float, default=180.0, help="begin nothing after that")
     args = options.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         print(

@@ -43,6 +43,18 @@ MAX_GOLDEN_BYTES = 256 << 20  # inflated: 85 images of 1024x1024 RGB
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoldenTolerance:
+    """How far images may be from the golden ones, in 8-bit steps."""
+
+    most: int = GOLDEN_TOLERANCE
+    """Of any pixel."""
+    mean: float = GOLDEN_TOLERANCE
+    """Of all pixels on average."""
+    remedy: str = "the model does not run here as it did when exported"
+    """The end of the message where they are further."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Golden:
     """Images that the model must give for certain seeds.
 
@@ -132,17 +144,20 @@ class Bundle:
                     "the file was altered after export: publish the model again"
                 )
 
-    def verify_golden(self, generate: Generate) -> int:
+    def verify_golden(
+        self, generate: Generate, tolerance: GoldenTolerance = GoldenTolerance()
+    ) -> int:
         """Generates the golden images again and compares them with those in the bundle.
 
         Args:
             generate: the model on the device that it will run on.
+            tolerance: how far they may differ.
 
         Returns:
             The largest difference in 8-bit steps.
 
         Raises:
-            BundleError: the difference is above GOLDEN_TOLERANCE, or the shape differs.
+            BundleError: they differ more than the tolerance allows, or in shape.
         """
         golden = self.golden
         z = latents(golden.seeds, self.manifest.z_dim)
@@ -158,11 +173,13 @@ class Bundle:
                 f"{self.model_path}: gave {images.dtype} images {list(images.shape)}, "
                 f"golden.npz holds uint8 {list(golden.images.shape)}; export the model again"
             )
-        difference = int(np.abs(images.astype(np.int16) - golden.images).max())
-        if difference > GOLDEN_TOLERANCE:
+        steps = np.abs(images.astype(np.int16) - golden.images)
+        difference, mean = int(steps.max()), float(steps.mean())
+        if difference > tolerance.most or mean > tolerance.mean:
             raise BundleError(
-                f"{self.model_path}: golden images differ by up to {difference}/255, allowed are "
-                f"{GOLDEN_TOLERANCE}/255; the model does not run here as it did when exported"
+                f"{self.model_path}: golden images differ by up to {difference}/255, on average by "
+                f"{mean:.2g}/255, allowed are {tolerance.most}/255 and {tolerance.mean:g}/255; "
+                f"{tolerance.remedy}"
             )
         return difference
 

@@ -2,8 +2,8 @@
 
 ONNX lets a graph name other files for its weights, and operators of libraries that a runtime has
 loaded. A bundle's digests cover neither, and an untrusted graph would decide what is opened. So the
-file is checked before any runtime sees it. This module reads Protocol Buffers' wire format as far
-as that needs (github.com/onnx/onnx, onnx.proto), since a server has no `onnx` package.
+file is checked before any runtime sees it. The numbers of fields are those of onnx.proto
+(github.com/onnx/onnx); a server has no `onnx` package.
 """
 
 import mmap
@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.errors import BundleError
+from models.wire import fields
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _MAX_DEPTH = 32  # of graphs within graphs: deeper ones would only exhaust the stack
-_VARINT, _BYTES = 0, 2
-_FIXED = {1: 8, 5: 4}
 
 # Types of the fields to look into, by number; all others are skipped.
 _FIELDS: dict[str, dict[int, str]] = {
@@ -36,10 +35,9 @@ _FIELDS: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 _OP_TYPE, _DOMAIN = 4, 7  # of NodeProto
+_GRAPH = 7  # of ModelProto
+_INITIALIZER, _INPUT, _OUTPUT = 5, 11, 12  # of GraphProto
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of TensorProto; 0 is in the file itself
-
-Field = tuple[int, int | slice]
-"""Number, and the value of a varint or the position of the bytes."""
 
 
 def check_graph(path: Path) -> frozenset[str]:
@@ -67,6 +65,48 @@ def check_graph(path: Path) -> frozenset[str]:
         ) from error
 
 
+def names_of(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a graph's inputs and outputs, read without a runtime.
+
+    Raises:
+        BundleError: it is not an ONNX model, or can't be read.
+    """
+    found: dict[int, list[str]] = {_INPUT: [], _OUTPUT: []}
+    constants: set[str] = set()  # in older graphs they are inputs, too
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            memoryview(data) as view,
+        ):
+            for graph in _messages(view, slice(0, len(view)), _GRAPH):
+                for number, names in found.items():
+                    names += [_name(view, each, 1) for each in _messages(view, graph, number)]
+                constants |= {_name(view, each, 8) for each in _messages(view, graph, _INITIALIZER)}
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}; export the model again") from error
+    except (ValueError, IndexError) as error:
+        raise BundleError(
+            f"{path}: is not an ONNX model ({error}); export the model again"
+        ) from error
+    inputs = tuple(name for name in found[_INPUT] if name not in constants)
+    return inputs, tuple(found[_OUTPUT])
+
+
+def _messages(data: memoryview, where: slice, number: int) -> Iterator[slice]:
+    """The fields of a message that have this number and are messages."""
+    return (
+        value
+        for found, value in fields(data, where)
+        if found == number and isinstance(value, slice)
+    )
+
+
+def _name(data: memoryview, where: slice, number: int) -> str:
+    """The text of a message's field; empty where it has none."""
+    return next((_text(data, each) for each in _messages(data, where, number)), "")
+
+
 class _ReachError(Exception):
     """The graph refers to something outside; the message names it."""
 
@@ -76,7 +116,7 @@ def _check(data: memoryview, message: str, where: slice, depth: int, operators: 
         raise _ReachError(f"its graphs are nested more than {_MAX_DEPTH} deep")
     inner = _FIELDS[message]
     op_type = ""
-    for number, value in _fields(data, where):
+    for number, value in fields(data, where):
         if message == "TensorProto":
             if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value):
                 raise _ReachError(
@@ -101,43 +141,3 @@ def _check(data: memoryview, message: str, where: slice, depth: int, operators: 
 
 def _text(data: memoryview, where: slice) -> str:
     return bytes(data[where][:100]).decode("utf-8", "replace")
-
-
-def _fields(data: memoryview, where: slice) -> Iterator[Field]:
-    """Yields the fields of the message at `where`.
-
-    Raises:
-        ValueError, IndexError: the bytes are not a message.
-    """
-    position, end = where.start, where.stop
-    while position < end:
-        key, position = _varint(data, position)
-        if key >> 32:  # others would take its lower bits for a field's number
-            raise ValueError(f"byte {position} is not valid Protocol Buffers")
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, position = _varint(data, position)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, position = _varint(data, position)
-        else:
-            size = _FIXED.get(kind, -1)
-        if size < 0 or position + size > end or not number:
-            raise ValueError(f"byte {position} is not valid Protocol Buffers")
-        if kind == _BYTES:
-            yield number, slice(position, position + size)
-        position += size
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"byte {position} is not valid Protocol Buffers")

@@ -55,6 +55,11 @@ class Worker(Protocol):
         """Number of batches that the worker computes at the same time."""
         ...
 
+    @property
+    def device(self) -> str:
+        """What the worker computes on."""
+        ...
+
     def send(self, batch: Batch) -> None:
         """Sends a batch; the worker then calls `Batcher.made` or `failed`, or is removed.
 
@@ -106,6 +111,13 @@ class Batcher:
         """The workers that can be reached."""
         return tuple(self._workers)
 
+    def check_workers(self) -> None:
+        """Raises UnavailableProblem if no worker can be reached."""
+        if not self._workers and self._recovery is None:
+            raise UnavailableProblem(
+                "no inference worker is ready; try again in a moment", headers=_retry_after(1)
+            )
+
     def check_capacity(self, num_rows: int) -> None:
         """Checks that so many more rows can be admitted.
 
@@ -113,10 +125,7 @@ class Batcher:
             OverloadedProblem: too many rows wait.
             UnavailableProblem: no worker can be reached.
         """
-        if not self._workers and self._recovery is None:
-            raise UnavailableProblem(
-                "no inference worker is ready; try again in a moment", headers=_retry_after(1)
-            )
+        self.check_workers()
         waiting = self.waiting_rows + self.in_flight_rows
         if waiting + num_rows > self.max_waiting_rows:
             wait_s = self._rate.seconds_for(waiting)
@@ -137,8 +146,11 @@ class Batcher:
         shift: npt.NDArray[np.float32] | None = None,
         styled: Styled | None = None,
         mask: npt.NDArray[np.float32] | None = None,
+        rows: npt.NDArray[np.uint8] | None = None,
+        part: str = "",
         bulk: bool = False,
         is_held: bool = False,
+        is_admitted: bool = False,
     ) -> Ticket:
         """Admits a request's rows; `await ticket.done` gives images [N, H, W, C] uint8.
 
@@ -151,15 +163,22 @@ class Batcher:
             shift: what is added to the latents, [N, z_dim].
             styled: how the images are made of styles.
             mask: 0 for each unit that is off, [units].
+            rows: instead of seeds, for a part of the model, [N, bytes].
+            part: that part.
             bulk: other requests go first.
             is_held: they are not made before `release`.
+            is_admitted: a later step of a request that was admitted before.
 
         Raises:
             OverloadedProblem: too many rows wait.
             UnavailableProblem: no worker can be reached.
         """
-        num_rows = len(seeds) if seeds is not None else len(z) if z is not None else 0
-        self.check_capacity(num_rows)
+        given = next((each for each in (seeds, z, rows) if each is not None), ())
+        num_rows = len(given)
+        if is_admitted:
+            self.check_workers()
+        else:
+            self.check_capacity(num_rows)
         done = asyncio.get_running_loop().create_future()
         ticket = Ticket(key, seeds, z, labels, psi, bulk, done, num_rows, is_held=is_held)
         ticket.shift, ticket.styled, ticket.mask = shift, styled, mask
@@ -167,6 +186,8 @@ class Batcher:
             ticket.key = key._replace(num_styles=len(styled.psi))
         elif mask is not None:
             ticket.key = key._replace(num_units=len(mask))
+        elif part:
+            ticket.key, ticket.rows = key._replace(part=part), rows
         self.waiting_rows += num_rows
         if not is_held:
             self._queues[bulk].add(ticket)

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from models.bundle import MANIFEST, Bundle
+from models.bundle import ENCODER, MANIFEST, Bundle
+from models.bundle.anomaly import Calibration, read_calibration
 from models.bundle.directions import Directions, read_directions
 from models.bundle.files import is_gone, state_of_file
+from models.bundle.graph import names_of
+from models.bundle.inversion import EncoderTraits, encoder_traits
 from models.bundle.manifest import Manifest
 from models.bundle.styles import StyleInfo, read_styles
 from models.bundle.units import UnitInfo, read_units
@@ -88,6 +91,27 @@ class Served:
             BundleError: they can't be read; they are tried again the next time.
         """
         return read_units(self.bundle)
+
+    @cached_property
+    def encoder(self) -> EncoderTraits | None:
+        """What its encoder takes and gives, read once; None where it has none.
+
+        Raises:
+            BundleError: the graph can't be read; it is tried again the next time.
+        """
+        if ENCODER not in self.manifest.files:
+            return None
+        path = self.bundle.path / ENCODER
+        return encoder_traits(path, self.manifest, *names_of(path))
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The scores of images that are usual, read once; None where it has none.
+
+        Raises:
+            BundleError: they can't be read; they are tried again the next time.
+        """
+        return read_calibration(self.bundle)
 
     @cached_property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -65,6 +65,8 @@ class Ticket:
     """Where the images are made of styles; then all of the queue's tickets have this."""
     mask: npt.NDArray[np.float32] | None = None
     """[units]: 0 for those that are off; then all of the queue's tickets have one."""
+    rows: npt.NDArray[np.uint8] | None = None
+    """[N, bytes], of a part of the model instead of latents; so are then the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,14 @@ class Batch:
             assert piece.ticket.mask is not None
             parts.append(np.repeat(piece.ticket.mask[None], piece.stop - piece.start, axis=0))
         return np.concatenate(parts)
+
+    def rows(self) -> npt.NDArray[np.uint8]:
+        """Returns the rows [num_rows, bytes] of a batch for a part of the model."""
+        parts = []
+        for piece in self.pieces:
+            assert piece.ticket.rows is not None
+            parts.append(piece.ticket.rows[piece.start : piece.stop])
+        return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
     def _interleave(
         self, drawn: npt.NDArray[np.float32] | None, z_dim: int

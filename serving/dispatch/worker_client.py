@@ -77,6 +77,7 @@ class WorkerClient:
         self._refreshing: dict[int, asyncio.Future[str]] = {}
         self._joined = False
         self.lanes = 1
+        self.device = ""
 
     @property
     def free_slots(self) -> int:
@@ -90,6 +91,9 @@ class WorkerClient:
         """Draws the batch's latents and writes it to the socket as one frame."""
         assert self._protocol is not None
         key = batch.key
+        if key.part:
+            self._send_part(batch)
+            return
         label = batch.labels()
         z = batch.z(key.z_dim, scale=not key.has_mapping)
         psi = batch.psi() if key.has_mapping else None
@@ -117,6 +121,24 @@ class WorkerClient:
         self._protocol.send(message, arrays)
         # Last: what raised before takes no slot. No answer can come before this method returns.
         self._sent[self._next_id] = batch
+
+    def _send_part(self, batch: Batch) -> None:
+        """Writes a batch for a part of the model, which takes no latents."""
+        assert self._protocol is not None
+        key, self._next_id = batch.key, self._next_id + 1
+        message = Run(
+            batch=self._next_id,
+            name=key.name,
+            version=key.version,
+            digest=key.digest,
+            num_rows=batch.num_rows,
+            z_dim=key.z_dim,
+            has_label=False,
+            has_psi=False,
+            part=key.part,
+        )
+        self._protocol.send(message, [batch.rows()])
+        self._sent[self._next_id] = batch  # last, as in `send`
 
     async def run(self) -> None:
         """Keeps the connection up until cancelled."""
@@ -272,6 +294,7 @@ class WorkerClient:
         self._untold = None
         self._announcing.succeeded()
         self.lanes = announce.lanes
+        self.device = announce.device
         if not self._joined:
             self._joined = True
             self._batcher.add_worker(self)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
+from models.bundle.bundle import GoldenTolerance
 from models.bundle.generator import Images
 from models.bundle.graph import check_graph
 from models.bundle.styles import StyleRows
@@ -22,11 +23,18 @@ from models.errors import BundleError
 from serving.inference.accelerator.buckets import powers_of_two
 from serving.inference.accelerator.fixed_runs import FixedRuns
 from serving.inference.accelerator.owner import NoOwner, Owner
+from serving.inference.parts.real_images import RealImageRuns
 from serving.inference.parts.styles import StyleRuns
 from serving.inference.parts.units import UnitRuns
 from serving.inference.sessions import Compute, CpuRun, Feed
 
 _CONTROL_FLOW = {"If", "Loop", "Scan"}
+_EXACT = GoldenTolerance()
+_HALF = GoldenTolerance(
+    most=16,
+    mean=0.5,
+    remedy="the model leaves float16's range or precision: use --cuda-math fp32 or tf32",
+)
 
 
 class Engine:
@@ -62,6 +70,7 @@ class Engine:
         bundle.verify_files()
         self._styles = StyleRuns(bundle, compute)
         self._units = UnitRuns(bundle, compute)
+        self._real_images = RealImageRuns(bundle, compute)
         operators = check_graph(bundle.model_path)
         self.is_steady = compute.on_cpu and not operators & _CONTROL_FLOW
         """True where the time of a run depends on its rows' number, not on what is in them, nor on
@@ -79,7 +88,7 @@ class Engine:
         else:
             self._fixed = FixedRuns(bundle, self.buckets, compute, owner or NoOwner())
         began = time.perf_counter()
-        bundle.verify_golden(self)
+        bundle.verify_golden(self, _HALF if compute.math == "fp16" else _EXACT)
         num_golden = len(bundle.golden.images)
         self.expected_s = (time.perf_counter() - began) * max(1.0, max_rows / num_golden)
         """About how long a run of max_rows lasts on a machine that does nothing else."""
@@ -154,6 +163,14 @@ class Engine:
             Exception: the run failed; a runtime's errors share no base.
         """
         return self._units(z, label, psi, mask, self.max_rows)
+
+    def run_part(self, part: str, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Runs a part of the bundle on rows of bytes; see `serving.inference.parts.rows`.
+
+        Raises:
+            BundleError: the bundle has no such part, or it can't be used.
+        """
+        return self._real_images(part, rows)
 
     def padded(self, num_rows: int) -> int:
         """Returns how many rows are computed for so many, at most max_rows."""

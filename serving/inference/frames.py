@@ -42,6 +42,8 @@ class Identity(NamedTuple):
     """Of images that are made of styles, by the graph in two parts; 0 by the whole graph."""
     num_units: int = 0
     """Of images that are made with some units off, by the graph with masks; 0 by the others."""
+    part: str = ""
+    """Of rows that are no latents: the graph that takes them (`serving.inference.parts.rows`)."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Identity":
@@ -141,13 +143,15 @@ class Run(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Of `shift`; 0 where there is none."""
     num_units: int = 0
     """Above 0: a mask over the units follows psi."""
+    part: str = ""
+    """The graph that takes the rows, which then are the whole body: uint8 [num_rows, bytes]."""
 
 
 class Made(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Worker to HTTP process: the images. Body: uint8 [N, H, W, C]."""
+    """Worker to HTTP process: the images, uint8 [N, H, W, C]; of a part its rows, [N, bytes]."""
 
     batch: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     compute_s: float
 
 
@@ -213,6 +217,11 @@ def run_arrays(
     end_psi = end_z + (run.num_rows * 4 if run.has_psi else 0)
     psi = np.frombuffer(body[end_z:end_psi], np.float32) if run.has_psi else None
     return z, label, psi
+
+
+def rows_of(run: Run, body: memoryview) -> npt.NDArray[np.uint8]:
+    """Returns the rows of a Run of a part, [N, bytes]."""
+    return np.frombuffer(body, np.uint8).reshape(run.num_rows, -1)
 
 
 def mask_of(run: Run, body: memoryview) -> npt.NDArray[np.float32]:

@@ -25,6 +25,7 @@ from serving.inference.frames import (
     Message,
     Run,
     mask_of,
+    rows_of,
     run_arrays,
     styled_arrays,
 )
@@ -161,12 +162,14 @@ class Lanes:
 
 def _kind(run: Run) -> str:
     """Which graph makes a batch; empty for the whole one."""
-    return "styles" if run.num_styles else "units" if run.num_units else ""
+    return run.part or ("styles" if run.num_styles else "units" if run.num_units else "")
 
 
 def _made(run: Run, job: Job, *, alone: bool) -> Images:
     """The images of a batch, by the graph that it needs."""
     engine = job.engine
+    if run.part:
+        return engine.run_part(run.part, rows_of(run, job.body))
     if run.num_styles:
         return engine.make_styled(*styled_arrays(run, job.body))
     if run.num_units:

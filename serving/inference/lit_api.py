@@ -147,7 +147,7 @@ def compute_of(settings: Settings, device: str) -> Compute:
     if device != "cpu":
         return Compute(
             device=device,
-            tf32=settings.cuda_math == "tf32",
+            math=settings.cuda_math,
             cuda_graphs=settings.cuda_graphs == "auto",
             memory_mb=settings.cuda_memory_mb,
             tensorrt_cache=settings.tensorrt_cache,

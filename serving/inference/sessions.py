@@ -29,8 +29,9 @@ class Compute:
     """CPU: threads of a run that is alone; 0 for every CPU that this process may use."""
     lanes: int = 1
     """CPU: number of runs at the same time, which share the threads."""
-    tf32: bool = False
-    """CUDA: round factors to TF32's 10 bits of mantissa; faster, and further from the CPU."""
+    math: str = "fp32"
+    """CUDA: fp32; tf32, which rounds factors to 10 bits of mantissa; or fp16, layers in float16.
+    Each is faster than the one before, and further from the CPU."""
     cuda_graphs: bool = True
     """CUDA: replay the whole run as one graph if the model allows it."""
     memory_mb: int = 0
@@ -88,15 +89,19 @@ def session_options() -> ort.SessionOptions:
 
 
 def open_session(
-    path: Path, options: ort.SessionOptions, providers: list[Any]
+    path: Path, options: ort.SessionOptions, providers: list[Any], graph: bytes | None = None
 ) -> ort.InferenceSession:
     """Opens a graph on the first of the providers that can; never on another one.
+
+    graph: the content to open in place of the file's.
 
     Raises:
         BundleError: ONNX Runtime refuses it.
     """
     try:
         # Its fallback prints to stdout, and goes on with the CPU.
-        return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+        return ort.InferenceSession(
+            path if graph is None else graph, options, providers=providers, enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's errors share no base
         raise BundleError(f"{path}: {error}; export the model again") from error

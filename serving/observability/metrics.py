@@ -102,6 +102,25 @@ ENCODE = _histogram(
     "format",
 )
 ROWS = _counter("saddlepoint_rows_generated", "Images made.", "model", "version")
+PART_ROWS = _counter(
+    "saddlepoint_part_rows",
+    "Images that a part of a model was run on: its encoder, or its score.",
+    *("model", "version", "part"),
+)
+PART_COMPUTE = _histogram(
+    "saddlepoint_part_compute_seconds",
+    "One run of such a part on a batch, as its worker measured it.",
+    "part",
+)
+DECODED = _counter(
+    "saddlepoint_input_images",
+    "Image files that clients sent: decoded, refused, or ended (their process crashed, or took "
+    "too long).",
+    "outcome",
+)
+DECODE = _histogram(
+    "saddlepoint_input_decode_seconds", "Decoding such a file, without its wait for a process."
+)
 BATCH_ROWS = _histogram(
     "saddlepoint_batch_rows",
     "Images in one run of a model, without padding.",
@@ -154,6 +173,12 @@ READY = _gauge(
 LANES = _gauge(
     "saddlepoint_worker_lanes",
     "Batches that the workers that are ready can make at once, all together.",
+    over_processes="livemax",
+)
+WORKERS = _gauge(
+    "saddlepoint_workers_ready",
+    "Inference workers that are ready, by what they compute on.",
+    "device",
     over_processes="livemax",
 )
 RELOADS = _counter(

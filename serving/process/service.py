@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from prometheus_client import Counter, Gauge
@@ -24,6 +24,7 @@ from serving.dispatch.futures import set_error, set_result
 from serving.dispatch.single_flight import SingleFlight
 from serving.dispatch.tickets import Batch, Ticket
 from serving.dispatch.worker_client import WorkerClient
+from serving.encoding.decoder import OUTCOMES, Decoder
 from serving.errors import UnavailableProblem
 from serving.http.auth import AccessControl
 from serving.http.context import RequestContext
@@ -41,6 +42,7 @@ from serving.process.generation import Generation, Outcome
 from serving.process.key_watch import KeyWatch
 from serving.process.model_control import ModelControl
 from serving.process.readiness import StartupBarrier
+from serving.process.real_image_work import RealImageWork
 from serving.process.response_encoder import ResponseEncoder
 from serving.process.shared import Shared
 from serving.requests.deadlines import Scheduling
@@ -58,6 +60,7 @@ _REASONS: dict[Counter | Gauge, tuple[str, ...]] = {
     metrics.CONNECTIONS_ENDED: ("write-timeout", "memory", "drain"),
     metrics.JOBS: ("waiting", "running", "done", "failed"),
     metrics.JOBS_ENDED: ("done", "failed", "deleted"),
+    metrics.DECODED: OUTCOMES,
 }
 """Metrics that are there from the start, with their reasons or kinds."""
 
@@ -107,6 +110,7 @@ class Service:
             on_made=self._on_made,
             on_load=self.buffered.schedule_flush,
         )
+        self._devices: set[str] = set()
         self._workers = [
             WorkerClient(
                 socket_path(run_folder, worker),
@@ -140,6 +144,11 @@ class Service:
             describes=settings.image_metadata,
         )
         self._single_flight = SingleFlight()
+        self.decoder = Decoder(
+            max_pixels=settings.max_input_pixels,
+            timeout_s=settings.decode_timeout_s,
+            on_end=_count_decoded,
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -166,6 +175,7 @@ class Service:
                 worker.close()
             self.connections.close()
             self.encoder.shut_down()
+            self.decoder.shut_down()
             self.recorder.shut_down()
 
     @property
@@ -212,6 +222,35 @@ class Service:
         """SIGHUP: what lies in files may have changed."""
         if self._key_watch is not None:
             self._key_watch.look_now()
+
+    async def with_real_images(
+        self,
+        request: Request,
+        scheduling: Scheduling,
+        num_rows: int,
+        steps: Callable[[RealImageWork], Awaitable[Response]],
+    ) -> Response:
+        """Returns the response that a request's steps end with.
+
+        num_rows: images that it brings or asks for, whichever are more.
+
+        Raises:
+            Problem: it is not admitted, or can't be carried out, as `make` says.
+            ClientGoneError: the client left.
+        """
+        context = request.context
+        self.batcher.check_capacity(num_rows)  # what is refused here is not charged
+        if context.key is not None:
+            self.access.charge(context.key, num_rows)
+        context.num_rows += num_rows
+        work = RealImageWork(
+            batcher=self.batcher,
+            decoder=self.decoder,
+            in_thread=self.encoder.in_thread,
+            context=context,
+            scheduling=scheduling,
+        )
+        return await work.until_done(request, steps(work))
 
     async def make(self, order: Order, scheduling: Scheduling, request: Request) -> Response:
         """Returns the response to an order.
@@ -327,6 +366,11 @@ class Service:
 
     def _on_made(self, batch: Batch, compute_s: float) -> None:
         buffered, (name, version) = self.buffered, batch.key.key
+        if part := batch.key.part:
+            buffered.counter(metrics.PART_ROWS, name, version, part).pending += batch.num_rows
+            buffered.histogram(metrics.PART_COMPUTE, part).observe(compute_s)
+            buffered.schedule_flush()
+            return
         buffered.counter(metrics.ROWS, name, version).pending += batch.num_rows
         buffered.histogram(metrics.BATCH_ROWS).observe(batch.num_rows)
         buffered.histogram(metrics.COMPUTE, name, version).observe(compute_s)
@@ -336,11 +380,21 @@ class Service:
         ready = not self.draining and self.batcher.workers and self.catalogue.current
         metrics.READY.set(bool(ready))
         metrics.LANES.set(sum(worker.lanes for worker in self.batcher.workers))
+        ready_on = [worker.device for worker in self.batcher.workers]
+        self._devices.update(ready_on)
+        for device in self._devices:
+            metrics.WORKERS.labels(device).set(ready_on.count(device))
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.encoder.cache.num_bytes)
         metrics.CONNECTIONS.set(len(self.connections))
         metrics.HELD_BYTES.set(self.connections.memory.held_bytes)
+
+
+def _count_decoded(outcome: str, seconds: float) -> None:
+    """In a thread, so not buffered."""
+    metrics.DECODED.labels(outcome).inc()
+    metrics.DECODE.observe(seconds)
 
 
 def _set_outcome(ended: "asyncio.Future[Response]", outcome: Outcome) -> None:

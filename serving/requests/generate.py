@@ -203,7 +203,7 @@ class Order:
         digest, kind = self.digest, self.encoding.format.name
         moved = as_text(self.directions)
         if self.styles is not None:
-            moved += f";{self.styles.text}"
+            moved += f";{self.styles.key}"
         if self.off is not None:
             moved += f";{self.off.text}"
         labels = self.labels or itertools.repeat(None)
@@ -302,7 +302,7 @@ def order(
     z_dim, has_alpha = served.manifest.z_dim, served.manifest.image.has_alpha
     directions = applied(request.directions, served)
     styles = choice(request.styles, request.truncation, directions, served)
-    offers = _offers(request.format, request.layout == "grid", len(rows) == 1, has_alpha)
+    offers = offers_of(request.format, request.layout == "grid", len(rows) == 1, has_alpha)
     encoding = offers[choose(accept, tuple(offers))]
     if isinstance(encoding, Tiled):
         check_sides(encoding, len(rows), served)
@@ -341,7 +341,7 @@ def given_rows(request: GenerateRequest, settings: Settings) -> tuple[str, Any]:
 
 
 @functools.cache
-def _offers(asked: str | None, grid: bool, one: bool, has_alpha: bool) -> dict[str, Encoding]:
+def offers_of(asked: str | None, grid: bool, one: bool, has_alpha: bool) -> dict[str, Encoding]:
     """Returns the possible encodings of a response by media type, the default first."""
     if asked == "npy":
         return {NPY_MEDIA_TYPE: Array()}

@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 
 from models.repository import Repository
 from tests.conftest import ServerProcess, server_process
+from tests.real_images import FULL
 
 TEXT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
@@ -31,7 +32,8 @@ def digits(
 ) -> Iterator[ServerProcess]:
     """What `make serve` serves, but tiny; clients may load and unload."""
     root = tmp_path_factory.mktemp("digits")
-    Repository(root).publish("digits", make_bundle(num_classes=10, directions=True))
+    bundle = make_bundle(num_classes=10, directions=True, units=True, encoder=FULL)
+    Repository(root).publish("digits", bundle)
     jobs = tmp_path_factory.mktemp("jobs")
     flags = ("--model-control", "clients", "--jobs-folder", str(jobs))
     with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:

@@ -39,8 +39,8 @@ class DataConfig:
 
     dataset: str = "digits"
     """Name of the set: digits (embedded), mnist, fashion-mnist, kmnist, cifar10, celeba, lsun,
-    stacked-mnist, emoji (an installed font), ring-8 and grid-25 (points of the plane), or folder
-    for any folder of images."""
+    stacked-mnist, emoji (an installed font), ring-8 and grid-25 (points of the plane), points (a
+    CSV file of your own), or folder for any folder of images."""
     path: Path | None = None
     """Folder that holds the set's files; ./data by default. Required for folder, whose images may
     also lie in a .zip or .tar archive, in WebDataset's shards, or packed."""

@@ -4,7 +4,7 @@ No variant is known here by name: losses are the game's, networks the state's, a
 moves is the update's. The device is never asked for a value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,7 +24,14 @@ from training.game.losses import Game, Losses
 from training.game.penalties import PATH_DECAY
 from training.game.penalty_points import SIDES
 from training.game.regularizers import Term
-from training.game.updates import UPDATES, Gradients, MicroBatch, RoundBatch, Snapshot
+from training.game.updates import (
+    UPDATES,
+    Gradients,
+    MicroBatch,
+    RoundBatch,
+    Snapshot,
+    TrainStep,
+)
 from training.optim.constraints import CONSTRAINTS
 from training.optim.optimizers import set_rates
 from training.optim.schedules import Timetable
@@ -83,11 +90,14 @@ class Stepper:
         ]
         state.grow(config.total_nimg)
 
-    def step(self) -> None:
-        """Plays one round (Goodfellow et al. 2014, alg. 1, in the update's order)."""
+    def step(self, run_round: Callable[[TrainStep], None] | None = None) -> None:
+        """Plays one round (Goodfellow et al. 2014, alg. 1, in the update's order).
+
+        run_round: an order of moves instead of the configured update's.
+        """
         state = self.state
         self._set_rates()
-        self._run_round(self)
+        (run_round or self._run_round)(self)
         state.cur_nimg += self.config.round_nimg
         self._lookahead.update(state.cur_nimg)
         self._average.update(state.cur_nimg)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data import ImageSet
-from training.data.sources import DATASETS
+from training.data.sources.mixtures import MIXTURES
 from training.errors import ConfigError
 from training.evaluation.features.base import (
     NUM_RANDOM_FEATURES,
@@ -244,7 +244,7 @@ def _check_known(figure: str, features: str, known: list[str]) -> None:
 
 def is_mixture(image_set: ImageSet) -> bool:
     """True where the images are points of a mixture in the plane."""
-    return image_set.name in DATASETS and DATASETS[image_set.name].points
+    return image_set.name in MIXTURES
 
 
 def _unfit(entry: Measure, image_set: ImageSet, num_classes: int) -> str:

@@ -111,6 +111,23 @@ def alternating(step: TrainStep) -> None:
             step.move("G", step.gradients("G", lazy))
 
 
+def discriminator_alone(step: TrainStep) -> None:
+    """D takes its steps of a round, G stands: half of an alternating round, to look at it."""
+    for round_batch in step.batches_D():
+        step.move("D", step.gradients("D", round_batch))
+        for lazy in step.lazy("D", round_batch):
+            step.move("D", step.gradients("D", lazy))
+
+
+def generator_alone(step: TrainStep) -> None:
+    """G takes its steps of a round, D stands: the other half."""
+    *_, round_batch = step.batches_D()
+    for batch_G in step.batches_G(round_batch):
+        step.move("G", step.gradients("G", batch_G))
+        for lazy in step.lazy("G", batch_G):
+            step.move("G", step.gradients("G", lazy))
+
+
 def simultaneous(step: TrainStep) -> None:
     """Both move along the field of the point where both stand."""
     (round_batch,) = step.batches_D()

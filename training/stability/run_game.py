@@ -27,9 +27,9 @@ from training.game.regularizers import Term
 from training.optim.constraints import CONSTRAINTS
 from training.optim.schedules import Timetable
 from training.optim.unrolled import Adam, Steps, descent
-from training.stability.field import Linearization, VectorField, as_analysed, loss_on
+from training.stability.field import VectorField, as_analysed, loss_on
 from training.stability.rounds.frozen_optimizers import FrozenOptimizer, frozen
-from training.stability.rounds.round_operator import RoundOperator
+from training.stability.rounds.round_operator import Jacobian, RoundOperator
 
 _CPU = torch.device("cpu")
 
@@ -205,7 +205,7 @@ class RunGame:
             found[name] = frozen(player, player.rates(self.timetable, name, self.state.cur_nimg))
         return found
 
-    def round(self, at: Linearization) -> RoundOperator:
+    def round(self, at: Jacobian) -> RoundOperator:
         """Returns the operator of one round of the game linearised there."""
         config = self.config
         return RoundOperator(

@@ -26,6 +26,7 @@ from serving.inference.accelerator.cuda_errors import (
     wanted_bytes,
 )
 from serving.inference.accelerator.fixed_run import FixedRun
+from serving.inference.accelerator.half import half_graph
 from serving.inference.accelerator.owner import Owner
 from serving.inference.accelerator.providers import open_on_device
 from serving.inference.sessions import Compute, Feed
@@ -68,6 +69,8 @@ class FixedRuns:
             Exception: the device is lost.
         """
         self._bundle, self._compute, self._owner = bundle, compute, owner
+        # One for all sessions, each of which keeps what it was opened from.
+        self._graph = half_graph(bundle.model_path) if compute.math == "fp16" else None
         self.way: Attempt
         """How it runs."""
         self._runs: list[FixedRun] = []  # rising; the owner alone touches what is in it
@@ -170,6 +173,7 @@ class FixedRuns:
             num_rows=num_rows,
             replays=attempt.replays,
             search=attempt.search,
+            graph=self._graph,
         )
 
     def _no_room(self, error: BaseException) -> DeviceMemoryError:

@@ -108,12 +108,12 @@ def try_session() -> None:
     import numpy as np
 
     from models.bundle.runtime import ort
+    from serving.inference.accelerator.libraries import preload
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
+        preload(tensorrt=False)
         session = ort.InferenceSession(
             MODEL, options, providers=["CUDAExecutionProvider"], enable_fallback=0
         )

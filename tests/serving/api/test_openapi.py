@@ -13,11 +13,13 @@ from PIL import Image
 from models.bundle import Bundle
 from models.repository import Repository
 from models.repository.candidate import Candidate
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import document, with_openapi
 from serving.api.operations import MODEL, Operation
 from serving.api.pages import Pages
 from serving.api.probes import Probes
+from serving.api.real_image.routes import RealImageRoutes
 from serving.api.router import Route
 from serving.api.v1 import V1
 from serving.api.v2 import V2
@@ -25,6 +27,7 @@ from serving.command_line import parse
 from serving.errors import UnavailableProblem
 from serving.http.messages import Request, Response
 from tests.conftest import server_process
+from tests.real_images import FULL
 from tests.serving.api.documented import Documented
 from tests.support import make_service, wait_for
 
@@ -40,7 +43,14 @@ def documented(
     repository = Repository(folder / "repository")
     for version in (1, 2):
         repository.publish(
-            "digits", make_bundle(num_classes=10, weights_seed=version, directions=True)
+            "digits",
+            make_bundle(
+                num_classes=10,
+                weights_seed=version,
+                directions=True,
+                units=True,
+                encoder=FULL,
+            ),
         )
     repository.publish("spare", make_bundle())
     repository.promote("digits", 1, pin=True)
@@ -122,7 +132,7 @@ def test_what_can_be_wrong_with_a_body_is_described_wherever_there_is_one(
     documented: Documented,
 ) -> None:
     posts = [(p, m) for p, m, operation in documented.operations if "requestBody" in operation]
-    assert len(posts) == 9
+    assert len(posts) == 14
     for path, method in posts:
         for status, changes in {
             400: {"content": b"x"},
@@ -159,7 +169,9 @@ def routes_of(folder: Path, *flags: str) -> list[Route]:
     settings = parse(list(flags), {})
     service = make_service(settings, folder)
     jobs = JobRoutes(service, None)
-    rooms = (V1(service), V2(service), jobs, Probes(service), Pages())
+    real = RealImageRoutes(service)
+    described = V1Models(service)
+    rooms = (V1(service), described, real, V2(service), jobs, Probes(service), Pages())
     return with_openapi([route for room in rooms for route in room.routes()], settings)
 
 

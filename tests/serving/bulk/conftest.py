@@ -1,8 +1,11 @@
 """Bulk runs in this process, and as the command that a user gives."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from serving.bulk.arguments import parser
 from serving.bulk.maker import Done, Job, ShardMaker, Work
 from serving.bulk.planning import Prepared, prepare
 from serving.bulk.storage.addresses import open_store
+from tests.conftest import free_port
+from tests.support import children_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,3 +80,47 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster of one node."""
+
+    address: str
+    pid: int
+
+    def actors(self) -> list[int]:
+        """Processes of Ray Data's actors, of this cluster alone."""
+        found, left = [], [self.pid]
+        while left:
+            children = dict(children_of(left.pop()))
+            left += children
+            found += [pid for pid, line in children.items() if b"ray::MapWorker" in line]
+        return found
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """As `ray start` makes it; it ends with its own process alone."""
+    environ = pytest.MonkeyPatch()
+    # Ray reads all of these when it is imported; the token is what lets a driver in.
+    environ.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    environ.setenv("RAY_AUTH_MODE", "token")
+    environ.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 2)
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="ray-")  # sockets need a short path
+    flags = ["--num-cpus=2", "--include-dashboard=false", "--object-store-memory=80000000"]
+    place = [f"--port={port}", f"--temp-dir={folder}"]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *flags, *place],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield Cluster(f"127.0.0.1:{port}", process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+        environ.undo()

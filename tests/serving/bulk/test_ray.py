@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +18,7 @@ from serving.bulk.errors import ExecutorError, PlanError, TargetError
 from serving.bulk.executors.ray_data import BundleFiles, RayExecutor
 from serving.bulk.maker import Job
 from serving.bulk.storage.addresses import open_store
-from tests.conftest import free_port
-from tests.serving.bulk.conftest import contents, make, prepared
+from tests.serving.bulk.conftest import Cluster, contents, make, prepared
 from tests.support import wait_for
 
 OPTIONS = ("--count", "4000", "--shard-images", "100", "--format", "tar")
@@ -40,40 +36,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A cluster of one node, as `ray start` makes it; it ends with its own process alone."""
-    environ = pytest.MonkeyPatch()
-    # Ray reads all of these when it is imported; the token is what lets a driver in.
-    environ.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    environ.setenv("RAY_AUTH_MODE", "token")
-    environ.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 2)
-    port = free_port()
-    folder = tempfile.mkdtemp(prefix="ray-")  # sockets need a short path
-    flags = ["--num-cpus=2", "--include-dashboard=false", "--object-store-memory=80000000"]
-    place = [f"--port={port}", f"--temp-dir={folder}"]
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", *flags, *place],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
-        environ.undo()
-
-
 @pytest.fixture
-def executor(address: str) -> Iterator[Callable[..., RayExecutor]]:
+def executor(cluster: Cluster) -> Iterator[Callable[..., RayExecutor]]:
     """Connects to it, when it is up."""
     with contextlib.ExitStack() as stack:
 
         def connect(job: Job, bundle: Bundle, **options: Any) -> RayExecutor:
-            options = {"address": address, "workers": None, "gpus": 0.0, **options}
+            options = {"address": cluster.address, "workers": None, "gpus": 0.0, **options}
             deadline = time.monotonic() + 120
             while True:
                 try:
@@ -88,19 +57,9 @@ def executor(address: str) -> Iterator[Callable[..., RayExecutor]]:
         yield connect
 
 
-def actors() -> list[int]:
-    """Processes of Ray Data's actors."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"ray::MapWorker" in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
-
-
 @pytest.mark.timeout(300)
 def test_a_killed_actor_costs_nothing_and_the_bytes_are_the_local_ones(
-    executor: Any, grey: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    executor: Any, cluster: Cluster, grey: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "ray"
     ready = prepared(grey, *OPTIONS, out=str(out))
@@ -109,7 +68,7 @@ def test_a_killed_actor_costs_nothing_and_the_bytes_are_the_local_ones(
 
     def kill() -> None:
         wait_for(lambda: len(list(out.glob("data/*.tar"))) >= 3, timeout_s=120)
-        for pid in actors()[:1]:
+        for pid in cluster.actors()[:1]:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
 

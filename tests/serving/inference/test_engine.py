@@ -44,15 +44,20 @@ def test_a_bundle_that_does_not_verify_is_refused(make_bundle: Callable[..., Bun
 
 
 def test_what_the_providers_are_told(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
-    compute = Compute(device="cuda:1", tf32=True, tensorrt_cache=tmp_path)
+    compute = Compute(device="cuda:1", math="tf32", tensorrt_cache=tmp_path)
     assert cuda_options(compute)["device_id"] == "1"
     assert cuda_options(compute)["use_tf32"] == "1"
     bundle = make_bundle(num_classes=3)
     told = tensorrt_options(bundle, 8, compute)
     assert told["trt_profile_opt_shapes"] == "z:8x6,label:8"
     assert told["trt_engine_cache_path"] == str(tmp_path)
-    exact = tensorrt_options(bundle, 8, Compute(device="cuda:1", tensorrt_cache=tmp_path))
-    assert exact["trt_engine_cache_prefix"] != told["trt_engine_cache_prefix"]
+    others = [
+        tensorrt_options(bundle, 8, Compute(device="cuda:1", math=math, tensorrt_cache=tmp_path))
+        for math in ("fp32", "fp16")
+    ]
+    keys = {each["trt_engine_cache_prefix"] for each in (told, *others)}
+    assert len(keys) == 3  # else an engine of another precision would be taken
+    assert [each["trt_fp16_enable"] for each in (told, *others)] == ["0", "0", "1"]
 
 
 def test_a_server_asked_for_cuda_without_one_says_so_and_ends(

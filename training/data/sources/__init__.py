@@ -3,7 +3,16 @@
 A new dataset is a function in a file here with the decorator `dataset`, and an import below.
 """
 
-from training.data.sources import embedded, emoji, folder, lsun, mixtures, published, stacked
+from training.data.sources import (
+    embedded,
+    emoji,
+    folder,
+    lsun,
+    mixtures,
+    points,
+    published,
+    stacked,
+)
 from training.data.sources.registry import DATASETS, Dataset, ImageRequest, Raw, dataset
 
 __all__ = [
@@ -17,6 +26,7 @@ __all__ = [
     "folder",
     "lsun",
     "mixtures",
+    "points",
     "published",
     "stacked",
 ]

@@ -9,7 +9,7 @@ import pytest
 
 from models.bundle.runtime import ort
 from serving.inference import sessions
-from serving.inference.accelerator import fixed_run
+from serving.inference.accelerator import fixed_run, providers
 from serving.inference.devices import CPU, CUDA
 
 
@@ -23,8 +23,12 @@ class FakeCuda:
         """Names of the threads that touched a session, its last breath included."""
         self.graphs: set[str] = set()
         """Numbers of the graphs that were replayed."""
+        self.preloaded: list[bool] = []
+        """Whether TensorRT was asked for, of each time that libraries were loaded."""
         self.num_alive = 0
         self.on_open: Callable[[dict[str, str]], None] = lambda options: None
+        self.on_model: Callable[[Any], None] = lambda model: None
+        """Is given the file or the content of each session on CUDA."""
         self.on_run: Callable[[dict[str, str]], None] = lambda options: None
         self.providers = [CUDA, CPU]
 
@@ -40,6 +44,9 @@ class FakeCuda:
             SessionOptions=ort.SessionOptions,
             InferenceSession=self._open,
         )
+        monkeypatch.setattr(
+            providers, "preload", lambda *, tensorrt: self.preloaded.append(tensorrt)
+        )
         monkeypatch.setattr(sessions, "ort", fake)
         monkeypatch.setattr(fixed_run, "ort", fake)
 
@@ -51,10 +58,12 @@ class FakeCuda:
         if providers == [CPU]:
             return ort.InferenceSession(path, options, providers=[CPU])
         self.touch()
+        assert self.preloaded  # else the provider finds none of its libraries
         ((name, told), _) = providers
         assert name == CUDA
         self.opened.append(told)
         self.on_open(told)
+        self.on_model(path)
         return _Session(self, ort.InferenceSession(path, options, providers=[CPU]), told)
 
 

@@ -2,7 +2,8 @@
 
 ONNX Runtime then says that it is on CUDA, and computes on the CPU. Each session of CUDA leaves a
 line in $PRETENDED/sessions: the process, the GPUs that it sees, the thread, TF32's override. While
-there is a file $PRETENDED/lost, the next run removes it and fails as on a device that is lost.
+there is a file $PRETENDED/lost, the next run removes it and fails as on a device that is lost. As
+with wheels, CUDA doesn't start in a process that hasn't loaded its libraries.
 """
 
 import os
@@ -41,7 +42,7 @@ if FOLDER := os.environ.get("PRETENDED"):
                     file.write(f"{os.getpid()} {told[0]} {thread} {told[1]}\n")
 
         def get_providers(self) -> list[str]:
-            return [CUDA, CPU] if self.pretends else [CPU]
+            return [CUDA, CPU] if self.pretends and loaded else [CPU]
 
         def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
             if self.pretends and removed(Path(FOLDER) / "lost"):
@@ -58,5 +59,7 @@ if FOLDER := os.environ.get("PRETENDED"):
         def numpy(self) -> Any:
             return super().numpy().copy()
 
+    loaded: list[bool] = []
+    ort.preload_dlls = lambda: loaded.append(True)
     ort.InferenceSession, ort.OrtValue = Session, Value
     ort.get_available_providers = lambda: [CUDA, CPU]

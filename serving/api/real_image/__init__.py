@@ -1,0 +1,1 @@
+"""The routes that take a real image: encode, edit, inpaint, upscale, score."""

@@ -1,0 +1,213 @@
+"""Decodes images that strangers send, in processes of their own.
+
+A few threads have a process each (`serving.encoding.decoder_process`), started when the first image
+comes. One that doesn't answer, or ends, is replaced; the file that it had is refused, and nothing
+else is lost. Nothing of a file is kept.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+
+from serving.encoding.decoder_process import LENGTHS, Answer, read_exactly
+from serving.encoding.pixels import Decoded, Wanted
+from serving.errors import InvalidRequestProblem, OverloadedProblem, UnavailableProblem
+
+NUM_PROCESSES = 2
+MAX_WAITING = 64
+"""Files that may wait for one of them; more are refused."""
+_WAIT_FACTOR = 15  # a machine that does other work gives a process a part of its time
+_START_S = 30.0
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[4:]; "
+    "from serving.encoding.decoder_process import main; "
+    "main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))"
+)
+_answers = msgspec.msgpack.Decoder(Answer)
+
+Outcome = str
+DECODED, REFUSED, ENDED = OUTCOMES = ("decoded", "refused", "ended")
+"""What becomes of files: `ended` those whose process crashed, or took too long."""
+
+
+class _Process:
+    """A process, and the socket to it."""
+
+    def __init__(self, max_pixels: int, cpu_s: float) -> None:
+        self.socket, theirs = socket.socketpair()
+        number = theirs.fileno()
+        arguments = [str(number), str(max_pixels), str(cpu_s), *sys.path]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, *arguments],
+                pass_fds=[number],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Threads of a linear algebra that it never uses would take memory from images.
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        self.is_new = True
+
+    def exchange(self, data: bytes, wanted: bytes, timeout_s: float) -> tuple[Answer, bytearray]:
+        """Sends a file and reads the answer.
+
+        Raises:
+            TimeoutError: there is none in time.
+            EOFError, OSError: the process has ended.
+        """
+        deadline = time.monotonic() + timeout_s + (_START_S if self.is_new else 0.0)
+        self.socket.settimeout(_left_s(deadline))
+        self.socket.sendall(LENGTHS.pack(len(wanted), len(data)) + wanted)
+        self.socket.sendall(data)
+        self.socket.settimeout(_left_s(deadline))
+        num_message, num_body = LENGTHS.unpack(read_exactly(self.socket, LENGTHS.size))
+        message = read_exactly(self.socket, num_message)
+        body = read_exactly(self.socket, num_body)
+        self.is_new = False
+        return _answers.decode(message), body
+
+    def end(self) -> int:
+        """Ends it, if it hasn't by itself; gives the exit code, negative for a signal."""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closes its socket before it ends
+            self._process.wait(0.1)
+        self._process.kill()
+        self.socket.close()
+        return self._process.wait()
+
+
+class Decoder:
+    """The processes of one HTTP process; threads may share it."""
+
+    def __init__(
+        self,
+        *,
+        max_pixels: int,
+        timeout_s: float,
+        on_end: Callable[[Outcome, float], None] = lambda outcome, seconds: None,
+        num_processes: int = NUM_PROCESSES,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            max_pixels: of a file; more are refused before memory is taken for them.
+            timeout_s: processor time of a file.
+            on_end: called in a thread with what became of a file, and the seconds that it took.
+            num_processes: files that are decoded at once.
+        """
+        self._max_pixels, self._timeout_s = max_pixels, timeout_s
+        self._on_end = on_end
+        self._pool = ThreadPoolExecutor(num_processes, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []
+        self._is_over = False
+        self._num_waiting = 0
+
+    def submit(self, data: bytes, wanted: Wanted) -> "Future[Decoded]":
+        """Begins to decode a file; the result raises what `_decode` does.
+
+        Raises:
+            OverloadedProblem: too many files wait.
+        """
+        with self._lock:
+            if self._num_waiting >= MAX_WAITING:
+                raise OverloadedProblem(
+                    f"{self._num_waiting} images wait to be decoded, {MAX_WAITING} may; try again "
+                    "in 1 s",
+                    headers=((b"retry-after", b"1"),),
+                )
+            self._num_waiting += 1
+        decoding = self._pool.submit(self._decode, data, wanted)
+        decoding.add_done_callback(self._leave)
+        return decoding
+
+    def shut_down(self) -> None:
+        """Ends the processes; what is being decoded ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._is_over = True
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.end()
+
+    def _leave(self, _: "Future[Decoded]") -> None:
+        with self._lock:
+            self._num_waiting -= 1
+
+    def _decode(self, data: bytes, wanted: Wanted) -> Decoded:
+        """Decodes a file, in a thread.
+
+        Raises:
+            InvalidRequestProblem: it can't be used.
+            UnavailableProblem: the machine has no time for it.
+        """
+        began, outcome = time.perf_counter(), ENDED
+        try:
+            answer, body = self._ask(data, wanted)
+            outcome = REFUSED if answer.refused else DECODED
+        finally:
+            self._on_end(outcome, time.perf_counter() - began)
+        if answer.refused:
+            raise InvalidRequestProblem(answer.refused)
+        size = answer.shape[0] * answer.shape[1] * answer.shape[2]
+        pixels = np.frombuffer(body, np.uint8, size).reshape(answer.shape)
+        if not answer.has_known:
+            return Decoded(pixels, None)
+        known = np.frombuffer(body, np.uint8, offset=size).reshape(answer.shape[:2])
+        return Decoded(pixels, known)
+
+    def _ask(self, data: bytes, wanted: Wanted) -> tuple[Answer, bytearray]:
+        process = self._take()
+        try:
+            found = process.exchange(
+                data, msgspec.msgpack.encode(wanted), _WAIT_FACTOR * self._timeout_s
+            )
+        except TimeoutError:
+            process.end()
+            raise UnavailableProblem(
+                f"{wanted.field} was not decoded within {_WAIT_FACTOR * self._timeout_s:g} s; the "
+                "machine is busy, ask again"
+            ) from None
+        except (EOFError, OSError, msgspec.MsgspecError):
+            code = process.end()
+            why = (
+                f"takes more than {self._timeout_s:g} s of processor time (--decode-timeout-s)"
+                if code == -signal.SIGPROF
+                else "ended the process that decoded it"
+            )
+            raise InvalidRequestProblem(
+                f"{wanted.field} {why}; it is damaged, or too large: save it anew"
+            ) from None
+        except BaseException:
+            process.end()
+            raise
+        self._give_back(process)
+        return found
+
+    def _take(self) -> _Process:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return _Process(self._max_pixels, self._timeout_s)
+
+    def _give_back(self, process: _Process) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._idle.append(process)
+                return
+        process.end()
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())

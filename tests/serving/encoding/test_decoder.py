@@ -1,0 +1,151 @@
+"""The processes that decode: what a file does to one of them is that file's own fault alone."""
+
+import io
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.encoding import decoder as decoding
+from serving.encoding.decoder import Decoder
+from serving.encoding.pixels import Decoded, Wanted
+from serving.errors import InvalidRequestProblem, OverloadedProblem, UnavailableProblem
+from tests.support import wait_for
+
+WANTED = Wanted(field="image", height=2, width=2, channels=1, fit="stretch", max_pixels=1 << 24)
+
+
+def npy(array: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+GOOD = npy(np.array([[1, 2], [3, 4]], np.uint8))
+
+
+@pytest.fixture(scope="module")
+def ended() -> list[str]:
+    """What became of the files of `decoder`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def decoder(ended: list[str]) -> Iterator[Decoder]:
+    made = Decoder(
+        max_pixels=1 << 24,
+        timeout_s=0.2,
+        on_end=lambda outcome, seconds: ended.append(outcome),
+        num_processes=1,
+    )
+    yield made
+    made.shut_down()
+
+
+def process_of(decoder: Decoder) -> Any:
+    """Its only process, which does nothing now."""
+    (process,) = decoder._idle
+    return process._process
+
+
+def test_a_file_becomes_pixels_and_a_bad_one_words(decoder: Decoder, ended: list[str]) -> None:
+    ended.clear()
+    found = decoder.submit(GOOD, WANTED).result()
+    assert found.pixels[:, :, 0].tolist() == [[1, 2], [3, 4]]
+    assert found.known is None
+    before = process_of(decoder).pid
+    with pytest.raises(InvalidRequestProblem, match="image begins with b'GIF8'"):
+        decoder.submit(b"GIF8", WANTED).result()
+    assert process_of(decoder).pid == before  # a refusal costs nothing
+    assert ended == ["decoded", "refused"]
+
+
+def test_a_file_that_takes_too_long_is_refused_and_the_next_is_decoded(
+    decoder: Decoder, ended: list[str]
+) -> None:
+    """A JPEG of 16 million pixels takes a second of processor time; it may take a fifth."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    Image.fromarray(np.tile(noise, (8, 8, 1))).save(buffer, "JPEG", quality=95, progressive=True)
+    ended.clear()
+    with pytest.raises(InvalidRequestProblem, match=r"image takes more than 0.2 s of processor"):
+        decoder.submit(buffer.getvalue(), WANTED).result()
+    assert ended == ["ended"]
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_file_that_ends_its_process_is_refused_alone(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    decoder.submit(GOOD, WANTED).result()
+    process = process_of(decoder)
+    os.kill(process.pid, signal.SIGSTOP)
+    doomed = decoder.submit(GOOD, WANTED)
+    waiting = decoder.submit(GOOD, WANTED)
+    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGCONT)
+    with pytest.raises(InvalidRequestProblem, match="ended the process that decoded it"):
+        doomed.result()
+    assert waiting.result().pixels.shape == (2, 2, 1)
+
+
+def test_a_process_that_hangs_is_ended(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_WAIT_FACTOR", 0.5)
+    decoder.submit(GOOD, WANTED).result()
+    process = process_of(decoder)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(UnavailableProblem, match=r"image was not decoded within 0.1 s"):
+        decoder.submit(GOOD, WANTED).result()
+    assert process.poll() is not None
+    monkeypatch.undo()
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+
+
+def test_more_files_than_may_wait_are_refused(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_WAITING", 2)
+    decoder.submit(GOOD, WANTED).result()
+    process = process_of(decoder)
+    os.kill(process.pid, signal.SIGSTOP)
+    held: list[Future[Decoded]] = [decoder.submit(GOOD, WANTED) for _ in range(2)]
+    with pytest.raises(OverloadedProblem, match="2 images wait to be decoded, 2 may"):
+        decoder.submit(GOOD, WANTED)
+    os.kill(process.pid, signal.SIGCONT)
+    assert [each.result().pixels.shape for each in held] == [(2, 2, 1)] * 2
+    wait_for(lambda: decoder._num_waiting == 0)
+
+
+def limits_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip(): line[26:].split()[0] for line in lines}
+
+
+def test_a_process_has_little_memory_and_no_files(decoder: Decoder) -> None:
+    decoder.submit(GOOD, WANTED).result()
+    limits = limits_of(process_of(decoder).pid)
+    assert limits["Max file size"] == limits["Max core file size"] == "0"
+    assert int(limits["Max address space"]) < 2 << 30
+
+
+def test_processes_end_with_the_decoder(ended_after: Callable[[Decoder], bool]) -> None:
+    made = Decoder(max_pixels=100, timeout_s=1)
+    made.submit(GOOD, WANTED).result()
+    assert ended_after(made)
+
+
+@pytest.fixture
+def ended_after() -> Callable[[Decoder], bool]:
+    def check(made: Decoder) -> bool:
+        process = process_of(made)
+        made.shut_down()
+        return process.poll() is not None
+
+    return check

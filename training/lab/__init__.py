@@ -1,0 +1,1 @@
+"""A live game in the browser: the steppers that train, drawn while they play."""
