@@ -1,8 +1,8 @@
 """Kill -9 at random moments, local and on Ray: the same command ends with the undisturbed bytes.
 
-One kill of each kind by default, which prints what it did; SADDLEPOINT_BULK_KILLS=10 makes ten:
+One kill of each kind by default, which prints what it did; BULK_KILLS=10 makes ten:
 
-    SADDLEPOINT_BULK_KILLS=10 pytest tests/serving/bulk/test_kills.py -s -n0
+    BULK_KILLS=10 pytest tests/serving/bulk/test_kills.py -s -n0
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from models.bundle import Bundle
 from tests.serving.bulk.conftest import ROOT, Cluster, command, contents, make
 from tests.support import spawned_by, wait_for
 
-NUM_KILLS = int(os.environ.get("SADDLEPOINT_BULK_KILLS", "1"))
+NUM_KILLS = int(os.environ.get("BULK_KILLS", "1"))
 SHARDS = 60
 OPTIONS = ("--count", "6000", "--shard-images", "100", "--format", "tar")
 
