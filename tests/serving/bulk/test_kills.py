@@ -1,6 +1,7 @@
 """Kill -9 at random moments, local and on Ray: the same command ends with the undisturbed bytes.
 
-One kill of each kind by default, which prints what it did; BULK_KILLS=10 makes ten:
+One kill of each kind by default, which prints what it did; BULK_KILLS=10 makes ten, of Ray's actors
+too, one of which test_ray.py kills:
 
     BULK_KILLS=10 pytest tests/serving/bulk/test_kills.py -s -n0
 """
@@ -21,6 +22,7 @@ from models.bundle import Bundle
 from tests.serving.bulk.conftest import ROOT, Cluster, command, contents, make
 from tests.support import spawned_by, wait_for
 
+MANY = "BULK_KILLS" in os.environ
 NUM_KILLS = int(os.environ.get("BULK_KILLS", "1"))
 SHARDS = 60
 OPTIONS = ("--count", "6000", "--shard-images", "100", "--format", "tar")
@@ -127,7 +129,7 @@ def test_local(victim: str, grey: Bundle, undisturbed: dict[str, bytes], tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 300 * NUM_KILLS)
-@pytest.mark.parametrize("victim", ["actor", "driver"])
+@pytest.mark.parametrize("victim", [*["actor"] * MANY, "driver"])
 def test_ray(
     victim: str,
     cluster: Cluster,
