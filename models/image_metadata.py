@@ -12,7 +12,8 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, unquote
 
 from PIL import Image
@@ -64,6 +65,24 @@ def provenance(
     fields |= {"model": model, "version": str(version), "digest": digest, "truncation": psi}
     more = {"directions": directions, "styles": styles, "units_off": units_off}
     return fields | {name: text for name, text in more.items() if text}
+
+
+def written_styles(
+    seed: int | None, layers: Iterable[int] | None, truncation: Sequence[float] | None
+) -> str:
+    """Writes a choice of styles as the JSON of a request; the same choice is the same text.
+
+    Args:
+        seed: that some styles come from; with layers, or None.
+        layers: numbers of these styles, in any order.
+        truncation: psi of each style, or None.
+    """
+    told: dict[str, Any] = {}
+    if seed is not None and layers is not None:
+        told |= {"from": seed, "layers": sorted({int(layer) for layer in layers})}
+    if truncation is not None:
+        told["truncation"] = [float(value) for value in truncation]
+    return json.dumps(told, separators=(",", ":"))
 
 
 def written_amounts(directions: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from serving.errors import SettingsError
-from serving.settings import PREFIX, Settings, flag, shown_default, variable
+from serving.settings import AUTO, PREFIX, Settings, flag, shown_default, variable
 
 PROG = "python -m serving.run"
 
@@ -69,7 +69,11 @@ def parse(
             sources[known[key]] = key
     _move_address(given, sources)
     types = get_type_hints(Settings)
-    values = {name: _convert(types[name], text, sources[name]) for name, text in given.items()}
+    autos = {e.name for e in dataclasses.fields(Settings) if e.metadata["can_be_auto"]}
+    values = {
+        name: _convert(types[name], text, sources[name], can_be_auto=name in autos)
+        for name, text in given.items()
+    }
     return Settings(**values)
 
 
@@ -105,7 +109,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _convert(kind: Any, text: str, source: str) -> Any:
+def _convert(kind: Any, text: str, source: str, *, can_be_auto: bool = False) -> Any:
+    if can_be_auto and text == "auto":
+        return AUTO
     try:
         if isinstance(kind, UnionType):  # Path | None
             return Path(text) if text else None
@@ -119,6 +125,5 @@ def _convert(kind: Any, text: str, source: str) -> Any:
         return value
     except ValueError:
         words = {int: "a whole number", float: "a number", bool: "true or false"}
-        raise SettingsError(
-            f"{source} is {text!r}, must be {words.get(kind, 'whole numbers')}"
-        ) from None
+        allowed = words.get(kind, "whole numbers") + (" or auto" if can_be_auto else "")
+        raise SettingsError(f"{source} is {text!r}, must be {allowed}") from None

@@ -73,6 +73,7 @@ def serve(
     from serving.connection.descriptors import raise_limit
     from serving.http.proxies import Proxies
     from serving.inference.accelerator.choice import choose_devices
+    from serving.inference.devices import num_cpus
     from serving.inference.frames import socket_path
     from serving.inference.lit_api import GeneratorAPI
     from serving.observability import logs, tracing
@@ -101,6 +102,7 @@ def serve(
         check_port(settings, "grpc_port", settings.grpc_port)
     devices = choose_devices(settings.device, settings.devices)
     settings.check_device(devices.kind)
+    settings = settings.chosen(devices.kind, num_cpus())
     num_workers = devices.num * settings.workers_per_device
     check_socket(socket_path(run_folder.path, num_workers - 1))
     shared = Shared.make(settings, num_workers, keys)
@@ -202,7 +204,7 @@ def keys_at_start(settings: Settings) -> "KeyFile | None":
 
 def check_grpc() -> None:
     """Raises SettingsError where what gRPC needs is not installed."""
-    for name in ("grpc", "google", "google.protobuf"):  # a package before what is in it
+    for name in ("google", "google.protobuf"):  # a package before what is in it
         if importlib.util.find_spec(name) is None:
             raise SettingsError(
                 f"--grpc-port is given, and {name} is not installed: pip install "

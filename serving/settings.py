@@ -23,8 +23,17 @@ DEVICES = ("auto", "cpu", "cuda")
 _REPOSITORY = Path("model-repository")
 
 
-def _setting(default: Any, help: str, *, least: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "least": least})
+AUTO = 0
+"""In place of a number: the server chooses. Written as the word `auto`."""
+_MOST_PROCESSES = {"cpu": 2, "cuda": 4}
+"""That `auto` starts, by device."""
+
+
+def _setting(
+    default: Any, help: str, *, least: float | None = None, can_be_auto: bool = False
+) -> Any:
+    metadata = {"help": help, "least": least, "can_be_auto": can_be_auto}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +72,13 @@ class Settings:
         "the only GPUs to use, comma separated, as CUDA_VISIBLE_DEVICES takes them: numbers of "
         "nvidia-smi, GPU-... or MIG-...; empty: all that work",
     )
-    api_processes: int = _setting(1, "processes that speak HTTP and encode images", least=1)
+    api_processes: int = _setting(
+        1,
+        "processes that speak HTTP and encode images; auto, or 0: one for each core, at most 2 "
+        "beside a CPU worker and 4 beside GPUs",
+        least=1,
+        can_be_auto=True,
+    )
     workers_per_device: int = _setting(1, "inference processes for each device", least=1)
     compute_threads: int = _setting(0, "threads of a CPU worker; 0: one for each core", least=0)
     compute_lanes: int = _setting(
@@ -98,6 +113,9 @@ class Settings:
         None, "folder for long jobs and their results; empty: none are taken"
     )
     max_jobs: int = _setting(16, "most long jobs, those that have ended too", least=1)
+    max_jobs_per_key: int = _setting(
+        0, "most long jobs of one API key, so that others have room; 0: --max-jobs", least=0
+    )
     max_job_images: int = _setting(100_000, "most images of one long job", least=1)
     max_jobs_bytes: int = _setting(
         4 << 30, "disk for the results of long jobs, in bytes, of all together", least=1
@@ -212,8 +230,10 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range, with what is allowed."""
         for entry in dataclasses.fields(self):
-            least = entry.metadata["least"]
-            if least is not None and getattr(self, entry.name) < least:
+            least, value = entry.metadata["least"], getattr(self, entry.name)
+            if entry.metadata["can_be_auto"] and value == AUTO:
+                continue
+            if least is not None and value < least:
                 raise SettingsError(
                     f"{flag(entry.name)} is {getattr(self, entry.name)}, must be at least {least}"
                 )
@@ -235,7 +255,7 @@ class Settings:
         _check_origins(self.cors_origins)
         _check_hosts(self.allowed_hosts)
         for name in ("max_seeds", "max_frames"):
-            least = getattr(self, name) * self.api_processes  # each process has its part
+            least = getattr(self, name) * max(1, self.api_processes)  # each process has its part
             if self.max_waiting_rows < least:
                 raise SettingsError(
                     f"--max-waiting-rows is {self.max_waiting_rows}, must be at least {least}, "
@@ -279,6 +299,20 @@ class Settings:
                 f"{self.max_batch_rows}; set both to the same"
             )
 
+    def chosen(self, device: str, num_cpus: int) -> "Settings":
+        """The settings with numbers where they say `auto`.
+
+        Args:
+            device: "cpu" or "cuda".
+            num_cpus: that this server may use.
+        """
+        if self.api_processes != AUTO:
+            return self
+        # Each process has its part of the waiting rows, which the largest request must fit.
+        most = self.max_waiting_rows // max(self.max_seeds, self.max_frames)
+        num = min(num_cpus, _MOST_PROCESSES[device], most)
+        return dataclasses.replace(self, api_processes=num)
+
     def check_device(self, device: str) -> None:
         """Raises SettingsError for settings of the other device, "cpu" or "cuda".
 
@@ -310,6 +344,8 @@ def variable(name: str) -> str:
 def shown_default(entry: "dataclasses.Field[Any]") -> str:
     """Returns a setting's default as one would write it; empty for nothing."""
     default = entry.default
+    if default == AUTO and entry.metadata["can_be_auto"]:
+        return "auto"
     if default in ((), None):
         return ""
     return str(default).lower() if isinstance(default, bool) else str(default)

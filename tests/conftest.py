@@ -29,6 +29,7 @@ from models.bundle.manifest import Dataset, ImageSpec, Manifest, Parity, tensor_
 from models.latents import latents
 from tests import real_images
 from tests.support import HTTP
+from tests.tiny_parts import tiny_styles, tiny_units
 
 READY_TIMEOUT_S = 60
 _NUMBERS = itertools.count()
@@ -176,6 +177,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         num_classes: int = 0,
         weights_seed: int = 0,
         directions: bool = False,
+        units: bool = False,
+        styles: bool = False,
         encoder: str = "",
         scale: float = 40,
     ) -> Bundle:
@@ -216,6 +219,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundl
         if directions:
             made = tiny_directions(CpuGenerator(model), z_dim, num_classes)
             files[DIRECTIONS] = made.to_bytes()
+        if units:
+            files |= tiny_units(model.read_bytes(), z_dim, num_classes)
+        if styles:
+            files |= tiny_styles(model.read_bytes(), z_dim)
         if encoder:
             weight, table = tiny_weights(z_dim, image, num_classes, weights_seed, scale)
             files |= real_images.parts_of(encoder, weight, table, image)

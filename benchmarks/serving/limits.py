@@ -27,7 +27,7 @@ from models.bundle.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
 from serving.encoding.formats import encode_npy
-from serving.encoding.png import encode_png
+from serving.encoding.png import encode_png, encode_pngs
 from serving.inference.devices import num_cpus
 
 NUM_SEEDS = 256
@@ -126,7 +126,7 @@ def many(repository: Repository, folder: Path, seconds: float, rounds: int) -> N
 
     def as_json() -> bytes:
         images = generate(latents(seeds, z_dim))
-        data = [base64.b64encode(encode_png(image)).decode() for image in images]
+        data = [base64.b64encode(file).decode() for file in encode_pngs(images)]
         return json.dumps(data).encode()
 
     with saddlepoint(repository, folder) as server:

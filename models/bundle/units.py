@@ -9,7 +9,7 @@ with ones alone the images are those of model.onnx.
 
 import io
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ _ARRAYS = (
     *("layers", "channels", "concepts", "agreement"),
     *("effect_concepts", "effect_units", "effects"),
     *("seeds", "labels", "masks", "images"),
+    *("artifact_units", "artifact_gains"),
 )
+_OPTIONAL = ("labels", "artifact_units", "artifact_gains")
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,6 +64,10 @@ class UnitInfo:
     """[G, units]."""
     images: Images
     """[G, H, W, C]."""
+    artifact_units: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[A]: units without which images are closer to real ones, the largest gain first."""
+    artifact_gains: Floats = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    """[A, 3]: by how much the Frechet distance falls, and its interval's ends."""
 
     @property
     def num(self) -> int:
@@ -111,10 +117,10 @@ def read_units(bundle: Bundle) -> UnitInfo | None:
         return None
     with decoding(bundle.path / UNITS):
         arrays = read_stream(io.BytesIO(data), names=_ARRAYS, max_bytes=MAX_BYTES)
-        info = UnitInfo(
-            labels=arrays.get("labels"),
-            **{name: arrays[name] for name in _ARRAYS if name != "labels"},
-        )
+        # Bundles of earlier releases know no artifacts.
+        there = [name for name in _ARRAYS if name in arrays or name not in _OPTIONAL]
+        given: dict[str, Any] = {"labels": None, **{name: arrays[name] for name in there}}
+        info = UnitInfo(**given)
         _check(info, bundle.manifest)
     return info
 
@@ -182,6 +188,7 @@ def _check(info: UnitInfo, manifest: Manifest) -> None:
         and info.agreement.shape == (units, info.concepts.size)
         and info.effect_units.shape[:1] == (sets,)
         and info.effects.shape == (sets, 4)
+        and info.artifact_gains.shape == (info.artifact_units.size, 3)
         and info.seeds.shape == (num,)
         and info.seeds.dtype == np.uint64
         and info.masks.shape == (num, units)

@@ -3,7 +3,7 @@
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from models.bundle.directions import (
-    Applied,
-    DirectionError,
-    Directions,
-    as_text,
-    parse_amounts,
-    read_directions,
-)
+from models.bundle.directions import DirectionError, parse_amounts
 from models.bundle.generator import CpuGenerator, Images
 from models.errors import ModelError
+from models.image_changes import MOST_TRUNCATION, add_changes, styles_of
 from models.image_files import RepeatedImageError
+from models.offline.changes import ChangedImages, Changes, UsageError
 from models.repository.lookup import open_named
 from models.seed_list import seeds_of
 
 _BATCH_ROWS = 64
-_MOST_TRUNCATION = 2.0
 _NUM_NAMED = 12  # classes in a message
-
-
-class UsageError(Exception):
-    """An option is not allowed for this model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +47,7 @@ class Model:
         z: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64] | None,
         truncation: float,
-        directions: Mapping[str, float] | None = None,
+        changes: Changes,
     ) -> Images:
         """Makes images [N, H, W, C] uint8 of latents [N, z_dim], all at once, as the server does.
 
@@ -67,48 +57,21 @@ class Model:
             z: the latents.
             labels: [N], where the model takes them.
             truncation: psi; scales z where the model has no mapping network.
-            directions: units by number or name; their steps are added last.
+            changes: of all images.
 
         Raises:
-            UsageError: the model has no such direction.
-            ModelError: its directions can't be read.
+            UsageError: the model has no such direction, style or unit.
+            ModelError: a part of it can't be read.
         """
-        if not self.bundle.manifest.has_mapping:
-            z = z * np.float32(truncation)
-        if directions:
-            z = self._moved(z, labels, directions)
-        return self.generate(z, labels, np.full(len(z), truncation, np.float32))
+        return self._changed.make(z, labels, truncation, changes)
 
-    def words(self, directions: Mapping[str, float] | None) -> str:
-        """Directions by number, for an image's metadata; empty for none."""
-        return as_text(self._applied(directions)) if directions else ""
+    def words(self, changes: Changes) -> dict[str, str]:
+        """The changes, for an image's metadata."""
+        return self._changed.words(changes)
 
     @functools.cached_property
-    def _directions(self) -> Directions | None:
-        return read_directions(self.bundle)
-
-    def _moved(
-        self,
-        z: npt.NDArray[np.float32],
-        labels: npt.NDArray[np.int64] | None,
-        asked: Mapping[str, float],
-    ) -> npt.NDArray[np.float32]:
-        applied, found = self._applied(asked), self._directions
-        assert found is not None
-        shift = found.shift(applied, len(z), None if labels is None else labels.tolist())
-        return z if shift is None else z + shift
-
-    def _applied(self, asked: Mapping[str, float]) -> tuple[Applied, ...]:
-        found = self._directions
-        if found is None:
-            raise UsageError(
-                f"--directions is given, but {self.bundle.manifest.name} has none; leave it out, "
-                "or find them with `python -m training.interpretation directions`"
-            )
-        try:
-            return found.resolve(asked)
-        except DirectionError as error:
-            raise UsageError(f"--{error}") from None
+    def _changed(self) -> ChangedImages:
+        return ChangedImages(self.bundle, self.generate)
 
     def labels(self, words: Sequence[str] | None, seeds: Sequence[int]) -> list[int] | None:
         """The label of each seed; None where the model takes none.
@@ -191,7 +154,15 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
         help="move along the model's directions, by number or name: 0:1.5,slant:-1",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files")
+    add_changes(parser)
     return parser
+
+
+def changes_of(options: argparse.Namespace) -> Changes:
+    """What parsed options ask for."""
+    return Changes(
+        directions=options.directions, styles=styles_of(options), units_off=options.units_off
+    )
 
 
 def batches_of(num: int) -> Iterator[slice]:
@@ -224,6 +195,6 @@ def _truncation(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= _MOST_TRUNCATION:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number in 0 .. {_MOST_TRUNCATION:g}")
+    if not 0 <= value <= MOST_TRUNCATION:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number in 0 .. {MOST_TRUNCATION:g}")
     return value

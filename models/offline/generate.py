@@ -17,7 +17,7 @@ from models.grid import grid, png
 from models.image_files import image_paths, require_free, whole_file, write_file
 from models.image_metadata import provenance, with_metadata
 from models.latents import latents
-from models.offline.arguments import Model, batches_of, parser_of, run
+from models.offline.arguments import Model, batches_of, changes_of, parser_of, run
 from models.stdout import closed_pipe_ignored
 
 PROG = "python -m models.offline.generate"
@@ -64,7 +64,7 @@ def _generate(options: argparse.Namespace) -> None:
                     truncation=options.truncation,
                     seed=seeds[row],
                     label=label,
-                    directions=model.words(options.directions),
+                    **model.words(changes_of(options)),
                 )
                 picture = png(grid(image[None]))
                 write_file(paths[row], with_metadata(picture, "png", told))
@@ -81,7 +81,7 @@ def _batches(
     for rows in batches_of(len(seeds)):
         label = None if labels is None else np.array(labels[rows], np.int64)
         z = latents(seeds[rows], model.bundle.manifest.z_dim)
-        yield model.images(z, label, options.truncation, options.directions)
+        yield model.images(z, label, options.truncation, changes_of(options))
 
 
 def _write_array(path: Path, model: Model, num: int, batches: Iterator[Images]) -> None:

@@ -15,7 +15,8 @@ from models.bundle.generator import Images
 from models.grid import grid, png
 from models.image_files import require_free, write_file
 from models.latents import latents, walk
-from models.offline.arguments import Model, UsageError, batches_of, parser_of, run
+from models.offline.arguments import Model, batches_of, changes_of, parser_of, run
+from models.offline.changes import UsageError
 from models.stdout import closed_pipe_ignored
 
 PROG = "python -m models.offline.interpolate"
@@ -62,7 +63,7 @@ def _interpolate(options: argparse.Namespace) -> None:
         [
             model.images(
                 *(z[rows], None if labels is None else labels[rows]),
-                *(options.truncation, options.directions),
+                *(options.truncation, changes_of(options)),
             )
             for rows in batches_of(len(z))
         ]

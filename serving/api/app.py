@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 from serving.api import v2
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import with_openapi
 from serving.api.pages import PATHS, Pages
@@ -17,6 +18,7 @@ from serving.http.messages import ASGIApp, Receive, Scope, Send
 from serving.http.origins import Origins
 from serving.jobs.runner import JobRunner
 from serving.jobs.store import JobStore
+from serving.process.listening import bind
 from serving.process.service import Service
 from serving.settings import Settings
 
@@ -35,6 +37,7 @@ class Gateway:
         self._router: Router
         self.service: Service
         self.v1: V1
+        self._v2: V2
         self.response_queue_id = 0  # LitServe sets it on the application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,14 +47,16 @@ class Gateway:
         elif scope["type"] == "lifespan":
             self.service = self._make_service(self.response_queue_id)
             self.v1 = V1(self.service)
+            self._v2 = V2(self.service)
             jobs = jobs_of(self.service.settings)
             settings = self.service.settings
             self._router = Router(
                 with_openapi(
                     [
                         *self.v1.routes(),
+                        *V1Models(self.service).routes(),
                         *RealImageRoutes(self.service).routes(),
-                        *V2(self.service).routes(),
+                        *self._v2.routes(),
                         *JobRoutes(self.service, jobs).routes(),
                         *Probes(self.service).routes(),
                         *Pages().routes(),
@@ -70,15 +75,28 @@ class Gateway:
                 if jobs is not None:
                     await stack.enter_async_context(JobRunner(self.service, jobs).running())
                 if settings.grpc_port:
-                    from serving.rpc.server import RpcServer  # needs an extra
-
-                    service = self.service
-                    memory = service.connections.memory
-                    rpc = RpcServer(
-                        settings, self._router, memory, service.access, service.check_ready
-                    )
-                    await stack.enter_async_context(rpc.running())
+                    await stack.enter_async_context(self._rpc())
                 await self._app(scope, receive, send)
+
+    def _rpc(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """The server of gRPC."""
+        from serving.api.rpc.inference import RpcInference  # needs an extra
+        from serving.rpc.call import Caller
+        from serving.rpc.methods import Methods
+        from serving.rpc.protocol import Protocol
+        from serving.rpc.server import RpcServer
+
+        service = self.service
+        settings = service.settings
+        caller = Caller(self._router, settings.request_timeout_ms)
+        protocol = Protocol("inference.proto")
+        infer = RpcInference(service, self._v2, protocol)
+        methods = Methods(
+            caller, service.access, service.check_ready, protocol=protocol, infer=infer.start
+        )
+        listeners = bind(settings.host, settings.grpc_port, "grpc_port", is_shared=True)
+        server = RpcServer(service.connections, methods.by_path())
+        return server.running(listeners, settings.drain_timeout_s)
 
 
 def jobs_of(settings: Settings) -> JobStore | None:
@@ -90,5 +108,8 @@ def jobs_of(settings: Settings) -> JobStore | None:
     if settings.jobs_folder is None:
         return None
     return JobStore(
-        settings.jobs_folder, max_jobs=settings.max_jobs, max_bytes=settings.max_jobs_bytes
+        settings.jobs_folder,
+        max_jobs=settings.max_jobs,
+        max_bytes=settings.max_jobs_bytes,
+        max_jobs_per_key=settings.max_jobs_per_key,
     )

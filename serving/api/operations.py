@@ -126,19 +126,14 @@ def in_path(name: str, example: str, description: str = "", pattern: str | None 
     return _parameter("path", name, schema, description, example) | {"required": True}
 
 
-def in_query(name: str, schema: Schema, description: str, example: float) -> Schema:
-    """Describes an optional parameter in the query."""
+def in_query(name: str, schema: Schema, description: str, example: float | None = None) -> Schema:
+    """Describes an optional parameter in the query; example: of every model, or none."""
     return _parameter("query", name, schema, description, example)
 
 
 def _parameter(where: str, name: str, schema: Schema, description: str, example: Any) -> Schema:
-    return {
-        "name": name,
-        "in": where,
-        "description": description,
-        "schema": schema,
-        "example": example,
-    }
+    parameter = {"name": name, "in": where, "description": description, "schema": schema}
+    return parameter | ({} if example is None else {"example": example})
 
 
 MODEL = in_path("model", "digits", "its name")

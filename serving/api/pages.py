@@ -1,8 +1,8 @@
 """Serves the pages for a browser: the playground at /, Swagger UI at /docs.
 
-Their files lie in `serving/web`, those of Swagger UI in the package `fastapi-swagger`, of which
-nothing else is used. They are read once. The browser may load nothing from elsewhere: the policy
-says so, and Swagger UI needs no exception from it.
+Their files lie in `serving/web`, of which every script and style is served; those of Swagger UI in
+the package `fastapi-swagger`, of which nothing else is used. They are read once. The browser may
+load nothing from elsewhere: the policy says so, and Swagger UI needs no exception from it.
 """
 
 import hashlib
@@ -17,14 +17,27 @@ from serving.http.messages import Headers, Request, Response
 _HTML = "text/html; charset=utf-8"
 _CSS = "text/css; charset=utf-8"
 _SCRIPT = "text/javascript; charset=utf-8"
+_MEDIA_TYPES = {".css": _CSS, ".js": _SCRIPT}
+
+
+def _files_of(folder: str) -> dict[str, tuple[str, str]]:
+    """Path to file and media type, of all scripts and styles below a folder of ours."""
+    package, _, rest = folder.partition("/")
+    found: dict[str, tuple[str, str]] = {}
+    for entry in sorted((files(package) / rest).iterdir(), key=lambda entry: entry.name):
+        name = f"{folder}/{entry.name}"
+        media_type = _MEDIA_TYPES.get(entry.name[entry.name.rfind(".") :])
+        if entry.is_dir():
+            found |= _files_of(name)
+        elif media_type:
+            found[name.removeprefix(package)] = (name, media_type)
+    return found
+
+
 _PAGES = {
     "/": ("serving/web/index.html", _HTML),
     "/docs": ("serving/web/docs.html", _HTML),
-    "/web/style.css": ("serving/web/style.css", _CSS),
-    "/web/playground.js": ("serving/web/playground.js", _SCRIPT),
-    "/web/directions.js": ("serving/web/directions.js", _SCRIPT),
-    "/web/docs.css": ("serving/web/docs.css", _CSS),
-    "/web/docs.js": ("serving/web/docs.js", _SCRIPT),
+    **_files_of("serving/web"),
     "/web/swagger-ui.css": ("fastapi_swagger/resources/swagger-ui.css", _CSS),
     "/web/swagger-ui-bundle.js": ("fastapi_swagger/resources/swagger-ui-bundle.js", _SCRIPT),
 }

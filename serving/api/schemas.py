@@ -74,6 +74,7 @@ class Model(ResponseBody):
             "encoder, score."
         ),
     ]
+    num_styles: Annotated[int | None, _meta("That can be mixed; null where there are none.")]
     encoder: Annotated[Encoder | None, _meta("Null where it has none, or it can't be read.")]
     recipe: str
     dataset: Dataset
@@ -113,6 +114,61 @@ class ModelDirections(ResponseBody):
     digest: str
     max_amount: Annotated[float, _meta("The most units of a direction, either way.")]
     directions: list[Direction]
+
+
+class UnitLayer(ResponseBody):
+    """Feature maps of one layer."""
+
+    maps: Annotated[str, _meta("Their size, WIDTHxHEIGHT.")]
+    first: Annotated[int, _meta("Number of its first unit.")]
+    num: int
+
+
+class CloseUnit(ResponseBody):
+    """A unit that agrees with a concept."""
+
+    unit: int
+    agreement: Annotated[float, _meta("Information quality ratio, 0 .. 1.")]
+
+
+class UnitConcept(ResponseBody):
+    """A concept, and the units that agree with it most."""
+
+    concept: str
+    closest: list[CloseUnit]
+
+
+class UnitEffect(ResponseBody):
+    """What a concept loses where its units are off, beside random sets of as many."""
+
+    concept: str
+    units: list[int]
+    effect: Annotated[float, _meta("In standard deviations, less that of random sets.")]
+    low: Annotated[float, _meta("Of the range of random sets around it, 95 %.")]
+    high: float
+    p: Annotated[float, _meta("Corrected by Holm for all concepts.")]
+
+
+class UnitArtifact(ResponseBody):
+    """A unit without which images are closer to the real ones."""
+
+    unit: int
+    gain: Annotated[float, _meta("By how much the Frechet distance falls.")]
+    low: Annotated[float, _meta("Of its interval.")]
+    high: float
+
+
+class ModelUnits(ResponseBody):
+    """The units of a model."""
+
+    name: str
+    version: int
+    digest: str
+    num: Annotated[int, _meta("Units are 0 .. num - 1.")]
+    layers: list[UnitLayer]
+    concepts: list[UnitConcept]
+    effects: Annotated[list[UnitEffect], _meta("The surest first.")]
+    artifacts: Annotated[list[UnitArtifact], _meta("The largest gain first.")]
 
 
 class Job(ResponseBody):

@@ -1,49 +1,14 @@
-"""The routes under /v1: they make images from seeds, and describe the models."""
+"""The routes under /v1 that make images from seeds."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from models.bundle import ENCODER
-from models.bundle.anomaly import SCORE
-from models.bundle.directions import (
-    DIRECTIONS,
-    IN_Z,
-    MAX_AMOUNT,
-    SETS,
-    Applied,
-    Directions,
-    DirectionSet,
-)
-from models.bundle.styles import STYLES, has_styles
-from models.bundle.units import UNITS
-from models.errors import BundleError
 from models.latents import MAX_SEED
-from serving.api.operations import (
-    JSON,
-    MAKING,
-    MODEL,
-    MODEL_PROBLEMS,
-    Content,
-    Operation,
-    in_path,
-    in_query,
-)
+from serving.api.described.routes import VERSION, integer
+from serving.api.operations import JSON, MAKING, MODEL, Content, Operation, in_path, in_query
 from serving.api.router import Route
-from serving.api.schemas import (
-    Candidate,
-    Direction,
-    Encoder,
-    Evidence,
-    Limits,
-    Model,
-    ModelDirections,
-    Models,
-)
-from serving.dispatch.catalogue import Served
 from serving.encoding.bodies import EncodedImages
 from serving.encoding.formats import ANIMATIONS, FORMATS, NPY_MEDIA_TYPE, SUFFIXES
 from serving.errors import (
@@ -56,10 +21,8 @@ from serving.http.conditional import etag, lifetime, matches
 from serving.http.messages import Headers, Request, Response
 from serving.process.service import Service
 from serving.requests.deadlines import Scheduling, read_scheduling
-from serving.requests.directions import directions_of
 from serving.requests.generate import (
     MAX_TRUNCATION,
-    MAX_VERSION,
     GenerateRequest,
     Order,
     decode_request,
@@ -67,24 +30,15 @@ from serving.requests.generate import (
     validated,
 )
 from serving.requests.interpolate import InterpolateRequest, decode_walk, walk_order
+from serving.requests.styles import FIELDS, FROM, LAYERS, TRUNCATION, styles_from_text
+from serving.requests.units import units_from_text
 from serving.settings import Settings
 
 _EXAMPLE = {"model": "digits", "seeds": [1, 2, 3, 4], "labels": 0, "layout": "grid"}
 _WALK = {"model": "digits", "seeds": [1, 2, 3], "label": 0, "frames": 60, "loop": True}
 _FILES: Content = {entry.media_type: bytes for entry in FORMATS.values()}
-_VERSION = in_query(
-    "version",
-    {"type": "integer", "minimum": 1, "maximum": MAX_VERSION},
-    "CURRENT if absent, or the candidate",
-    1,
-)
-_PARTS = {
-    "directions": DIRECTIONS,
-    "styles": STYLES,
-    "units": UNITS,
-    "encoder": ENCODER,
-    "score": SCORE,
-}
+_TEXT: dict[str, Any] = {"type": "string"}
+_QUERY = ("label", "truncation", "version", *FIELDS, "units_off")
 _DIRECTION = re.compile(r"d([0-9]{1,6})|d\.(?![0-9]+$)(.{1,100})", re.DOTALL)
 _GENERATE = Operation(
     id="generate",
@@ -125,13 +79,17 @@ _IMAGE = Operation(
         in_query(
             "truncation", {"type": "number"}, f"psi, 0 .. {MAX_TRUNCATION:g}; 1 if absent", 0.7
         ),
-        _VERSION,
+        VERSION,
         in_query(
             "d0",
             {"type": "number"},
             "units of direction 0; d1, d2 ... likewise, and d.NAME by name",
             1.5,
         ),
+        in_query(FROM, _TEXT, "the seed that styles.layers are of, for style models"),
+        in_query(LAYERS, _TEXT, "numbers of styles with commas, such as 4,5,6"),
+        in_query(TRUNCATION, _TEXT, "psi of each style with commas, such as 0.5,0.7,1"),
+        in_query("units_off", _TEXT, "units that are off, with commas, such as 3,17"),
     ),
     response="The image.",
     content=_FILES,
@@ -139,36 +97,6 @@ _IMAGE = Operation(
     **MAKING | {"problems": (*MAKING["problems"], UnknownRouteProblem)},
 )
 _IMAGE_HEAD = replace(_IMAGE, id="image_head", summary="Only its headers; no image is made.")
-_MODELS = Operation(
-    id="models",
-    summary="Every model that is served.",
-    tag="Models",
-    response="Manifests, versions, limits.",
-    content={JSON: Models},
-    problems=(InvalidRequestProblem,),
-)
-_MODEL = Operation(
-    id="model",
-    summary="One model.",
-    tag="Models",
-    parameters=(MODEL, _VERSION),
-    response="Manifest, versions, limits.",
-    content={JSON: Model},
-    problems=(InvalidRequestProblem, *MODEL_PROBLEMS),
-)
-
-
-_DIRECTIONS = Operation(
-    id="directions",
-    summary="The directions of a model's latent space.",
-    tag="Models",
-    description="In which the pixels change most, with what was measured to follow them. A name is "
-    "given only where a measure follows with a rank correlation above .6.",
-    parameters=(MODEL, _VERSION),
-    response="Directions, the strongest first.",
-    content={JSON: ModelDirections},
-    problems=(InvalidRequestProblem, *MODEL_PROBLEMS),
-)
 
 
 class V1:
@@ -188,9 +116,6 @@ class V1:
             Route("POST", "/v1/interpolate", self.interpolate, _INTERPOLATE, makes_images=True),
             Route("GET", image, self.image, _IMAGE, makes_images=True),
             Route("HEAD", image, self.image, _IMAGE_HEAD),
-            Route("GET", "/v1/models", self.models, _MODELS),
-            Route("GET", "/v1/models/{model}", self.model, _MODEL),
-            Route("GET", "/v1/models/{model}/directions", self.directions, _DIRECTIONS),
         ]
 
     async def generate(self, request: Request) -> Response:
@@ -231,12 +156,12 @@ class V1:
             raise UnknownRouteProblem(
                 f"file is {quoted(request.params['file'])}; ask for SEED.{', SEED.'.join(SUFFIXES)}"
             )
-        query = request.query("label", "truncation", "version", pattern=_DIRECTION)
+        query = request.query(*_QUERY, pattern=_DIRECTION)
         label, version = (
-            None if query.get(name) is None else _integer(name, query[name])
+            None if query.get(name) is None else integer(name, query[name])
             for name in ("label", "version")
         )
-        number = _integer("seed", seed)
+        number = integer("seed", seed)
         if not 0 <= number <= MAX_SEED:
             raise InvalidRequestProblem(f"seed is {seed}, allowed are 0 .. {MAX_SEED} (2**64 - 1)")
         fields: dict[str, Any] = {
@@ -250,6 +175,8 @@ class V1:
                 for name, text in query.items()
                 if (found := _DIRECTION.fullmatch(name))
             },
+            "styles": styles_from_text(query),
+            "units_off": units_from_text(query.get("units_off")),
             "format": SUFFIXES[suffix],
         }
         ordered = order(validated(fields), self._catalogue, self._settings, label_field="label")
@@ -267,139 +194,9 @@ class V1:
             response = await self._service.make(ordered, terms, request)
         return replace(response, headers=(*response.headers, *headers))
 
-    async def models(self, request: Request) -> Response:
-        """Describes every model that is served."""
-        request.query()
-        return Response.json(Models([self._describe(served) for served in self._catalogue.current]))
-
-    async def model(self, request: Request) -> Response:
-        """Describes one model, in the version that the query names or that is served."""
-        query = request.query("version")
-        version = None if "version" not in query else _integer("version", query["version"])
-        served = self._catalogue.resolve(request.params["model"], version)
-        return Response.json(self._describe(served))
-
-    async def directions(self, request: Request) -> Response:
-        """Lists the directions of one model, with their evidence."""
-        query = request.query("version")
-        version = None if "version" not in query else _integer("version", query["version"])
-        served = self._catalogue.resolve(request.params["model"], version)
-        return Response.json(model_directions(served))
-
-    def _describe(self, served: Served) -> Model:
-        manifest, settings = served.manifest, self._settings
-        name, version = served.key
-        return Model(
-            name=name,
-            version=version,
-            digest=served.bundle.digest,
-            versions=self._catalogue.versions(name),
-            candidate=self._candidate(name),
-            z_dim=manifest.z_dim,
-            image=manifest.image,
-            labels=manifest.labels,
-            parts=[name for name, file in _PARTS.items() if file in manifest.files],
-            encoder=_encoder(served),
-            recipe=manifest.recipe,
-            dataset=manifest.dataset,
-            metrics=manifest.metrics,
-            created=manifest.created,
-            limits=Limits(
-                max_seeds=settings.max_seeds,
-                max_frames=settings.max_frames,
-                max_image_pixels=settings.max_image_pixels,
-                max_input_pixels=settings.max_input_pixels,
-                max_body_bytes=settings.max_body_bytes,
-                request_timeout_ms=settings.request_timeout_ms,
-            ),
-        )
-
-    def _candidate(self, name: str) -> Candidate | None:
-        found = self._catalogue.candidacies.get(name)
-        if found is None:
-            return None
-        return Candidate(
-            version=found.version,
-            share_percent=found.share_percent,
-            digest=found.digest or None,
-            refused=found.refused or None,
-        )
-
-
-def _encoder(served: Served) -> Encoder | None:
-    """What a version's encoder can do; None where that can't be known."""
-    try:
-        traits, calibration = served.encoder, served.calibration
-    except BundleError:
-        return None
-    if traits is None:
-        return None
-    label: Literal["none", "needed", "found"] = "none"
-    if served.manifest.conditional:
-        label = "found" if traits.infers_label else "needed"
-    num = 0 if calibration is None else len(calibration.scores)
-    return Encoder(label, traits.fills, traits.varies, num)
-
-
-def _integer(name: str, text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,39}", text):
-        raise InvalidRequestProblem(f"{name} is {quoted(text)}, must be a whole number")
-    return int(text)
-
 
 def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise InvalidRequestProblem(f"{name} is {quoted(text)}, must be a number") from None
-
-
-_NUM_TOLD = 3
-
-
-def model_directions(served: Served) -> ModelDirections:
-    """The directions of a version that requests can name.
-
-    Raises:
-        InvalidRequestProblem: it has none.
-        UnavailableProblem: they can't be read.
-    """
-    found = directions_of(served)
-    name, version = served.key
-    return ModelDirections(
-        name=name,
-        version=version,
-        digest=served.bundle.digest,
-        max_amount=MAX_AMOUNT,
-        directions=[
-            each
-            for kind in (SETS if has_styles(served.manifest) else IN_Z)
-            if kind in found.sets
-            for each in _directions(found, kind)
-        ],
-    )
-
-
-def _directions(found: Directions, kind: str) -> Iterator[Direction]:
-    each = found.sets[kind]
-    if each.steps.ndim == 2:
-        for number in range(each.num):
-            yield _direction(found, kind, each, (number,), None)
-        return
-    for label in range(len(each.steps)):
-        for number in range(each.num):
-            yield _direction(found, kind, each, (label, number), label)
-
-
-def _direction(
-    found: Directions, kind: str, each: DirectionSet, at: tuple[int, ...], label: int | None
-) -> Direction:
-    values, rho = each.eigenvalues[at[:-1]], each.evidence[at]
-    closest = np.argsort(-np.abs(rho), kind="stable")[:_NUM_TOLD]
-    return Direction(
-        key=Applied(kind, at[-1], 0).key,
-        name=str(each.names[at]) or None,
-        label=label,
-        share=round(float(each.eigenvalues[at] / max(float(values.sum()), 1e-12)), 4),
-        evidence=[Evidence(found.concepts[i], round(float(rho[i]), 3)) for i in closest],
-    )

@@ -212,7 +212,7 @@ class V2:
         infer, given = v2_tensors.read(body, json_bytes)
         if "version" not in request.params and (seeds := first_seed(given)):
             served = self._catalogue.on_trial(served, seeds)
-        return read_order(infer, given, served, request, self._settings)
+        return read_order(infer, given, served, request.header, self._settings)
 
     def _default_versions(self, served: Served) -> list[int]:
         """The versions that serve requests which name none; for any other version, itself."""
@@ -223,13 +223,20 @@ class V2:
         return [version, *(number for number in trial if number is not None)]
 
     def _served(self, request: Request) -> Served:
-        version = request.params.get("version")
+        return self.resolve(request.params["model"], request.params.get("version"))
+
+    def resolve(self, model: str, version: str | None) -> Served:
+        """The version that a request means.
+
+        Raises:
+            Problem: there is none.
+        """
         if version is not None and not re.fullmatch("[0-9]{1,10}", version):
             raise UnknownModelProblem(
                 f"version is {quoted(version)}, versions are whole numbers up to {MAX_VERSION}"
             )
         number = None if version is None else int(version)
-        return self._catalogue.resolve(request.params["model"], number)
+        return self._catalogue.resolve(model, number)
 
 
 def _get(

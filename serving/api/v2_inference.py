@@ -19,12 +19,14 @@ from serving.dispatch.catalogue import Served
 from serving.encoding.bodies import PixelEncoding
 from serving.encoding.png import encode_png
 from serving.errors import InvalidRequestProblem, quoted
-from serving.http.messages import Headers, Request
+from serving.http.auth import Header
+from serving.http.messages import Headers
 from serving.requests.deadlines import Scheduling, read_scheduling
 from serving.requests.directions import applied
 from serving.requests.generate import MAX_TRUNCATION, Order
 from serving.requests.rules import check_labels, check_pixels, finite_latents
-from serving.requests.styles import choice
+from serving.requests.styles import FIELDS, StylesRequest, choice, styles_from_text
+from serving.requests.units import switched_off, units_from_text
 from serving.settings import Settings
 
 OUTPUTS = ("image", "png")
@@ -90,13 +92,14 @@ class TensorEncoding(PixelEncoding):
     def from_images(self, images: Images) -> bytes:
         """Encodes the outputs, and compresses the body where the client asked for it."""
         outputs = [
-            (name, images if name == "image" else self._files(images), binary)
+            (name, images if name == "image" else self.files(images), binary)
             for name, binary in self.outputs
         ]
         body, self.json_bytes = v2_tensors.write(self.head, outputs)
         return _COMPRESSORS[self.coding](body) if self.coding else body
 
-    def _files(self, images: Images) -> list[bytes]:
+    def files(self, images: Images) -> list[bytes]:
+        """Encodes images as PNG files."""
         files = [encode_png(image) for image in images]
         if self.describe is None:
             return files
@@ -125,10 +128,20 @@ def read_order(
     infer: v2_tensors.InferRequest,
     given: dict[str, v2_tensors.Array],
     served: Served,
-    request: Request,
+    header: Header,
     settings: Settings,
+    *,
+    encoding: Callable[..., TensorEncoding] = TensorEncoding,
 ) -> tuple[Order, Scheduling]:
     """Reads an inference request: what to make, its deadline and its priority.
+
+    Args:
+        infer: the request without its tensors.
+        given: its tensors.
+        served: the version that it means.
+        header: looks its headers up.
+        settings: the server's.
+        encoding: makes what writes the answer.
 
     Raises:
         Problem: it is invalid.
@@ -162,9 +175,9 @@ def read_order(
         labels = _vector(given["LABEL"], "LABEL", "INT64").tolist()
         labels = labels[0] if len(labels) == 1 else labels
     psi, directions = _truncation(given), applied(_directions(infer), served)
-    encoding = TensorEncoding(
-        head=_head(infer, served), outputs=_outputs(infer), coding=_coding(request)
-    )
+    styles = choice(_styles(infer), psi, directions, served)
+    off = units_from_text(_text(infer, "units_off", "3,17"))
+    encoded = encoding(head=_head(infer, served), outputs=_outputs(infer), coding=_coding(header))
     order = Order(
         served=served,
         seeds=seeds,
@@ -172,12 +185,13 @@ def read_order(
         labels=check_labels(labels, num_rows, served, field="LABEL"),
         psi=psi,
         directions=directions,
-        styles=choice(None, psi, directions, served),
-        encoding=encoding,
+        styles=styles,
+        off=switched_off(off, served, is_styled=styles is not None),
+        encoding=encoded,
     )
     if settings.image_metadata:
-        encoding.describe = order.provenance
-    return order, _scheduling(infer, request, settings)
+        encoded.describe = order.provenance
+    return order, _scheduling(infer, header, settings)
 
 
 def _head(infer: v2_tensors.InferRequest, served: Served) -> V2Inference:
@@ -213,23 +227,35 @@ def _outputs(infer: v2_tensors.InferRequest) -> list[tuple[str, bool]]:
     return list(outputs.items())
 
 
-def _coding(request: Request) -> bytes | None:
+def _coding(header: Header) -> bytes | None:
     """Only a coding that is asked for alone: many clients list some that they don't prefer."""
-    asked = (request.header(b"accept-encoding") or b"").strip().lower()
+    asked = (header(b"accept-encoding") or b"").strip().lower()
     return asked if asked in _COMPRESSORS else None
 
 
-def _directions(infer: v2_tensors.InferRequest) -> dict[str, float]:
-    """Reads the parameter `directions`, a string: the protocol's parameters are plain values."""
-    text = infer.parameters.get("directions", "")
-    if not isinstance(text, str):
+def _text(infer: v2_tensors.InferRequest, name: str, example: str) -> str | None:
+    """Reads a parameter that is a string; None where it is absent."""
+    text = infer.parameters.get(name)
+    if text is not None and not isinstance(text, str):
         raise InvalidRequestProblem(
-            f"parameter directions is {quoted(text)}, must be a string such as '0:1.5,slant:-1'"
+            f"parameter {name} is {quoted(text)}, must be a string such as {example!r}"
         )
+    return text
+
+
+def _directions(infer: v2_tensors.InferRequest) -> dict[str, float]:
+    """Reads the parameter `directions`: the protocol's parameters are plain values."""
+    text = _text(infer, "directions", "0:1.5,slant:-1")
     try:
         return parse_amounts(text) if text else {}
     except DirectionError as error:
         raise InvalidRequestProblem(f"parameter directions: {error}") from None
+
+
+def _styles(infer: v2_tensors.InferRequest) -> StylesRequest | None:
+    examples = dict(zip(FIELDS, ("7", "4,5,6", "0.5,0.7,1"), strict=True))
+    given = {name: _text(infer, name, example) for name, example in examples.items()}
+    return styles_from_text({name: text for name, text in given.items() if text is not None})
 
 
 def _truncation(given: dict[str, v2_tensors.Array]) -> float:
@@ -243,9 +269,9 @@ def _truncation(given: dict[str, v2_tensors.Array]) -> float:
     return float(values[0])
 
 
-def _scheduling(infer: v2_tensors.InferRequest, request: Request, settings: Settings) -> Scheduling:
+def _scheduling(infer: v2_tensors.InferRequest, header: Header, settings: Settings) -> Scheduling:
     """Reads deadline and priority; timeout is in microseconds, a priority above 1 means bulk."""
-    terms = read_scheduling(request.header, settings)
+    terms = read_scheduling(header, settings)
     most = settings.request_timeout_ms
     timeout = infer.parameters.get("timeout")
     if timeout is not None:

@@ -8,7 +8,7 @@ a tensor means.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -91,7 +91,7 @@ def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest,
     rest = memoryview(body)[num:]
     for tensor in request.inputs:
         if tensor.name in tensors:
-            raise InvalidRequestProblem(f"input {quoted(tensor.name)} is given twice; give it once")
+            raise _twice(tensor)
         size = tensor.parameters.get("binary_data_size")
         if size is None:
             tensors[tensor.name] = _from_json(tensor)
@@ -192,7 +192,25 @@ def _num_elements(tensor: InputTensor) -> int:
     return math.prod(shape)
 
 
-def _from_bytes(tensor: InputTensor, data: memoryview) -> Array:
+def collect(given: Iterable[tuple[InputTensor, bytes]]) -> dict[str, Array]:
+    """Gathers tensors that come as bytes by their names.
+
+    Raises:
+        InvalidRequestProblem: a shape or type is wrong, or a name comes twice.
+    """
+    tensors: dict[str, Array] = {}
+    for tensor, data in given:
+        if tensor.name in tensors:
+            raise _twice(tensor)
+        tensors[tensor.name] = _from_bytes(tensor, data)
+    return tensors
+
+
+def _twice(tensor: InputTensor) -> InvalidRequestProblem:
+    return InvalidRequestProblem(f"input {quoted(tensor.name)} is given twice; give it once")
+
+
+def _from_bytes(tensor: InputTensor, data: bytes | memoryview) -> Array:
     dtype, num = np.dtype(_dtype(tensor)).newbyteorder("<"), _num_elements(tensor)
     if num * dtype.itemsize != len(data):
         raise InvalidRequestProblem(

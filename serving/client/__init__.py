@@ -11,7 +11,19 @@ serving.client` is its command line.
 
 from serving.client.async_client import AsyncClient
 from serving.client.errors import ClientError
+from serving.client.jobs import Job
+from serving.client.real_image_answers import Inverted, Restored, Score
 from serving.client.responses import Answer, Model
 from serving.client.sync_client import Client
 
-__all__ = ["Answer", "AsyncClient", "Client", "ClientError", "Model"]
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Inverted",
+    "Job",
+    "Model",
+    "Restored",
+    "Score",
+]

@@ -1,4 +1,4 @@
-"""`python -m serving.client COMMAND`: images, animations, models and load tests from a shell.
+"""`python -m serving.client COMMAND`: images, animations, long jobs, load tests from a shell.
 
 Exit codes: 0 done; 1 a file exists or can't be written, `show --again` got other pixels, or the
 load test had failures; 2 wrong usage; 3 the server refused, or another program answered; 4 no
@@ -16,18 +16,22 @@ from typing import Any
 import numpy as np
 
 from models.grid import png
+from models.image_changes import styles_of
 from models.image_files import RepeatedImageError, image_paths, require_free, write_file
 from models.image_metadata import (
     provenance,
     read_metadata,
     with_metadata,
     written_amounts,
+    written_styles,
 )
 from models.stdout import closed_pipe_ignored
+from serving.client import real_image_commands
 from serving.client.again import made_again
 from serving.client.arguments import PROG, WALK_FORMATS, UsageError, parser
 from serving.client.errors import ClientError, InvalidRequestError, UnreachableError
 from serving.client.load import Loader
+from serving.client.real_image_commands import add_commands
 from serving.client.sync_client import Client
 
 _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -36,8 +40,10 @@ _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 @closed_pipe_ignored
 def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Runs a command and returns its exit code; prog: how it was called."""
-    options = parser((__doc__ or "").replace(PROG, prog), prog).parse_args(argv)
+    options = parser((__doc__ or "").replace(PROG, prog), prog, add_commands).parse_args(argv)
     try:
+        if options.command in real_image_commands.COMMANDS:
+            return real_image_commands.COMMANDS[options.command](options, _client)
         return COMMANDS[options.command](options)
     except (UsageError, RepeatedImageError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,8 +69,8 @@ def _code(error: ClientError) -> int:
 def generate(options: argparse.Namespace) -> int:
     """Makes images and writes them into files."""
     labels = options.labels
-    names = ("model", "truncation", "directions", "version")
-    fields = {name: getattr(options, name) for name in names}
+    names = ("model", "truncation", "directions", "units_off", "version")
+    fields = {name: getattr(options, name) for name in names} | {"styles": styles_of(options)}
     if labels is not None and len(labels) == 1:
         labels = labels[0]
     elif labels is not None and len(labels) != len(options.seeds):
@@ -92,6 +98,7 @@ def _write_all(
     paths = image_paths(options.out, options.seeds, labels if isinstance(labels, list) else None)
     require_free(paths, force=options.force)
     answer = client.answer(options.seeds, labels=labels, **fields)
+    choice = (options.style_from, options.style_layers, options.style_truncation)
     for row, (path, picture) in enumerate(zip(paths, answer.pictures(), strict=True)):
         told = provenance(
             model=answer.model,
@@ -101,6 +108,8 @@ def _write_all(
             seed=options.seeds[row],
             label=labels[row] if isinstance(labels, list) else labels,
             directions=written_amounts(options.directions or {}),
+            styles=written_styles(*choice) if any(each is not None for each in choice) else "",
+            units_off=",".join(map(str, sorted(set(options.units_off or ())))),
         )
         write_file(path, with_metadata(png(picture), "png", told))
     print(f"{len(paths)} images in {options.out}")
@@ -109,11 +118,16 @@ def _write_all(
 def interpolate(options: argparse.Namespace) -> int:
     """Makes a walk and writes it into a file, whose suffix chooses the format."""
     kind = WALK_FORMATS[options.out.suffix.lower()]
-    fields = ("frames", "loop", "fps", "label", "truncation", "directions", "model", "version")
+    fields = ("frames", "loop", "fps", "label", "truncation", "directions", "units_off")
     require_free([options.out], force=options.force)
     with _client(options) as client:
         data = client.interpolate(
-            options.seeds, format=kind, **{name: getattr(options, name) for name in fields}
+            options.seeds,
+            format=kind,
+            styles=styles_of(options),
+            model=options.model,
+            version=options.version,
+            **{name: getattr(options, name) for name in fields},
         )
     write_file(options.out, data)
     return 0
@@ -160,11 +174,74 @@ def models(options: argparse.Namespace) -> int:
         of = ",".join(map(str, model.versions))
         classes = "-" if model.labels is None else str(len(model.labels))
         rows.append((model.name, str(model.version), of, size, classes, model.digest[:12]))
+    _print_table(rows)
+    return 0
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         )
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Asks for a long job; prints it, or waits for its archive."""
+    labels = options.labels
+    names = ("count", "truncation", "format", "archive", "webhook", "model", "version")
+    if options.out is not None:
+        require_free([options.out], force=options.force)
+    with _client(options) as client:
+        job = client.jobs.submit(
+            options.seeds,
+            labels=labels[0] if labels is not None and len(labels) == 1 else labels,
+            **{name: getattr(options, name) for name in names},
+        )
+        print(job.id, flush=True)
+        return 0 if options.out is None else _fetch(client, job.id, options)
+
+
+def jobs(options: argparse.Namespace) -> int:
+    """Prints how far long jobs are, as a table or as JSON."""
+    with _client(options) as client:
+        found = client.jobs.all() if options.id is None else [client.jobs.status(options.id)]
+    if options.json:
+        import msgspec
+
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
+        return 0
+    rows = [("JOB", "STATUS", "IMAGES", "MODEL", "ARCHIVE", "PROBLEM")]
+    for job in found:
+        made, model = f"{job.num_done}/{job.num_images}", f"{job.model}/{job.version}"
+        archive = f"{job.archive}, {job.num_bytes} bytes"
+        rows.append((job.id, job.status, made, model, archive, job.problem or ""))
+    _print_table(rows)
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Waits for a long job and writes its archive into a file."""
+    require_free([options.out], force=options.force)
+    with _client(options) as client:
+        return _fetch(client, options.id, options)
+
+
+def _fetch(client: Client, id: str, options: argparse.Namespace) -> int:
+    job = client.jobs.wait(id)
+    if job.status == "failed":
+        print(f"error: job {id} has failed: {job.problem}", file=sys.stderr)
+        return 3
+    client.jobs.save(id, options.out, force=options.force)
+    print(f"{job.num_images} images in {options.out}")
+    return 0
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Ends a long job, or removes it with its result."""
+    with _client(options) as client:
+        job = client.jobs.cancel(options.id)
+    print(f"{job.id} was {job.status}, {job.num_done} of {job.num_images} images were made")
     return 0
 
 
@@ -212,6 +289,10 @@ COMMANDS = {
     "interpolate": interpolate,
     "show": show,
     "models": models,
+    "submit": submit,
+    "jobs": jobs,
+    "fetch": fetch,
+    "cancel": cancel,
     "load": load,
 }
 

@@ -5,7 +5,7 @@ import datetime
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from serving.client.errors import InvalidRequestError, UnreachableError, error_of
+from serving.client.jobs import AsyncJobs
+from serving.client.real_images import AsyncRealImages
 from serving.client.requests import encoded, listed, rows, rows_of
 from serving.client.responses import (
     Answer,
@@ -34,7 +36,7 @@ Latents = npt.NDArray[np.floating[Any]] | Sequence[Sequence[float]]
 _JSON = {"content-type": "application/json"}
 
 
-class AsyncClient:
+class AsyncClient(AsyncRealImages):
     """Has the methods of `Client` as coroutines. Use it as a context manager, or close it."""
 
     def __init__(
@@ -69,6 +71,8 @@ class AsyncClient:
         self._retries = retries or Retries()
         self._model = model
         self._models: dict[str, Model] = {}
+        self.jobs = AsyncJobs(self._send, self._save, self._body)
+        """Long jobs."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -209,16 +213,37 @@ class AsyncClient:
             await self._list_models(deadline)  # they say which deadlines the server accepts
         return file_of(await self._send("POST", path, body, deadline))
 
+    async def _ask_json(self, path: str, fields: dict[str, Any]) -> Response:
+        body, deadline = self._body(fields), self._deadline()
+        if not self._models:
+            await self._list_models(deadline)  # they say which deadlines the server accepts
+        return await self._send("POST", path, body, deadline, accept={"accept": "application/json"})
+
     async def _send(
-        self, method: str, path: str, body: bytes | None = None, deadline: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        deadline: float | None = None,
+        *,
+        accept: Mapping[str, str] | None = None,
+        again: bool = True,
     ) -> Response:
         """Sends a request until it succeeds or fails for good, at the latest until the deadline.
+
+        Args:
+            method: GET, POST ...
+            path: of the route.
+            body: as JSON.
+            deadline: by time.monotonic; that of a new request if None.
+            accept: the header, where one is needed.
+            again: False where sending it twice would do it twice.
 
         Raises:
             ClientError: of the kind that fits the last attempt.
         """
         deadline = self._deadline() if deadline is None else deadline
-        headers = self._headers if body is None else self._headers | _JSON
+        headers = (self._headers if body is None else self._headers | _JSON) | dict(accept or {})
         attempt = 0
         while True:
             attempt += 1
@@ -242,11 +267,26 @@ class AsyncClient:
             pause_s = self._retries.pause(
                 attempt, error.status, error.retry_after_s, left_s=left_s, draw=draw
             )
-            if pause_s is None:
+            if pause_s is None or not again:
                 if error.status == 400:
                     self._models = {}  # its limits may have changed; ask for them again
                 raise error
             await asyncio.sleep(pause_s)
+
+    async def _save(self, path: str, write: Callable[[bytes], Any]) -> None:
+        """Writes what a path answers, in pieces.
+
+        Raises:
+            ClientError: of the kind that fits.
+        """
+        try:
+            response = await self._transport.save(
+                path, write, headers=self._headers, timeout_s=self._timeout_s
+            )
+        except NoResponseError as error:
+            raise _unreachable(error, 1) from error
+        if response.status >= 300:
+            raise error_of(response.status, response.body, None)
 
     def _body(self, fields: dict[str, Any]) -> bytes:
         """The fields that are not None as JSON, with the client's model where they name none."""

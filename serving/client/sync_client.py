@@ -9,20 +9,26 @@ from PIL import Image
 
 from serving.client.async_client import AsyncClient, Latents
 from serving.client.background import Background
+from serving.client.jobs import Jobs
+from serving.client.real_images import RealImages
 from serving.client.responses import Answer, Model, picture
 
 
-class Client:
+class Client(RealImages):
     """Calls the server and waits for its responses. Use it as a context manager, or close it.
 
     Threads may share one. What Pillow decodes, it decodes in the calling thread.
     """
+
+    _client: AsyncClient
 
     def __init__(self, url: str, **options: Any) -> None:
         """Takes the arguments of `AsyncClient` and raises its errors."""
         self._client = AsyncClient(url, **options)
         self._background = Background(self._client.close)
         self.url = self._client.url
+        self.jobs = Jobs(self._client.jobs, self._background)
+        """Long jobs."""
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,8 @@ It also checks what every request needs: the server's URL and the API key.
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
+from typing import Any
 
 try:
     import httpx
@@ -68,6 +70,35 @@ class Transport:
         except httpx.RequestError as error:
             raise NoResponseError(str(error) or type(error).__name__) from error
         return Response(got.status_code, got.headers, got.content)
+
+    async def save(
+        self,
+        path: str,
+        write: Callable[[bytes], Any],
+        *,
+        headers: dict[str, str],
+        timeout_s: float,
+    ) -> Response:
+        """Sends a GET once and writes the body of its answer piece by piece.
+
+        timeout_s: for each piece, as the whole may take long.
+
+        Returns:
+            The response without its body; of a problem with it, and nothing was written.
+
+        Raises:
+            NoResponseError: the connection failed, or nothing came for timeout_s.
+        """
+        limit = httpx.Timeout(timeout_s)
+        try:
+            async with self._http.stream("GET", path, headers=headers, timeout=limit) as got:
+                if got.status_code >= 300:
+                    return Response(got.status_code, got.headers, await got.aread())
+                async for piece in got.aiter_raw():
+                    write(piece)
+        except httpx.RequestError as error:
+            raise NoResponseError(str(error) or type(error).__name__) from error
+        return Response(got.status_code, got.headers, b"")
 
 
 def parse_url(url: str) -> httpx.URL:

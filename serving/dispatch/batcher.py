@@ -55,6 +55,11 @@ class Worker(Protocol):
         """Number of batches that the worker computes at the same time."""
         ...
 
+    @property
+    def device(self) -> str:
+        """What the worker computes on."""
+        ...
+
     def send(self, batch: Batch) -> None:
         """Sends a batch; the worker then calls `Batcher.made` or `failed`, or is removed.
 

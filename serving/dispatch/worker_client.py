@@ -77,6 +77,7 @@ class WorkerClient:
         self._refreshing: dict[int, asyncio.Future[str]] = {}
         self._joined = False
         self.lanes = 1
+        self.device = ""
 
     @property
     def free_slots(self) -> int:
@@ -293,6 +294,7 @@ class WorkerClient:
         self._untold = None
         self._announcing.succeeded()
         self.lanes = announce.lanes
+        self.device = announce.device
         if not self._joined:
             self._joined = True
             self._batcher.add_worker(self)

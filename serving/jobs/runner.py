@@ -23,7 +23,6 @@ from serving.encoding.bodies import FileEncoding
 from serving.errors import (
     ClientGoneError,
     DeadlineProblem,
-    InvalidRequestProblem,
     OverloadedProblem,
     Problem,
     RateLimitedProblem,
@@ -34,16 +33,14 @@ from serving.errors import (
 from serving.http.context import RequestContext
 from serving.http.memory import Hold
 from serving.jobs.archives import ARCHIVES, Archive
-from serving.jobs.described import described
 from serving.jobs.store import Job, JobStore, Rows, Spec, State
-from serving.jobs.webhook import WebhookError, tell
+from serving.jobs.webhook import Webhooks
 from serving.keys.key import GENERATE, Key
 from serving.observability import metrics
 from serving.observability.loops import Loop, ends, in_thread
 from serving.process.service import Service
 from serving.requests.deadlines import Scheduling
 from serving.requests.generate import GenerateRequest, Order, order
-from serving.requests.job import check_webhook
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +50,6 @@ _SAVE_S = 1.0
 _HELD_UP_S = 1.0
 _ABSENT_S = 120.0  # how long a model may not be served before a job of it has failed
 _MOST_FAULTS = 5
-_MOST_TELLS = 5
 _STATUSES = ("waiting", "running", "done", "failed")
 _FOR_NOW = (OverloadedProblem, RateLimitedProblem, DeadlineProblem)
 
@@ -71,7 +67,7 @@ class JobRunner:
         self._store = store
         self._settings = service.settings
         self._has_swept = False
-        self._tells: dict[str, tuple[int, float]] = {}  # how often, and when again
+        self._webhooks = Webhooks(self._settings.webhook_hosts, self._settings.jobs_keep_s)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -102,8 +98,7 @@ class JobRunner:
         counts = dict.fromkeys(_STATUSES, 0)
         to_do: list[Job] = []
         jobs = self._store.jobs()
-        ids = {job.id for job in jobs}
-        self._tells = {id: tried for id, tried in self._tells.items() if id in ids}
+        self._webhooks.forget_all_but({job.id for job in jobs})
         for job in jobs:
             with contextlib.suppress(UnknownJobProblem):
                 state = job.state()
@@ -111,7 +106,7 @@ class JobRunner:
                     self._store.remove(job)
                     continue
                 counts[state.status] += 1
-                if state.ended is None or self._must_tell(job, state, now):
+                if state.ended is None or self._webhooks.must_tell(job, state, now):
                     to_do.append(job)
         for status, num in counts.items():
             metrics.JOBS.labels(status).set(num)
@@ -124,7 +119,7 @@ class JobRunner:
             state = await in_thread(job.state, "jobs")
             if state.ended is None:
                 state = await self._make(job, state)
-            await self._tell(job, state)
+            await self._webhooks.tell(job, state)
         except UnknownJobProblem:
             return
         except BaseException as error:
@@ -328,32 +323,6 @@ class JobRunner:
                     state, problem=told, num_faults=state.num_faults + 1
                 )
             job.write(state)
-
-    def _must_tell(self, job: Job, state: State, now: float) -> bool:
-        if state.told or job.spec().webhook is None:
-            return False
-        return now >= self._tells.get(job.id, (0, 0.0))[1]
-
-    async def _tell(self, job: Job, state: State) -> None:
-        """Tells the webhook, if there is one, that the job has ended; now, or later again."""
-        if state.told or state.ended is None:
-            return
-        url = (await in_thread(job.spec, "jobs")).webhook
-        if url is not None:
-            text = msgspec.json.encode(described(job, self._settings.jobs_keep_s))
-            try:
-                # Again: the operator may allow fewer hosts since the job was taken.
-                check_webhook(url, self._settings.webhook_hosts)
-                await in_thread(functools.partial(tell, url, text), "webhook")
-            except (WebhookError, InvalidRequestProblem) as error:
-                num = self._tells.get(job.id, (0, 0.0))[0] + 1
-                if num < _MOST_TELLS:
-                    self._tells[job.id] = (num, time.time() + 2.0**num)
-                    return
-                logger.warning("the webhook of job %s was not told: %s", job.id, error)
-        self._tells.pop(job.id, None)
-        told = msgspec.structs.replace(state, told=True)
-        await in_thread(functools.partial(job.write, told), "jobs")
 
 
 def _append(file: BinaryIO, data: bytes) -> None:

@@ -151,13 +151,16 @@ class Job:
 class JobStore:
     """All jobs of a server."""
 
-    def __init__(self, folder: Path, *, max_jobs: int, max_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, max_jobs: int, max_bytes: int, max_jobs_per_key: int = 0
+    ) -> None:
         """Sets up; makes the folder.
 
         Args:
             folder: where they lie.
             max_jobs: that may be there at once.
             max_bytes: of all archives together.
+            max_jobs_per_key: of one owner at once; 0 for as many as there may be.
 
         Raises:
             OSError: the folder can't be made.
@@ -166,6 +169,7 @@ class JobStore:
         self._folder = folder
         self.max_jobs = max_jobs
         self.max_bytes = max_bytes
+        self._max_jobs_per_key = max_jobs_per_key
 
     def jobs(self) -> list[Job]:
         """All of them, those that were asked for first at first."""
@@ -204,7 +208,7 @@ class JobStore:
         """
         try:
             with self._alone():
-                self._check_room()
+                self._check_room(owner)
                 return self._added(checked, owner)
         except OSError as error:
             raise UnavailableProblem(
@@ -259,8 +263,11 @@ class JobStore:
             raise
         return Job(self._folder / id)
 
-    def _check_room(self) -> None:
-        num = len(self.jobs())
+    def _check_room(self, owner: str | None) -> None:
+        jobs = self.jobs()
+        num = len(jobs)
+        if owner is not None and self._max_jobs_per_key:
+            self._check_share(owner, jobs)
         if num >= self.max_jobs:
             raise OverloadedProblem(
                 f"there are {num} jobs, {self.max_jobs} may be; delete those that have ended, or "
@@ -272,6 +279,18 @@ class JobStore:
             raise OverloadedProblem(
                 f"the results of jobs have {num_bytes} bytes, {self.max_bytes} may be; delete jobs "
                 "that have ended, or ask again later",
+                headers=((b"retry-after", b"60"),),
+            )
+
+    def _check_share(self, owner: str, jobs: list[Job]) -> None:
+        own = 0
+        for job in jobs:
+            with contextlib.suppress(UnknownJobProblem):
+                own += job.spec().owner == owner
+        if own >= self._max_jobs_per_key:
+            raise OverloadedProblem(
+                f"key {owner!r} has {own} jobs, {self._max_jobs_per_key} may be of one key; delete "
+                "those that have ended, or ask again later",
                 headers=((b"retry-after", b"60"),),
             )
 

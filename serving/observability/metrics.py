@@ -175,6 +175,12 @@ LANES = _gauge(
     "Batches that the workers that are ready can make at once, all together.",
     over_processes="livemax",
 )
+WORKERS = _gauge(
+    "saddlepoint_workers_ready",
+    "Inference workers that are ready, by what they compute on.",
+    "device",
+    over_processes="livemax",
+)
 RELOADS = _counter(
     "saddlepoint_model_loads", "Versions loaded or refused by a worker.", "model", "result"
 )

@@ -94,12 +94,7 @@ class Generation:
         if error is not None:
             self.end(self._blamed(error))
         elif self._encoder.is_small(self._order, done.result()):
-            try:
-                response = self._encoder.encode(self._order, self._ticket, done.result())
-            except Exception as unforeseen:
-                self.end(unforeseen)
-            else:
-                self.end(response)
+            self._encoder.encode_soon(self._order, self._ticket, done.result(), self)
         else:
             self._encoding = asyncio.get_running_loop().create_task(self._encode(done.result()))
 

@@ -77,13 +77,14 @@ def check_port(settings: Settings, name: str, port: int) -> None:
         listener.close()
 
 
-def bind(host: str, port: int, name: str) -> list[socket.socket]:
+def bind(host: str, port: int, name: str, *, is_shared: bool = False) -> list[socket.socket]:
     """Binds a TCP socket for every address that a host stands for.
 
     Args:
         host: an address, or a name.
         port: 0 for one that is free.
         name: the setting of the port.
+        is_shared: every HTTP process binds the port for itself.
 
     Raises:
         SettingsError: none can be bound, or one is taken.
@@ -91,7 +92,7 @@ def bind(host: str, port: int, name: str) -> list[socket.socket]:
     addresses = _addresses(host)
     for _ in range(_TRIES):
         try:
-            return _bind_all(addresses, port)
+            return _bind_all(addresses, port, is_shared=is_shared)
         except OSError as error:
             if port == 0 and error.errno == errno.EADDRINUSE:
                 continue  # free for the first address and not for the second
@@ -116,13 +117,13 @@ def _addresses(host: str) -> list[Address]:
     return list(wanted)
 
 
-def _bind_all(addresses: list[Address], port: int) -> list[socket.socket]:
+def _bind_all(addresses: list[Address], port: int, *, is_shared: bool) -> list[socket.socket]:
     bound: list[socket.socket] = []
     missing: OSError | None = None
     try:
         for family, host, scope in addresses:
             try:
-                bound.append(_bind_one(family, (host, port, *scope)))
+                bound.append(_bind_one(family, (host, port, *scope), is_shared=is_shared))
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise
@@ -138,10 +139,14 @@ def _bind_all(addresses: list[Address], port: int) -> list[socket.socket]:
     return bound
 
 
-def _bind_one(family: socket.AddressFamily, address: tuple[str | int, ...]) -> socket.socket:
+def _bind_one(
+    family: socket.AddressFamily, address: tuple[str | int, ...], *, is_shared: bool
+) -> socket.socket:
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:  # :: takes IPv4 too, and nothing else does
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
         listener.bind(address)

@@ -110,6 +110,7 @@ class Service:
             on_made=self._on_made,
             on_load=self.buffered.schedule_flush,
         )
+        self._devices: set[str] = set()
         self._workers = [
             WorkerClient(
                 socket_path(run_folder, worker),
@@ -379,6 +380,10 @@ class Service:
         ready = not self.draining and self.batcher.workers and self.catalogue.current
         metrics.READY.set(bool(ready))
         metrics.LANES.set(sum(worker.lanes for worker in self.batcher.workers))
+        ready_on = [worker.device for worker in self.batcher.workers]
+        self._devices.update(ready_on)
+        for device in self._devices:
+            metrics.WORKERS.labels(device).set(ready_on.count(device))
         metrics.WAITING_ROWS.set(self.batcher.waiting_rows)
         metrics.IN_FLIGHT_ROWS.set(self.batcher.in_flight_rows)
         metrics.CACHE_BYTES.set(self.encoder.cache.num_bytes)

@@ -203,7 +203,7 @@ class Order:
         digest, kind = self.digest, self.encoding.format.name
         moved = as_text(self.directions)
         if self.styles is not None:
-            moved += f";{self.styles.text}"
+            moved += f";{self.styles.key}"
         if self.off is not None:
             moved += f";{self.off.text}"
         labels = self.labels or itertools.repeat(None)

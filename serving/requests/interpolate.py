@@ -22,7 +22,8 @@ from serving.requests.rules import (
     check_sides,
     either,
 )
-from serving.requests.styles import choice
+from serving.requests.styles import StylesRequest, choice
+from serving.requests.units import UnitsOff, switched_off
 from serving.settings import Settings
 
 _FPS = 20.0
@@ -48,6 +49,11 @@ class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ] = None
     truncation: Truncation = 1.0
     directions: Amounts = None
+    styles: Annotated[
+        StylesRequest | None,
+        msgspec.Meta(description="Of style models: every frame has these styles, psi of each."),
+    ] = None
+    units_off: UnitsOff = None
     frames: Annotated[
         int, msgspec.Meta(ge=2, description="Of the whole walk, evenly spread over its segments.")
     ] = 60
@@ -114,6 +120,7 @@ def walk_order(
     else:
         waypoints = as_latents(request.latents or [], z_dim)
     directions = applied(request.directions, served)
+    styles = choice(request.styles, request.truncation, directions, served)
     offers = _offers(request)
     encoding = offers[choose(accept, tuple(offers))]
     if isinstance(encoding, Tiled):
@@ -125,7 +132,8 @@ def walk_order(
         labels=check_labels(request.label, request.frames, served, field="label"),
         psi=request.truncation,
         directions=directions,
-        styles=choice(None, request.truncation, directions, served),
+        styles=styles,
+        off=switched_off(request.units_off, served, is_styled=styles is not None),
         encoding=encoding,
     )
 

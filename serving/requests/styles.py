@@ -1,5 +1,7 @@
 """The styles that a request mixes: their JSON, how it is checked, and how it is one text."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from models.bundle.directions import IN_W, Applied, DirectionError
 from models.bundle.styles import StyleInfo
 from models.errors import BundleError
+from models.image_metadata import written_styles
 from models.latents import latents
 from serving.dispatch.catalogue import Served
 from serving.dispatch.tickets import Styled
@@ -17,7 +20,11 @@ from serving.errors import InvalidRequestProblem, UnavailableProblem, quoted
 from serving.requests.directions import directions_of
 from serving.requests.rules import as_seeds, check_seeds
 
+FROM, LAYERS, TRUNCATION = "styles.from", "styles.layers", "styles.truncation"
+FIELDS = (FROM, LAYERS, TRUNCATION)
+"""The parts of `styles` where a request is plain text: an image's URL, parameters of v2."""
 _MAX_TRUNCATION = 2.0
+_LAYERS = re.compile(r"[0-9]{1,4}(,[0-9]{1,4})*")
 
 
 class StylesRequest(
@@ -47,7 +54,41 @@ class Choice:
     text: str
     """The same choice is the same text."""
     words: str
-    """The request's field as JSON; empty where it had none."""
+    """The request's field as JSON, alike for the same choice; empty where it had none."""
+
+    @property
+    def key(self) -> str:
+        """What the bytes of an image's file depend on: the pixels, and its words."""
+        return f"{self.text};{self.words}"
+
+
+def styles_from_text(given: Mapping[str, str]) -> StylesRequest | None:
+    """Reads `FIELDS` as text: a seed, numbers of styles with commas, a psi for each with commas.
+
+    None where none of them is given.
+
+    Raises:
+        InvalidRequestProblem: one can't be read.
+    """
+    if not given.keys() & set(FIELDS):
+        return None
+    layers, psi = given.get(LAYERS), given.get(TRUNCATION)
+    if layers is not None and not _LAYERS.fullmatch(layers):
+        raise InvalidRequestProblem(
+            f"{LAYERS} is {quoted(layers)}, must be numbers of styles with commas, such as 4,5,6"
+        )
+    try:
+        truncation = None if psi is None else [float(part) for part in psi.split(",")]
+    except ValueError:
+        raise InvalidRequestProblem(
+            f"{TRUNCATION} is {quoted(psi)}, must be numbers with commas, one for each style, "
+            "such as 0.5,0.7,1"
+        ) from None
+    return StylesRequest(
+        from_=given.get(FROM),
+        layers=None if layers is None else [int(part) for part in layers.split(",")],
+        truncation=truncation,
+    )
 
 
 def styles_of(served: Served) -> StyleInfo:
@@ -92,24 +133,26 @@ def choice(
     if request is None and not in_w:
         return None
     info = styles_of(served)
-    words = "" if request is None else msgspec.json.encode(request).decode()
+    has_words = request is not None
     request = request or StylesRequest()
     values = _truncation(request, psi, info)
     take = _layers(request, info)
-    other = None
+    other, first = None, None
     text = f"psi={','.join(map(repr, values.tolist()))}"
     if take is not None:
         assert request.from_ is not None
         seeds = as_seeds([request.from_], field="styles.from")
         check_seeds(seeds, field="styles.from")
+        first = seeds[0]
         other = latents(np.array(seeds, np.uint64), served.manifest.z_dim)[0]
-        text += f";from={seeds[0]};layers={','.join(map(str, np.flatnonzero(take)))}"
+        text += f";from={first};layers={','.join(map(str, np.flatnonzero(take)))}"
     shift = None
     if in_w:
         try:
             shift = directions_of(served).shift_of_styles(in_w, info.num_styles)
         except DirectionError as error:
             raise InvalidRequestProblem(str(error)) from None
+    words = written_styles(first, request.layers, request.truncation) if has_words else ""
     return Choice(Styled(values, other, take, shift), text, words)
 
 

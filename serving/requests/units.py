@@ -1,5 +1,6 @@
 """The units that a request switches off: how they are asked for, and refused."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,6 +22,8 @@ UnitsOff = Annotated[
     ),
 ]
 
+_TEXT = re.compile(r"[0-9]{1,6}(,[0-9]{1,6})*")
+
 
 @dataclass(frozen=True)
 class Off:
@@ -30,6 +33,21 @@ class Off:
     """[units]: 0 for those that are off."""
     text: str
     """The same choice is the same text."""
+
+
+def units_from_text(text: str | None) -> list[int] | None:
+    """Reads numbers of units with commas; None for None.
+
+    Raises:
+        InvalidRequestProblem: it is something else.
+    """
+    if text is None:
+        return None
+    if not _TEXT.fullmatch(text):
+        raise InvalidRequestProblem(
+            f"units_off is {quoted(text)}, must be numbers of units with commas, such as 3,17"
+        )
+    return [int(part) for part in text.split(",")]
 
 
 def units_of(served: Served) -> UnitInfo:

@@ -6,37 +6,38 @@ x-priority, traceparent. The deadline is gRPC's own.
 """
 
 import asyncio
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-import grpc
 import msgspec
 
 from serving.connection.asgi import HOLD, PEER
-from serving.http.memory import Hold, Memory
+from serving.errors import Problem
 from serving.http.messages import ASGIApp, Message
-from serving.http.proxies import UNIX
+from serving.http2.hpack import Fields
 from serving.requests.deadlines import TIMEOUT
+from serving.rpc.exchange import Call
+from serving.rpc.messages import RpcError, Status
 
 _PASSED_ON = frozenset(
-    ("authorization", "forwarded", "traceparent", "x-forwarded-for", "x-priority", "x-request-id")
+    (
+        *(b"authorization", b"forwarded", b"traceparent", b"x-forwarded-for", b"x-priority"),
+        b"x-request-id",
+    )
 )
-_SMALL_BYTES = 64 << 10  # bodies up to it are not counted, as over HTTP
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    405: grpc.StatusCode.UNIMPLEMENTED,
-    409: grpc.StatusCode.FAILED_PRECONDITION,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+_STATUS = {
+    400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.NOT_FOUND,
+    405: Status.UNIMPLEMENTED,
+    409: Status.FAILED_PRECONDITION,
+    413: Status.RESOURCE_EXHAUSTED,
+    429: Status.RESOURCE_EXHAUSTED,
+    501: Status.UNIMPLEMENTED,
+    503: Status.UNAVAILABLE,
+    504: Status.DEADLINE_EXCEEDED,
 }
 
 
@@ -66,22 +67,15 @@ class Answer:
 class Caller:
     """Passes calls on to the routes."""
 
-    def __init__(self, app: ASGIApp, memory: Memory, most_ms: int) -> None:
-        """Sets up.
-
-        Args:
-            app: the routes.
-            memory: what all requests together may hold.
-            most_ms: the longest deadline.
-        """
+    def __init__(self, app: ASGIApp, most_ms: int) -> None:
+        """app: the routes. most_ms: the longest deadline."""
         self._app = app
-        self._memory = memory
         self._most_ms = most_ms
         self._going_on: set[asyncio.Task[None]] = set()
 
     async def ask(
         self,
-        context: "grpc.aio.ServicerContext[Any, Any]",
+        call: Call,
         method: str,
         path: str,
         body: bytes = b"",
@@ -90,7 +84,7 @@ class Caller:
         """Has a route answer; where the client leaves, its images are made no longer.
 
         Args:
-            context: of the call.
+            call: whose metadata says the rest.
             method: GET or POST.
             path: of the route.
             body: of the request.
@@ -111,22 +105,19 @@ class Caller:
         async def send(message: Message) -> None:
             messages.append(message)
 
-        hold = Hold(self._memory)
-        if len(body) > _SMALL_BYTES and not hold.try_add(len(body)):
-            return _overloaded(self._memory)
         scope = {
             "type": "http",
             "method": method,
             "path": unquote(path),
             "raw_path": path.encode("ascii"),
             "query_string": b"",
-            "headers": [*self._headers(context), *headers],
-            HOLD: hold,
-            PEER: peer_of(context.peer()),
+            "headers": [*headers_of(call, self._most_ms), *headers],
+            HOLD: call.stream.hold,
+            PEER: call.peer,
         }
         task: asyncio.Task[None] = asyncio.ensure_future(self._app(scope, receive, send))
         self._going_on.add(task)
-        task.add_done_callback(functools.partial(self._end, hold))
+        task.add_done_callback(self._going_on.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -135,55 +126,30 @@ class Caller:
         start, rest = messages
         return Answer(start["status"], dict(start["headers"]), rest["body"])
 
-    def header_of(
-        self, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> Callable[[bytes], bytes | None]:
-        """Makes a look-up of what a call's metadata says of headers: the first, as routes do."""
-        found = dict(reversed(self._headers(context)))
-        return found.get
 
-    def _end(self, hold: Hold, task: "asyncio.Task[None]") -> None:
-        self._going_on.discard(task)
-        hold.release()
-
-    def _headers(self, context: "grpc.aio.ServicerContext[Any, Any]") -> list[tuple[bytes, bytes]]:
-        found = [
-            (key.encode("ascii"), value if isinstance(value, bytes) else value.encode("latin-1"))
-            for key, value in context.invocation_metadata() or ()
-            if key in _PASSED_ON
-        ]
-        left_s = context.time_remaining()
-        if left_s is not None and left_s * 1e3 < self._most_ms:
-            found.append((TIMEOUT, b"%d" % max(1, int(left_s * 1e3))))
-        return found
+def headers_of(call: Call, most_ms: int) -> Fields:
+    """What a call's metadata says of headers, and its deadline as they say it."""
+    found = tuple(field for field in call.fields if field[0] in _PASSED_ON)
+    left_ms = call.left_ms()
+    if left_ms < most_ms:
+        found += ((TIMEOUT, b"%d" % max(1, int(left_ms))),)
+    return found
 
 
-def _overloaded(memory: Memory) -> Answer:
-    """As a connection over HTTP refuses a body that there is no memory for."""
-    text = (
-        f"{memory.held_bytes} bytes are held for clients, {memory.max_bytes} may be; "
-        "try again in a moment"
-    )
-    return Answer(429, {b"retry-after": b"1"}, msgspec.json.encode({"error": text}))
-
-
-async def refuse(context: "grpc.aio.ServicerContext[Any, Any]", answer: Answer) -> None:
-    """Ends a call as a problem ends it over HTTP; never returns."""
+def refusal_of(answer: Answer) -> RpcError:
+    """What ends a call as a problem ends the request over HTTP."""
     wait = answer.headers.get(b"retry-after")
-    trailing = () if wait is None else (("retry-after", wait.decode("ascii")),)
-    code = _CODES.get(answer.status, grpc.StatusCode.INTERNAL)
-    await context.abort(code, answer.problem, trailing)
+    trailing = () if wait is None else ((b"retry-after", wait),)
+    return RpcError(_STATUS.get(answer.status, Status.INTERNAL), answer.problem, trailing)
+
+
+def refusal_of_problem(problem: Problem) -> RpcError:
+    """What ends a call as a problem ends the request over HTTP."""
+    trailing = tuple(field for field in problem.headers if field[0] == b"retry-after")
+    return RpcError(_STATUS.get(problem.status, Status.INTERNAL), problem.detail, trailing)
 
 
 def model_path(name: str, version: str) -> str:
     """The path of a model, or of one of its versions."""
     path = f"/v2/models/{quote(name, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
-
-
-def peer_of(text: str) -> str:
-    """The address in gRPC's name for who has connected: ipv4:192.0.2.7:80, ipv6:%5B::1%5D:80."""
-    kind, _, rest = text.partition(":")
-    if kind == "unix":
-        return UNIX
-    return unquote(rest).rpartition(":")[0].strip("[]")

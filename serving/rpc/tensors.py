@@ -34,14 +34,7 @@ def http_body(request: Any) -> tuple[bytes, int]:
     Raises:
         TensorError: contents don't fit their tensor.
     """
-    raw = list(request.raw_input_contents)
-    if not raw:
-        raw = [_packed(tensor) for tensor in request.inputs]
-    elif len(raw) != len(request.inputs):
-        raise TensorError(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one "
-            "for each, or none"
-        )
+    raw = contents(request)
     inputs = [
         {
             "name": tensor.name,
@@ -63,6 +56,23 @@ def http_body(request: Any) -> tuple[bytes, int]:
         head["parameters"]["binary_data_output"] = True
     text = msgspec.json.encode(head)
     return b"".join((text, *raw)), len(text)
+
+
+def contents(request: Any) -> list[bytes]:
+    """The bytes of each tensor of a ModelInferRequest.
+
+    Raises:
+        TensorError: they don't fit their tensor.
+    """
+    raw = list(request.raw_input_contents)
+    if not raw:
+        return [_packed(tensor) for tensor in request.inputs]
+    if len(raw) != len(request.inputs):
+        raise TensorError(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one "
+            "for each, or none"
+        )
+    return raw
 
 
 def fill(response: Any, body: bytes, json_bytes: int) -> Any:

@@ -213,7 +213,7 @@ def test_a_file_says_its_styles_and_is_made_again(serving: ServerProcess, tmp_pa
     body = {"model": "styled", "seeds": [7], "labels": 1, "format": "png"}
     changes = {"styles": {"from": "42", "layers": [1]}, "directions": {"sefa:0@1-2": 0.5}}
     path.write_bytes(serving.generate(**body, **changes).content)
-    assert read_metadata(path.read_bytes())["styles"] == '{"from":"42","layers":[1]}'
+    assert read_metadata(path.read_bytes())["styles"] == '{"from":42,"layers":[1]}'
     assert client_main(["--url", serving.url, "show", str(path), "--again", str(new)]) == 0
     assert new.read_bytes() == path.read_bytes()
 

@@ -114,7 +114,7 @@ asked: dict[str, tuple[bytes, int]] = {
     "problems of no route": (get("/nix"), 40_000),
     "heads": (get("/", "HEAD"), 40_000),
     "metrics": (get("/metrics"), 2_000),
-    "pages": (get("/web/playground.js"), 2_000),
+    "pages": (get("/web/playground/wall.js"), 3_000),
     "the description": (get("/openapi.json"), 500),
 }
 """A request, and how often it is sent; all of its answers are more than any kernel takes."""

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from models.bundle.generator import CpuGenerator
+from models.bundle.styles import read_styles
+from models.bundle.units import read_units
 from models.latents import latents, walk
 from models.offline import generate, interpolate
 from models.repository import Repository
@@ -119,3 +121,46 @@ def test_an_array_of_several_batches(colour, tmp_path):
     seeds = list(range(100))
     images = expected(colour, seeds, [seed % 3 for seed in seeds])
     assert np.array_equal(np.load(tmp_path / "a.npy"), images)
+
+
+def test_styles_and_units_as_the_bundle_s_own_graphs_make_them(make_bundle, tmp_path, capsys):
+    styled_bundle = make_bundle(size=8, channels=3, styles=True)
+    words = [str(styled_bundle.path), "--seeds", "0", "--out", str(tmp_path / "out")]
+    words += ["--style-from", "5", "--style-layers", "1,3"]
+    assert generate.main(words) == 0
+    info = read_styles(styled_bundle)
+    with Image.open(tmp_path / "out" / "0.png") as picture:
+        assert np.array_equal(np.asarray(picture), info.images[0])
+        assert picture.text["styles"] == '{"from":5,"layers":[1,3]}'
+    dissected = make_bundle(num_classes=3, units=True)
+    words = [str(dissected.path), "--seeds", "0", "--labels", "0", "--out", str(tmp_path / "off")]
+    assert generate.main([*words, "--units-off", "1"]) == 0
+    with Image.open(tmp_path / "off" / "0.png") as picture:
+        assert np.array_equal(np.asarray(picture), read_units(dissected).images[0, ..., 0])
+        assert picture.text["units_off"] == "1"
+    out = tmp_path / "walk.png"
+    way = [str(dissected.path), "--seeds", "0,1", "--frames", "2", "--out", str(out)]
+    assert interpolate.main([*way, "--units-off", "1"]) == 0
+    with Image.open(out) as picture:
+        first = np.asarray(picture)[:, :8]
+    assert np.array_equal(first, read_units(dissected).images[0, ..., 0])
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("part", "more", "words"),
+    [
+        ("styles", "--style-from 1", "--style-from is given without --style-layers"),
+        ("styles", "--style-from 1 --style-layers 4", "--style-layers names 4, allowed are 0 .. 3"),
+        ("styles", "--style-truncation 1,1", "--style-truncation has 2 numbers, this model has 4"),
+        ("units", "--style-truncation 1", "styles are asked for, but tiny has none"),
+        ("units", "--units-off 4", "--units-off names 4, allowed are 0 .. 3"),
+        ("styles", "--units-off 1", "--units-off is given, but tiny has no units"),
+        ("styles", "--units-off 1 --style-truncation 1,1,1,1", "they are different graphs"),
+    ],
+)
+def test_what_a_model_has_not_is_refused(make_bundle, tmp_path, capsys, part, more, words):
+    bundle = make_bundle(**{part: True})
+    arguments = [str(bundle.path), "--seeds", "0", "--out", str(tmp_path / "out")]
+    assert generate.main([*arguments, *more.split()]) == 2
+    assert words in capsys.readouterr().err

@@ -32,6 +32,18 @@ def test_values_take_their_types() -> None:
     assert parse([], {"SADDLEPOINT_TENSORRT_CACHE": ""}).tensorrt_cache is None
 
 
+def test_the_number_of_http_processes_may_be_left_to_the_server() -> None:
+    settings = parse(["--api-processes", "auto"], {})
+    assert [settings.chosen("cpu", cpus).api_processes for cpus in (1, 2, 16)] == [1, 2, 2]
+    assert [settings.chosen("cuda", cpus).api_processes for cpus in (1, 3, 16)] == [1, 3, 4]
+    # The largest request must fit what one of them may have waiting.
+    tight = parse(["--api-processes", "auto", "--max-waiting-rows", "1500"], {})
+    assert tight.chosen("cuda", 16).api_processes == 1
+    assert parse(["--api-processes", "3"], {}).chosen("cpu", 16).api_processes == 3
+    with pytest.raises(SettingsError, match="must be a whole number or auto"):
+        parse(["--api-processes", "many"], {})
+
+
 def test_what_has_no_effect_on_the_device_is_refused() -> None:
     Settings().check_device("cpu")
     Settings(compute_lanes=2).check_device("cpu")

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from models.repository import Repository
 from tests.conftest import ServerProcess, server_process
 
+CHUNK = 64
+"""Images that the playground's wall loads at once, at the least."""
+expect.set_options(timeout=30_000)  # a loaded machine is no failure
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
@@ -37,11 +40,14 @@ def browser() -> Iterator[Browser]:
 def site(
     make_bundle: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """digits: conditional, grey; faces: unconditional RGB."""
+    """digits: conditional, grey; faces: RGB without classes; parts: units, two versions; styles."""
     root = tmp_path_factory.mktemp("web")
     repository = Repository(root)
     repository.publish("digits", make_bundle(num_classes=10, directions=True))
     repository.publish("faces", make_bundle(size=16, channels=3, weights_seed=2))
+    for seed in (3, 4):
+        repository.publish("parts", make_bundle(num_classes=3, units=True, weights_seed=seed))
+    repository.publish("styles", make_bundle(size=16, channels=3, styles=True, weights_seed=5))
     with server_process(root, tmp_path_factory.mktemp("log")) as running:
         yield running
 
@@ -49,7 +55,7 @@ def site(
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that must stay on the server's own origin and log no error."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened = context.new_page()
     wrong: list[str] = []
@@ -69,6 +75,24 @@ def _is_ours(url: str, shown: str) -> bool:
     """Of the page's own origin, or made by it; the first request comes before there is a page."""
     origin = "/".join((url if shown == "about:blank" else shown).split("/")[:3])
     return url.startswith((origin, "blob:", "data:"))
+
+
+def loaded(page: Page) -> None:
+    """The wall's first images are there."""
+    page.wait_for_function(
+        f"""() => {{
+            const shown = [...document.querySelectorAll("#images img")].slice(0, {CHUNK});
+            return shown.length === {CHUNK} && shown.every(i => i.complete && i.naturalWidth);
+        }}"""
+    )
+
+
+def sources(page: Page) -> list[str]:
+    """The URLs of the wall's first images."""
+    found: list[str] = page.eval_on_selector_all(
+        "#images img", f"all => all.slice(0, {CHUNK}).map(i => i.src)"
+    )
+    return found
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def digits(
 ) -> Iterator[ServerProcess]:
     """What `make serve` serves, but tiny; clients may load and unload."""
     root = tmp_path_factory.mktemp("digits")
-    Repository(root).publish("digits", make_bundle(num_classes=10, directions=True, encoder=FULL))
+    bundle = make_bundle(num_classes=10, directions=True, units=True, encoder=FULL)
+    Repository(root).publish("digits", bundle)
     jobs = tmp_path_factory.mktemp("jobs")
     flags = ("--model-control", "clients", "--jobs-folder", str(jobs))
     with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:

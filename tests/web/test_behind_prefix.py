@@ -82,7 +82,7 @@ def test_playground_and_documentation_work_below_a_path(
     page.get_by_role("button", name="Copy URL").click()
     assert page.evaluate("navigator.clipboard.readText()").startswith(f"{url}/v1/models/")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download as PNG").click()
+        page.get_by_role("button", name="Wall as PNG").click()
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
     shots(page, f"prefix{prefix.replace('/', '-')}")
     page.get_by_role("link", name="API").click()

@@ -9,7 +9,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from tests.conftest import ServerProcess
-from tests.web.test_playground import loaded, sources
+from tests.web.conftest import loaded, sources
 
 Shots = Callable[[Page, str], None]
 
@@ -28,7 +28,7 @@ def test_sliders_move_all_images_and_stand_in_the_url(
     loaded(page)
     still = sources(page)
     expect(page.locator("#directions input")).to_have_count(5)
-    row = page.locator("#directions label").first
+    row = page.locator("#directions .body > label").first
     expect(row).to_contain_text("0 slant")
     expect(row).to_contain_text("33 % of the change; follows area +0.70, slant +0.70")
     page.locator("#images button").nth(5).click()
@@ -43,7 +43,7 @@ def test_sliders_move_all_images_and_stand_in_the_url(
     expect(page.locator("#caption")).to_have_text(
         "Seed 5, class class 0, slant +1.5, direction class:1 \N{MINUS SIGN}2.0"
     )
-    assert page.url.endswith("#model=digits&seed=0&label=0&d0=1.5&d.class%3A1=-2")
+    assert page.url.endswith("#model=digits&seed=0&label=0&d0=1.5&d.class%3A1=-2&image=5")
     shots(page, "directions")
     page.emulate_media(color_scheme="dark")
     for width in (820, 390):
@@ -68,7 +68,7 @@ def test_a_slider_is_moved_by_keys(page: Page, site: ServerProcess) -> None:
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     expect(page.locator("#directions output").nth(1)).to_have_text("0.3")
-    page.wait_for_function("location.hash.includes('d1=0.3')")
+    page.wait_for_function("() => location.hash.includes('d1=0.3')")
 
 
 def test_the_copied_program_makes_the_image_again(

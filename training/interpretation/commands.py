@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from models.bundle import MANIFEST, Bundle
 from models.bundle.archive import read_arrays
 from models.bundle.bundle import write_bundle
 from models.bundle.directions import DIRECTIONS
-from models.bundle.generator import CpuGenerator, Sampler
+from models.bundle.generator import CpuGenerator, Images, Sampler
 from models.bundle.manifest import ImageSpec
 from models.bundle.verification import verify
 from models.errors import ModelError
@@ -20,21 +21,26 @@ from models.latents import as_seeds
 from models.repository import Repository
 from models.repository.lookup import open_named
 from training.cli.command import CONFIG, resumed
-from training.data import load
+from training.data import ImageSet, load
 from training.errors import CheckpointError, ConfigError, ExportError, TrainingError, require
+from training.evaluation.features.base import Rows, Source, random_features
+from training.evaluation.features.classifier import classifier_features
 from training.export.onnx_graphs import byte_generator
-from training.interpretation.concepts import Concept, class_logits
+from training.interpretation.artifacts import Real
+from training.interpretation.concepts import class_logits
 from training.interpretation.directions import NUM, Subject, find_directions
+from training.interpretation.dissected import Dissected
 from training.interpretation.part import PICTURE
 from training.interpretation.sheet import sheet, table
 from training.interpretation.trained import trained_generator
 from training.interpretation.unit_files import unit_files, units_table
-from training.interpretation.units import Dissected, find_units
+from training.interpretation.units import find_units
 
 Say = Callable[[str], None]
 _MAX_NUM = 256
 _MAX_MASK_BYTES, _LEAST_MASKS = 1 << 30, 16
 _MAX_LATENTS = 100_000
+_MAX_REAL = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +68,13 @@ class DirectionsCommand:
         fits = self.latents is None or 1 <= self.latents <= _MAX_LATENTS
         require(fits, "latents", self.latents, f"1 .. {_MAX_LATENTS:,}", "set --latents")
         bundle, run = open_model(model, self.repository)
+        data = _data(run, say)
         generate = CpuGenerator(bundle.model_path)
         subject = Subject(
             G=trained_generator(bundle),
             z_dim=bundle.manifest.z_dim,
             num_classes=len(bundle.manifest.labels or ()),
-            classes=_classes(run, say),
+            classes=class_logits(data) if data is not None else {},
         )
         found = find_directions(subject, generate, num=self.num, latents_each=self.latents)
         files = {DIRECTIONS: found.to_bytes(), PICTURE: sheet(found, "z")}
@@ -83,8 +90,9 @@ class DirectionsCommand:
 class UnitsCommand:
     """Which feature maps agree with which concept, and what sets of them do when they are off.
 
-    Two tables are printed. --out writes units.onnx, which takes a mask over the units, and
-    units.npz; --publish publishes the model with them as its next version.
+    Two tables are printed, and for a run a third: the units without which images are closer to its
+    data. --out writes units.onnx, which takes a mask over the units, and units.npz; --publish
+    publishes the model with them as its next version.
     """
 
     repository: Path = Path("model-repository")
@@ -110,15 +118,17 @@ class UnitsCommand:
         manifest, G = bundle.manifest, trained_generator(bundle)
         num_classes = len(manifest.labels or ())
         seeds, masks = _masks(self.masks, manifest.image)
+        data = _data(run, say)
         subject = Dissected(
             G=G,
             z_dim=manifest.z_dim,
             num_classes=num_classes,
-            classes=_classes(run, say),
+            classes=class_logits(data) if data is not None else {},
             masks=masks,
             seeds=seeds,
         )
-        found = find_units(subject, num_images=num, set_size=self.set_size)
+        real = None if data is None else _real(data, num)
+        found = find_units(subject, num_images=num, set_size=self.set_size, real=real)
         if not found.layers:
             raise ExportError(f"MODEL is {model!r}, whose network has no feature maps: no units")
         whole = CpuGenerator(bundle.model_path)
@@ -183,16 +193,32 @@ def open_model(word: str, repository: Path) -> tuple[Bundle, Path | None]:
     return bundle, run if is_run else None
 
 
-def _classes(run: Path | None, say: Say) -> dict[str, Concept]:
-    """What a classifier of the run's images says; nothing where they aren't there."""
+def _data(run: Path | None, say: Say) -> ImageSet | None:
+    """The images of a run; None where they aren't there."""
     if run is None:
         say("note: shapes and colours alone are measured; name the run for its data's classes, too")
-        return {}
+        return None
     try:
-        return class_logits(load(resumed(run, None).config.data))
+        return load(resumed(run, None).config.data)
     except TrainingError as error:
         say(f"note: shapes and colours alone are measured: {error}")
-        return {}
+        return None
+
+
+def _real(data: ImageSet, num_images: int) -> Real:
+    """Features of a run's images: of a classifier of its classes, or of a random network."""
+    make = classifier_features if data.labels is not None else random_features
+    extractor = make(Source(image_set=data))
+
+    def of(images: Images) -> Rows:
+        return extractor.run(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+    chosen = np.random.default_rng(0).permutation(len(data))[:_MAX_REAL]
+    return Real(
+        features=extractor.run(data.images[torch.from_numpy(chosen)]),
+        of=of,
+        num_images=max(num_images, 4 * extractor.num_features),
+    )
 
 
 def _write(folder: Path, files: dict[str, bytes], say: Say) -> None:

@@ -119,11 +119,15 @@ def _info(
         labels=model.labels(seeds),
         masks=masks,
         images=images,
+        artifact_units=np.array([each.unit for each in units.artifacts], np.int64),
+        artifact_gains=np.array(
+            [(each.gain, each.low, each.high) for each in units.artifacts], np.float32
+        ).reshape(-1, 3),
     )
 
 
 def units_table(units: Units, num: int = 3) -> str:
-    """Markdown: each concept's closest units, and what a set of them does when it is off."""
+    """Markdown: each concept's closest units, what a set of them does, and what spoils images."""
     lines = ["| concept | closest units (layer, agreement) |", "|---|---|"]
     places = [(layer.name, channel) for layer in units.layers for channel in range(layer.channels)]
     for column, concept in enumerate(units.concepts):
@@ -140,4 +144,10 @@ def units_table(units: Units, num: int = 3) -> str:
         off = ", ".join(map(str, each.units))
         around = f"{each.low:+.2f} .. {each.high:+.2f}"
         lines.append(f"| {each.concept} | {off} | {each.effect:+.2f} | {around} | {each.p:.2g} |")
+    if units.artifacts:
+        lines += ["", "| artifact unit | Frechet distance falls by | interval |", "|---|---|---|"]
+    for artifact in units.artifacts:
+        where = f"{artifact.unit} ({places[artifact.unit][0]})"
+        around = f"{artifact.low:.3g} .. {artifact.high:.3g}"
+        lines.append(f"| {where} | {artifact.gain:.3g} | {around} |")
     return "\n".join(lines)

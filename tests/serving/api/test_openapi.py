@@ -13,6 +13,7 @@ from PIL import Image
 from models.bundle import Bundle
 from models.repository import Repository
 from models.repository.candidate import Candidate
+from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import document, with_openapi
 from serving.api.operations import MODEL, Operation
@@ -43,7 +44,13 @@ def documented(
     for version in (1, 2):
         repository.publish(
             "digits",
-            make_bundle(num_classes=10, weights_seed=version, directions=True, encoder=FULL),
+            make_bundle(
+                num_classes=10,
+                weights_seed=version,
+                directions=True,
+                units=True,
+                encoder=FULL,
+            ),
         )
     repository.publish("spare", make_bundle())
     repository.promote("digits", 1, pin=True)
@@ -163,7 +170,8 @@ def routes_of(folder: Path, *flags: str) -> list[Route]:
     service = make_service(settings, folder)
     jobs = JobRoutes(service, None)
     real = RealImageRoutes(service)
-    rooms = (V1(service), real, V2(service), jobs, Probes(service), Pages())
+    described = V1Models(service)
+    rooms = (V1(service), described, real, V2(service), jobs, Probes(service), Pages())
     return with_openapi([route for room in rooms for route in room.routes()], settings)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from models.repository import Repository
 from serving.client.__main__ import main
 from tests.conftest import ServerProcess, free_port, server_process
+from tests.real_images import FULL
 from tests.serving.client.peers import message, models, peer, says
 
 ROOT = Path(__file__).parents[3]
@@ -229,7 +230,7 @@ def digits(
 ) -> Iterator[ServerProcess]:
     """What the documentation talks to: one conditional model of ten classes."""
     root = tmp_path_factory.mktemp("digits")
-    Repository(root).publish("digits", make_bundle(num_classes=10))
+    Repository(root).publish("digits", make_bundle(num_classes=10, directions=True, encoder=FULL))
     with server_process(root, tmp_path_factory.mktemp("log")) as running:
         yield running
 
@@ -252,8 +253,9 @@ def test_the_documented_commands_work(digits: Any, tmp_path: Path) -> None:
 
 
 def test_the_documented_python_works(digits: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("python")
     scope: dict[str, Any] = {}
-    exec(code.replace("http://127.0.0.1:8000", digits.url), scope)
+    for code in blocks("python"):
+        exec(code.replace("http://127.0.0.1:8000", digits.url), scope)
     assert scope["images"].shape == (2000, 8, 8, 1)
     assert "400 urn:saddlepoint:problem:invalid-request labels is 99" in capsys.readouterr().out
+    assert len(scope["filled"].images) == 3

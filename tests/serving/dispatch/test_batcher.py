@@ -29,6 +29,7 @@ class FakeWorker:
     held: list[Batch] = field(default_factory=list)
     sent: list[Batch] = field(default_factory=list)
     lanes: int = 1
+    device: str = "cpu"
     refuses: list[BaseException] = field(default_factory=list)
     """What its next sends raise."""
 

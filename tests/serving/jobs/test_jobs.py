@@ -17,8 +17,12 @@ import httpx
 import pytest
 
 from models.image_metadata import read_metadata
+from serving.client import Client, Job
+from serving.client.__main__ import main as client_main
+from serving.client.errors import InvalidRequestError, UnknownJobError, UnreachableError
 from tests.conftest import ServerProcess, server_process
 from tests.faults.small_disk import small_disk
+from tests.serving.client.peers import peer
 from tests.serving.conftest import make_key
 from tests.support import HTTP, metric, wait_for
 
@@ -146,6 +150,72 @@ def test_a_job_is_accepted_made_and_fetched(taking: ServerProcess, kind: str) ->
     assert int(head.headers["content-length"]) == done["num_bytes"]
     assert [entry["id"] for entry in taking.get("/v1/jobs").json()["jobs"]] == [told["id"]]
     wait_for(lambda: metric(taking, "saddlepoint_jobs_ended_total") >= 1)
+
+
+def test_the_python_client_asks_watches_fetches_and_removes(
+    taking: ServerProcess, tmp_path: Path
+) -> None:
+    seen: list[Job] = []
+    with Client(taking.url, model="colour") as client:
+        job = client.jobs.submit(range(5), labels=1, archive="zip")
+        assert (job.model, job.num_images, job.ended) == ("colour", 5, None)
+        done = client.jobs.wait(job.id, timeout_s=60, on_progress=seen.append)
+        assert (done.status, done.num_done, seen[-1]) == ("done", 5, done)
+        path = tmp_path / "new" / "images.zip"
+        client.jobs.save(job.id, path)
+        assert [name for name, _ in unpacked("zip", path.read_bytes())][
+            4
+        ] == "00000004-4-label1.png"
+        assert path.stat().st_size == done.num_bytes
+        with pytest.raises(FileExistsError):
+            client.jobs.save(job.id, path)
+        assert client.jobs.all() == [done]
+        assert client.jobs.cancel(job.id) == done
+        with pytest.raises(UnknownJobError):
+            client.jobs.status(job.id)
+        with pytest.raises(UnknownJobError):
+            client.jobs.save(job.id, tmp_path / "none")
+        assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["images.zip", "new"]
+        with pytest.raises(InvalidRequestError, match="both of seeds and count"):
+            client.jobs.submit("1-5", count=5)
+        long = client.jobs.submit(count=60_000, labels=0)
+        with pytest.raises(UnreachableError, match="of 60000 images are made; wait longer"):
+            client.jobs.wait(long.id, timeout_s=0)
+        assert client.jobs.cancel(long.id).num_images == 60_000
+
+
+def test_the_command_line_does_too(
+    taking: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: object) -> str:
+        assert client_main(["--url", taking.url, *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    out = tmp_path / "a.tar"
+    wanted = ("--seeds", "1-4,9", "--labels", "2", "--model", "colour")
+    id, told = run("submit", *wanted, "--out", out).splitlines()
+    assert told == f"5 images in {out}"
+    assert len(unpacked("tar", out.read_bytes())) == 5
+    assert f"{id}  done    5/5     colour/1" in run("jobs")
+    (shown,) = json.loads(run("jobs", id, "--json"))
+    assert (shown["id"], shown["status"]) == (id, "done")
+    again = tmp_path / "b.tar"
+    run("fetch", id, "--out", again)
+    assert again.read_bytes() == out.read_bytes()
+    assert run("cancel", id) == f"{id} was done, 5 of 5 images were made\n"
+    assert client_main(["--url", taking.url, "fetch", id, "--out", str(out)]) == 1  # it is there
+    assert client_main(["--url", taking.url, "fetch", id, "--out", str(out), "--force"]) == 3
+    with pytest.raises(SystemExit):
+        client_main(["submit", "--seeds", "9-1"])
+
+
+def test_a_job_is_asked_for_once_where_no_answer_comes() -> None:
+    with peer() as silent, Client(silent.url, timeout_s=10) as client:
+        with pytest.raises(UnreachableError):
+            client.jobs.submit(count=1)
+        assert len(silent.heads) == 1
+        with pytest.raises(UnreachableError, match="after 5 attempts"):
+            client.jobs.all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serving.errors import InvalidRequestProblem, UnknownJobProblem
+from serving.errors import InvalidRequestProblem, OverloadedProblem, UnknownJobProblem
 from serving.http.auth import AccessControl
 from serving.http.rate_limit import RateLimiter
 from serving.jobs import runner as module
@@ -23,10 +23,10 @@ def store(tmp_path: Path) -> JobStore:
     return JobStore(tmp_path / "jobs", max_jobs=9, max_bytes=1 << 20)
 
 
-def add(store: JobStore, pixels: int = 64) -> Job:
+def add(store: JobStore, pixels: int = 64, owner: str | None = "alice") -> Job:
     seeds = [1, 2, 3]
     checked = CheckedJob("grey", 1, "aa", seeds, None, 1.0, "png", "tar", None, pixels)
-    return store.add(checked, "alice")
+    return store.add(checked, owner)
 
 
 def made(store: JobStore, **service: Any) -> JobRunner:
@@ -39,6 +39,20 @@ def test_only_folders_of_jobs_are_swept(store: JobStore) -> None:
         job.path.with_name(name).mkdir()
     store.sweep()
     assert {path.name for path in job.path.parent.iterdir()} == {"lock", ".ssh", job.id}
+
+
+def test_one_key_leaves_room_to_others(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "jobs", max_jobs=5, max_bytes=1 << 20, max_jobs_per_key=2)
+    first = add(store)
+    add(store)
+    with pytest.raises(OverloadedProblem, match="key 'alice' has 2 jobs, 2 may be of one key"):
+        add(store)
+    for owner in ("bob", None, None):  # None: a server without keys has no shares
+        add(store, owner=owner)
+    store.remove(first)
+    add(store)
+    with pytest.raises(OverloadedProblem, match="there are 5 jobs, 5 may be"):
+        add(store, owner="bob")
 
 
 @pytest.mark.parametrize("name", ["job.json", "state.json"])

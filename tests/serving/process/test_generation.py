@@ -1,6 +1,8 @@
 """A generation tells one outcome, whatever happens to its images, its client and its deadline."""
 
 import asyncio
+import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 
 from models.bundle.generator import Images
+from models.image_metadata import with_metadata
 from serving.dispatch.batcher import Batcher
 from serving.dispatch.catalogue import Served
 from serving.dispatch.tickets import Batch, Ticket
-from serving.encoding.bodies import Alone, Array, Listed
+from serving.encoding.bodies import Alone, Array, Listed, Tiled
 from serving.encoding.formats import FORMATS, Format
 from serving.errors import ClientGoneError, DeadlineProblem, UnavailableProblem
 from serving.http.context import RequestContext
@@ -258,3 +261,74 @@ def test_the_keys_of_the_images_are_made_once(tmp_path: Path) -> None:
         assert setup.bundle.num_asked - before == 2  # once for the keys, once for the file's words
 
     run(tmp_path, scenario)
+
+
+def test_images_of_a_batch_are_encoded_together(tmp_path: Path) -> None:
+    """The bytes are those of each alone; who has left meanwhile is left out, and faults are one's
+    own."""
+    together: list[int] = []
+
+    def encode_many(images: Images) -> list[bytes]:
+        together.append(len(images))
+        return FORMATS["png"].encode_all(images)
+
+    def broken(images: Images) -> list[bytes]:
+        raise RuntimeError("odd")
+
+    async def scenario(setup: Setup) -> None:
+        png = replace(FORMATS["png"], encode_many=encode_many)
+        setup.start(setup.order(1, Alone(png)))
+        setup.start(setup.order(2, Listed(png)))
+        setup.start(setup.order(2, Tiled(png)))  # as one image: another kind
+        leaving = setup.start(setup.order(1, Alone(png)))
+        odd = Format("odd", "image/odd", lambda image: broken(image)[0], 9, encode_many=broken)
+        setup.start(setup.order(1, Alone(odd)))
+        setup.start(setup.order(1, Alone(odd)))
+        await asyncio.sleep(0)
+        (batch,) = setup.worker.held
+        images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 1), np.uint8)
+        setup.batcher.made(batch, images, 0.001)
+        for _ in range(20):
+            if together:
+                break
+            await asyncio.sleep(0)
+            if not leaving.ended:
+                leaving.leave()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert together == [3]
+        left, first, second, third, fourth, fifth = setup.outcomes
+        assert isinstance(left, ClientGoneError)
+        assert isinstance(fourth, RuntimeError)
+        assert isinstance(fifth, RuntimeError)
+        alone = FORMATS["png"].encode
+        order = setup.order(1)
+        assert with_metadata(alone(images[0]), "png", order.provenance(0)) == first.body
+        assert (
+            base64.b64encode(with_metadata(alone(images[2]), "png", setup.order(2).provenance(1)))
+            in second.body
+        )
+        assert third.media_type == "image/png"
+
+    run(tmp_path, scenario, cache_bytes=0)
+
+
+def test_an_answer_that_can_not_be_given_harms_no_other(tmp_path: Path) -> None:
+    async def scenario(setup: Setup) -> None:
+        handler = asyncio.get_running_loop().get_exception_handler()
+        raised: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: raised.append(told))
+        context, scheduling = setup.context(), Scheduling(5000, bulk=False)
+
+        def refuse(outcome: Any) -> None:
+            raise ValueError("odd")
+
+        setup.service.start(setup.order(), scheduling, context, refuse)
+        setup.start(setup.order())
+        await asyncio.sleep(0)
+        setup.answer()
+        assert (await setup.outcome()).body.startswith(b"\x89PNG")
+        assert isinstance(raised[0]["exception"], ValueError)
+        asyncio.get_running_loop().set_exception_handler(handler)
+
+    run(tmp_path, scenario, cache_bytes=0)

@@ -165,6 +165,58 @@ def test_wrong_tensors_are_refused(served: Served) -> None:
     )
 
 
+def test_large_messages_go_both_ways_compressed_or_not(served: Served, client: Any) -> None:
+    """They are larger than the windows of both sides at the beginning."""
+    z_dim = client.get_model_metadata("colour", as_json=True)["inputs"][1]["shape"][1]
+    z = np.random.default_rng(0).standard_normal((300, int(z_dim))).astype(np.float32)
+    inputs = [triton.InferInput("z", list(z.shape), "FP32"), *seeds([], 2)[1:]]
+    inputs[0].set_data_from_numpy(z)
+    answers = [
+        client.infer("colour", inputs, compression_algorithm=algorithm).as_numpy("image")
+        for algorithm in (None, "gzip", "deflate")
+    ]
+    assert answers[0].nbytes == 300 * 16 * 16 * 3
+    assert [answer.tobytes() == answers[0].tobytes() for answer in answers] == [True] * 3
+    wanted = served[0].generate(model="colour", latents=z.tolist(), labels=2, format="npy").content
+    assert answers[2].tobytes() == wanted[-answers[2].size :]
+    too_large = triton.InferInput("z", [30_000, int(z_dim)], "FP32")
+    too_large.set_data_from_numpy(np.zeros((30_000, int(z_dim)), np.float32))
+    with pytest.raises(InferenceServerException) as refused:
+        client.infer("colour", [too_large, inputs[1]])
+    assert code_of(refused.value) == "StatusCode.RESOURCE_EXHAUSTED"
+
+
+def test_what_is_no_call_is_refused(served: Served) -> None:
+    with grpc.insecure_channel(served[1]) as channel:
+        for path, code, words in (
+            ("/inference.GRPCInferenceService/Other", "UNIMPLEMENTED", "is not known"),
+            ("/inference.GRPCInferenceService/ModelInfer", "INVALID_ARGUMENT", "can't be decoded"),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(path)(b"\xff\xff", timeout=10)
+            assert refused.value.code().name == code  # type: ignore[attr-defined]
+            assert words in refused.value.details()  # type: ignore[attr-defined]
+    with pytest.raises(httpx.TransportError):  # HTTP/1.1 knocks at the wrong door
+        httpx.get(f"http://{served[1]}/livez")
+
+
+def test_many_calls_share_a_connection(served: Served, client: Any) -> None:
+    """More at once than a connection has streams; some are given up."""
+    done: Queue[tuple[int, Any, Any]] = Queue()
+    for number in range(400):
+        call = client.async_infer(
+            "grey", seeds([number]), lambda result, error, n=number: done.put((n, result, error))
+        )
+        if number % 10 == 9:
+            call.cancel()
+    found = [done.get(timeout=60) for _ in range(400)]
+    answered = {n: result for n, result, error in found if error is None}
+    assert len(answered) >= 360
+    assert {n % 10 for n, _, error in found if error is not None} <= {9}
+    one = client.infer("grey", seeds([123])).as_numpy("image")
+    assert np.array_equal(answered[123].as_numpy("image"), one)
+
+
 def test_the_deadline_is_grpcs_own(served: Served, client: Any) -> None:
     before = metric(served[0], "saddlepoint_rows_abandoned_total")
     values = list(range(300))

@@ -6,15 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.networks.tiny import TINY, classes, players
+from training.interpretation.artifacts import Real
+from training.interpretation.dissected import Dissected, ablated
+from training.interpretation.effects import against_random, holm, like
 from training.interpretation.unit_files import units_table
-from training.interpretation.unit_layers import masked, num_units, place_of, unit_layers
-from training.interpretation.units import (
-    Dissected,
-    against_random,
-    find_units,
-    holm,
-    quality_ratio,
-)
+from training.interpretation.unit_layers import Layer, masked, num_units, place_of, unit_layers
+from training.interpretation.units import find_units, quality_ratio
 
 PLANTED, NUM, SIDE = 5, 60, 12
 
@@ -52,7 +49,8 @@ class Planted(nn.Module):
 
 def subject(**more: object) -> Dissected:
     values: dict[str, object] = {"z_dim": 3, "num_classes": 0, "classes": {}, "masks": {}}
-    return Dissected(G=Planted().eval(), **{**values, **more})  # type: ignore[arg-type]
+    values["G"] = Planted().eval()
+    return Dissected(**{**values, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +76,59 @@ def test_switching_it_off_does_more_than_random_sets(found) -> None:  # type: ig
     assert found.effects[0].p <= found.effects[-1].p
     text = units_table(found)
     assert f"| ink upper left | {PLANTED} (12x12, 1.00)" in text
+
+
+def test_a_random_set_is_of_the_same_layers() -> None:
+    layers = [Layer("a", 4, 4, 4), Layer("b", 30, 8, 8), Layer("c", 6, 16, 16)]
+    rng = np.random.default_rng(0)
+    drawn = [like((3, 5, 33, 34), layers, rng) for _ in range(50)]
+    assert all(len(set(units)) == 4 for units in drawn)
+    for units in drawn:
+        assert [place_of(layers, unit)[0].module for unit in units] == ["a", "b", "b", "c"]
+    assert len(set(drawn)) > 40
+
+
+class Spoiled(Planted):
+    """Unit 9 puts a bright row on every image, as no real one has."""
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        maps = self.maps(z)
+        img: Tensor = self.to_img(maps)
+        return 2 * img + 2 * self.row(maps)[:, 9:10] - 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = Row()
+
+
+class Row(nn.Module):
+    """[N, 60, 12, 12]: unit 9 is a row of ones, others are as they come."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        rows = maps.clone()
+        rows[:, 9] = 0
+        rows[:, 9, 8] = 1
+        return rows
+
+
+def test_the_unit_that_spoils_images_is_found_and_no_other() -> None:
+    def rows(images: np.ndarray) -> np.ndarray:
+        """The means of four rows of blocks."""
+        return images.reshape(len(images), 4, -1).mean(2) / 255
+
+    def images(of: nn.Module, start: int) -> np.ndarray:
+        seeds = np.arange(start, start + 200, dtype=np.uint64)
+        return ablated(subject(G=of.eval()), [], seeds, ())
+
+    real = Real(features=rows(images(Planted(), 0)), of=rows, num_images=64)
+    found = find_units(subject(G=Spoiled().eval()), num_images=32, set_size=1, real=real)
+    assert [each.unit for each in found.artifacts] == [9]
+    (artifact,) = found.artifacts
+    assert 0 < artifact.low < artifact.gain < artifact.high
+    assert "| artifact unit |" in units_table(found)
+    fine = Real(features=real.features, of=rows, num_images=64)
+    found = find_units(subject(), num_images=32, set_size=1, real=fine)
+    assert PLANTED not in [each.unit for each in found.artifacts]
 
 
 def test_masks_that_a_user_gives() -> None:

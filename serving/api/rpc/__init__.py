@@ -1,0 +1,1 @@
+"""Calls over gRPC that don't take the detour by the routes."""
