@@ -2,7 +2,8 @@
 #
 #   podman build --target serve -t saddlepoint-serve .                              ONNX Runtime on the CPU
 #   podman build --target serve --build-arg RUNTIME=cuda -t saddlepoint-serve .     ... and on CUDA
-#   podman build --target train -t saddlepoint-train .
+#   podman build --target train -t saddlepoint-train .                              torch with CUDA
+#   podman build --target train --build-arg RUNTIME=cpu -t saddlepoint-train .      ... without what only a GPU needs
 #
 # The base needs nothing but Python >= 3.11 with venv and pip, wherever they lie. In production name it
 # by digest: --build-arg PYTHON_IMAGE=docker.io/library/python@sha256:...
@@ -47,9 +48,15 @@ RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target
 
 
 FROM build AS build-train
-COPY requirements/train.txt requirements/
+ARG RUNTIME=cuda
+COPY requirements/train-${RUNTIME}.txt requirements/
 RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
-      --no-deps --require-hashes --only-binary :all: -r requirements/train.txt
+      --no-deps --require-hashes --only-binary :all: -r requirements/train-${RUNTIME}.txt
+# torch's wheel is built with CUDA, and loads a library of each package when it is imported, on any machine. Without a
+# GPU that is all that is loaded: these are never. tests/test_train_cpu.py trains without them.
+RUN [ "$RUNTIME" != cpu ] || rm -r /opt/saddlepoint/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn_*.so* \
+      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc*.alt.so* \
+      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvperf_*.so*
 # torch holds sources for newer Pythons too: those, and only those, stay uncompiled.
 RUN python3 -m compileall -q -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib || true
 COPY pyproject.toml README.md LICENSE saddlepoint.py ./

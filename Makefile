@@ -7,9 +7,9 @@ REPOSITORY ?= model-repository
 CONTAINERS ?= podman
 BUILD_FLAGS ?=
 TARGET ?= serve
-RUNTIME ?= cpu
-# The image for GPUs has a name of its own: building one leaves the other alone.
-TAG ?= latest$(if $(filter serve/cuda,$(TARGET)/$(RUNTIME)),-cuda)
+RUNTIME ?= $(if $(filter train,$(TARGET)),cuda,cpu)
+# The image for GPUs has a name of its own, and so has the trainer's without: building one leaves the other alone.
+TAG ?= latest$(if $(filter serve/cuda,$(TARGET)/$(RUNTIME)),-cuda)$(if $(filter train/cpu,$(TARGET)/$(RUNTIME)),-cpu)
 ARGS ?=
 # Tests at once, for two cores: many wait for processes. Those marked `alone` run when no other does (tests/conftest.py).
 JOBS ?= 3
@@ -28,7 +28,7 @@ BIN := $(VENV)/bin
 # Tools that pin what the project doesn't, each set in an environment of its own.
 CHECKERS := .build/checkers
 SUPPLY := .build/supply
-LOCK = requirements/$(if $(filter train,$(TARGET)),train,serve-$(RUNTIME)).txt
+LOCK = requirements/$(TARGET)-$(RUNTIME).txt
 # Where to publish, unless ARGS say it; a run that is resumed knows its own, so the default is left unsaid.
 INTO = $(if $(or $(filter file,$(origin REPOSITORY)),$(findstring --repository,$(ARGS))),,--repository '$(REPOSITORY)')
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -81,7 +81,7 @@ coverage: $(VENV)/.dev ## modes of ring-8 and grid-25 by every method, a night o
 figures: $(VENV)/.dev ## draw docs/pictures that are computed: the paths of the Dirac-GAN
 	@$(BIN)/python -m training.stability games --trajectory docs/pictures/games.svg >/dev/null
 
-image: sbom ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer
+image: sbom ## build saddlepoint-serve; RUNTIME=cuda for GPUs, TARGET=train for the trainer, RUNTIME=cpu for a smaller one
 	@$(CONTAINERS) build --target $(TARGET) --tag localhost/saddlepoint-$(TARGET):$(TAG) \
 	  $(if $(findstring podman,$(CONTAINERS)),--format docker --timestamp $(SOURCE_DATE_EPOCH)) \
 	  $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) --build-arg RUNTIME=$(RUNTIME) \
@@ -110,6 +110,9 @@ image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IM
 k8s-local: ## run k8s/overlays/local with podman, without a cluster: from the training to the drain
 	@$(MAKE) --no-print-directory image-test ARGS='tests/containers/test_local.py'
 
+# What torch asks for and doesn't load where there is no GPU; onnxruntime stands in for the last. `--unsafe-package`
+# leaves a package out, and replaces pip-compile's own list, in which setuptools is: torch imports it.
+UNLOADED := cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cusolver nvidia-nvtx triton onnxruntime-gpu
 lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
 	@compile() { env -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND='make lock' \
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
@@ -117,7 +120,8 @@ lock: $(VENV)/.lock ## write requirements/*.txt anew from pyproject.toml
 	compile build --allow-unsafe --all-build-deps --only-build-deps; \
 	compile serve-cpu --extra serve --extra trace --unsafe-package onnxruntime-gpu requirements/serve-cpu.in; \
 	compile serve-cuda --extra serve --extra trace requirements/serve-cuda.in; \
-	compile train --extra train --allow-unsafe requirements/train.in
+	compile train-cuda --extra train --allow-unsafe requirements/train-cuda.in; \
+	compile train-cpu --extra train $(UNLOADED:%=--unsafe-package %) requirements/train-cpu.in
 
 clean: ## remove .venv and caches; runs/ and model-repository/ stay
 	@rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

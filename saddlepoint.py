@@ -47,6 +47,9 @@ COMMANDS = {
     "inside": Command(
         "training.interpretation.__main__", "train", "Look inside a model: directions, units."
     ),
+    "invert": Command(
+        "training.inversion.__main__", "train", "From real images to latents: edit, fill, enlarge."
+    ),
     "data": Command("training.data.__main__", "train", "Audit a folder of images, or pack it."),
     "runs": Command(
         "training.runs.__main__", "train", "List, compare, publish and delete trainings."

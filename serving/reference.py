@@ -69,6 +69,7 @@ _METRICS = """\
 `/metrics` is in Prometheus' text format and sums all processes of the server. It is served on
 `--port`, where it needs an API key if the server has keys, or on `--metrics-port`, where it needs
 none. Counters survive the death of a worker. Counts of another HTTP process may be 0.1 s late.
+A training has metrics of its own: [training-metrics.md](training-metrics.md).
 
 {table}
 

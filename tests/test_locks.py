@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64"}
-LOCKS = ["build", "serve-cpu", "serve-cuda", "train"]
+LOCKS = ["build", "serve-cpu", "serve-cuda", "train-cpu", "train-cuda"]
 
 
 def locked(name: str) -> dict[str, str]:
@@ -54,17 +54,23 @@ def test_names_no_index(name: str) -> None:
         ("serve-cpu", "trace"),
         ("serve-cuda", "serve"),
         ("serve-cuda", "trace"),
-        ("train", "train"),
+        ("train-cpu", "train"),
+        ("train-cuda", "train"),
     ],
 )
 def test_meets_what_the_project_asks(name: str, extra: str) -> None:
     versions = locked(name)
     for requirement in asked(extra):
         package = requirement.name
-        if name == "serve-cpu" and package == "onnxruntime-gpu":
+        if name.endswith("-cpu") and package == "onnxruntime-gpu":
             package = "onnxruntime"
         assert package in versions, f"{package} isn't in requirements/{name}.txt: make lock"
         assert versions[package] in requirement.specifier, f"{package}: make lock"
+
+
+def test_a_client_needs_neither_torch_nor_an_engine() -> None:
+    needed = {canonicalize_name(requirement.name) for requirement in asked("client")}
+    assert needed == {"httpx", "msgspec", "numpy", "pillow"}
 
 
 def test_both_serving_images_have_one_engine() -> None:
@@ -76,8 +82,17 @@ def test_both_serving_images_have_one_engine() -> None:
     assert any("cudnn" in package for package in nvidia)
 
 
+def test_both_training_images_have_the_same_but_what_only_a_gpu_needs() -> None:
+    cpu, cuda = locked("train-cpu"), locked("train-cuda")
+    assert cpu.pop("onnxruntime") == cuda.pop("onnxruntime-gpu")
+    (line,) = re.findall(r"^UNLOADED := (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    left_out = set(line.split()) - {"onnxruntime-gpu"}
+    assert cuda.keys() - cpu.keys() == left_out
+    assert {name: version for name, version in cuda.items() if name not in left_out} == cpu
+
+
 def test_serving_holds_no_torch() -> None:
-    assert "torch" in locked("train")
+    assert "torch" in locked("train-cpu")
     assert (
         not {"torch", "onnx", "pip", "setuptools"}
         & (locked("serve-cpu") | locked("serve-cuda")).keys()

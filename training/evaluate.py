@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +21,8 @@ from models.errors import ModelError
 from models.repository import Repository
 from models.repository.lookup import open_named
 from training.cli.arguments import peek, read
-from training.cli.command import resumed
 from training.config.compute import device_names
 from training.data import DataConfig, ImageSet, load
-from training.data.config import EARLIER
-from training.data.sources import DATASETS
 from training.errors import ConfigError, EvaluationError, TrainingError, require
 from training.evaluation import Plan, evaluate, resolve
 from training.evaluation.evaluator import protocols
@@ -42,7 +39,7 @@ from training.evaluation.metrics.manifold import NEAREST_K
 from training.evaluation.plan import AUTO, ResolvedPlan
 from training.evaluation.report import comparisons, record, table, warnings
 from training.evaluation.verdict import Circumstances, verdict
-from training.runs.catalogue import run_of_model
+from training.runs.model_data import RUNS, data_of
 from training.stdout import ClosedPipeIgnored
 
 PROG = "python -m training.evaluate"
@@ -54,7 +51,7 @@ class Command:
 
     repository: Path = Path("model-repository")
     """Folder of published models."""
-    runs: Path = Path("runs")
+    runs: Path = RUNS
     """Folder of runs: that of the model knows where its images lay."""
     data: DataConfig = field(default_factory=DataConfig)
     """Real images to compare with; by default those that it was trained on."""
@@ -179,68 +176,10 @@ def _parse(words: list[str], bundle: Bundle | None, prog: str = PROG) -> Command
     return read(
         Command,
         words,
-        Command() if bundle is None else Command(data=_data_of(bundle, words)),
+        Command() if bundle is None else Command(data=data_of(bundle, words, say=_say)),
         prog=f"{prog} BUNDLE",
         description=(__doc__ or "").partition("\n\n")[2],
     )
-
-
-def _data_of(bundle: Bundle, words: list[str]) -> DataConfig:
-    """The data that the model was trained on, or --data.dataset, with labels if it has any."""
-    manifest = bundle.manifest
-    options = manifest.options.get("data", {})
-    options = options if isinstance(options, dict) else {}
-    trained_on = options.get("dataset")
-    name = peek(words, "--data.dataset") or trained_on
-    if name not in DATASETS:
-        raise ConfigError(
-            f"data.dataset is {name!r}, allowed: {', '.join(sorted(DATASETS))}; set --data.dataset"
-        )
-    entry = DATASETS[name]
-    labelled = entry.labelled
-    if entry.needs_path and name == trained_on and peek(words, "--data.path") is None:
-        return _own_data(bundle, Path(peek(words, "--runs") or Command.runs))
-    if entry.needs_path:  # subfolders may be classes or not: take what the training took
-        labelled = bool(options.get("conditional", False)) and name == trained_on
-    # Of other data than the training's nothing is known; a manifest of an earlier release lacks
-    # options that it didn't know.
-    own = {**EARLIER, **options} if name == trained_on else {}
-    return DataConfig(
-        dataset=name,
-        **{option: own[option] for option in EARLIER if option in own},
-        path=tyro.MISSING if entry.needs_path else None,  # a manifest names no path
-        resolution=f"{manifest.image.width}x{manifest.image.height}",
-        channels=manifest.image.channels,
-        conditional=labelled,
-    )
-
-
-def _own_data(bundle: Bundle, runs: Path) -> DataConfig:
-    """The model's own images, as the run that made it had them.
-
-    Raises:
-        ConfigError: no such run is there, or its images are gone; the message says what helps.
-    """
-    manifest = bundle.manifest
-    run = run_of_model(manifest, bundle.path, runs)
-    called = manifest.options.get("data", {}).get("path")
-    asked = f"data.path is not given: the model was trained on images of its own, {called!r}; "
-    try:
-        data = None if run is None else resumed(run.folder, None).config.data
-    except TrainingError:  # of another release
-        data = None
-    if run is None or data is None or data.path is None:
-        raise ConfigError(
-            f"{asked}its run, which knows where they lay, is not in {runs}: give their folder with "
-            "--data.path DIR, or the folder of the run with --runs DIR"
-        )
-    if not data.path.exists():
-        raise ConfigError(
-            f"{asked}by its run {run.folder} they lay in {data.path}, which is not there any more: "
-            "give their folder with --data.path DIR"
-        )
-    _say(f"data: {data.path}, by the run {run.folder}")
-    return replace(data, weights=())
 
 
 def _check_fits(manifest: Manifest, image_set: ImageSet) -> None:

@@ -50,6 +50,8 @@ def _run(argv: Sequence[str], prog: str, interruption: Interruption) -> None:
     # TensorBoard and the ONNX exporter take seconds that --help and --list need not wait for.
     from training.report.writer import write_at_end
     from training.runs.pipeline import Pipeline
+    from training.runs.prometheus.endpoint import endpoint
+    from training.runs.prometheus.metrics import RunMetrics
 
     if command.options.dry_run:
         Pipeline.dry_run(command)
@@ -59,9 +61,12 @@ def _run(argv: Sequence[str], prog: str, interruption: Interruption) -> None:
             print(command.to_json(), end="")
         return
     try:
-        with joined(command.options.device) as world:
+        options, metrics = command.options, RunMetrics()
+        with joined(options.device) as world:
             stream = LastingStream(sys.stdout)
-            Pipeline.open(command, interruption, stream, world, write_at_end).run()
+            port = options.metrics_port if world.leads else 0
+            with endpoint(options.metrics_host, port, metrics.registry):
+                Pipeline.open(command, interruption, stream, world, write_at_end, metrics).run()
     except TrainingError as error:
         # Code that a signal met while it loaded data may have made an error of its exception.
         if not isinstance(error, UnsavedError):

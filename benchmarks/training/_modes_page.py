@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS
-from _modes_runs import score
+from _modes_runs import range_jobs, score
 from _tables import fill as fill_page
-from _tables import listed, mean, rule, table
+from _tables import listed, mean, row, rule, table
 
 from training.evaluation.metrics.modes import MIXTURES
 from training.recipes import RECIPES
@@ -49,8 +49,9 @@ def fill(path: Path, log: Log, level: Any, name: str) -> None:
     """
     tables = {"recipes": recipes(log), "played": played(log, name), "range": described(level)}
     tables["search"] = searched(level)
+    tables["seeds"] = seeds(log)
     for dataset in MIXTURES:
-        tables[f"range-{dataset}"] = ranges(log, dataset)
+        tables[f"range-{dataset}"] = ranges(log, dataset, level)
         tables[f"authors-{dataset}"] = authors(log, dataset)
         tables[f"tuned-{dataset}"] = tuned(log, dataset)
     fill_page(path, tables)
@@ -76,6 +77,25 @@ def recipes(log: Log) -> str:
     return "\n".join(lines) + "\n"
 
 
+def seeds(log: Log) -> str:
+    """The recipes' trainings one by one: where the points that aren't good are."""
+    rows = []
+    for dataset in MIXTURES:
+        kimg = RECIPES[dataset].config.total_kimg
+        for record in sorted(
+            log.all(table="recipe", dataset=dataset, kimg=kimg), key=lambda r: r["job"]["seed"]
+        ):
+            names = ("good_of_many", "beside", "between")
+            many = [f"{100 * record[name]:.1f}" if name in record else "-" for name in names]
+            good = f"{100 * record['good']:.1f}"
+            rows.append(row(dataset, record["job"]["seed"], record["modes"], good, *many))
+    head = (
+        "| data | seed | modes | good % of 2,500 | good % of 20,000 | 3 to 10 sigma away | "
+        "between modes |"
+    )
+    return table(head, rows)
+
+
 def described(level: Any) -> str:
     """The fixed grid in a sentence."""
     return (
@@ -92,13 +112,19 @@ def searched(level: Any) -> str:
     )
 
 
-def ranges(log: Log, dataset: str) -> str:
-    """The share of the grid at which each method finds all modes, and its best cell."""
+def ranges(log: Log, dataset: str, level: Any) -> str:
+    """The share of the grid at which each method finds all modes, and its best cell.
+
+    A method whose cells weren't all played is left out: the rest may be the harder ones.
+    """
     num = len(MIXTURES[dataset].centres)
-    rows = []
+    rows, missing = [], []
     for arm in ARMS:
-        records = log.all(table="range", dataset=dataset, arm=arm)
-        if not records:
+        cells_of = range_jobs([dataset], [arm], level.grid, level.range_kimg)
+        played_cells = [log.of(job.key) for job in cells_of]
+        records = [record for record in played_cells if record is not None]
+        if len(records) < len(played_cells):
+            missing.append(f"`{arm}`")
             continue
         total = len(records)
         found = [r for r in records if not r["failed"] and r["modes"] == num]
@@ -121,7 +147,8 @@ def ranges(log: Log, dataset: str) -> str:
         "| method | all modes | and even | best cell: modes | good % | reverse KL | rate | "
         "momentum | steps of D | CPU s a cell |"
     )
-    return table(head, [row for _, row in sorted(rows)])
+    made = table(head, [line for _, line in sorted(rows)])
+    return made + (f"\nNot played: {', '.join(missing)}.\n" if rows and missing else "")
 
 
 def authors(log: Log, dataset: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from _log import Record, key_of
 from _modes_arms import ARMS, Knobs, authors, harness
@@ -20,6 +21,8 @@ from training.recipes import RECIPES
 
 CPU = torch.device("cpu")
 _LATENTS = 1 << 32  # seeds of the latents that are measured: none of the training's
+_MANY, _MANY_LATENTS = 20_000, 2 << 32
+BESIDE = 10.0  # sigma from the nearest centre up to which a point belongs to a mode, if not well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,7 @@ def play(job: Job) -> Record:
     spent = time.process_time() - start
     found = modes(points(state.G_ema, config, job.seed) * mixture.unit, mixture)
     rounds = state.cur_nimg // config.round_nimg
+    many = shares(state.G_ema, config, job) if job.table == "recipe" else {}
     return {
         "job": asdict(job),
         "modes": found.caught,
@@ -82,15 +86,32 @@ def play(job: Job) -> Record:
         "shown_kimg": state.cur_nimg / 1000,
         "cpu_s": round(spent, 1),
         "failed": failed,
+        **many,
     }
 
 
 @torch.no_grad()
-def points(G: torch.nn.Module, config: TrainingConfig, seed: int) -> Any:
-    """Generates 2,500 points [N, 2], in units of the standard deviation."""
-    shape = (NUM_SAMPLES, config.network.z_dim)
-    z = normal(shape, torch.Generator(), _LATENTS + seed)
-    return G.eval()(z).reshape(NUM_SAMPLES, 2).numpy()
+def points(G: torch.nn.Module, config: TrainingConfig, seed: int, num: int = NUM_SAMPLES) -> Any:
+    """Generates points [num, 2], in units of the standard deviation. seed: of their latents."""
+    z = normal((num, config.network.z_dim), torch.Generator(), _LATENTS + seed)
+    return G.eval()(z).reshape(num, 2).numpy()
+
+
+def shares(G: torch.nn.Module, config: TrainingConfig, job: Job) -> Record:
+    """Where 20,000 points fall: on a mode, beside one (3 to 10 sigma), or between modes.
+
+    2,500 points have a standard error of 0.4 %, these 0.14 %.
+    """
+    mixture = MIXTURES[job.dataset]
+    places = points(G, config, _MANY_LATENTS + job.seed, _MANY) * mixture.unit
+    apart = places[:, None] - np.asarray(mixture.centres)
+    sigmas = np.linalg.norm(apart, axis=2).min(1) / mixture.sigma
+    good, beyond = float((sigmas < 3).mean()), float((sigmas > BESIDE).mean())
+    return {
+        "good_of_many": round(good, 5),
+        "beside": round(1 - good - beyond, 5),
+        "between": round(beyond, 5),
+    }
 
 
 def score(record: Record) -> tuple[float, float, float]:

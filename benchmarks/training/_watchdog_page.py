@@ -22,9 +22,9 @@ def is_good(record: Record) -> bool:
 
 
 def fill(path: Path, log: Log) -> None:
-    """Writes the tables of what the log holds into a page."""
-    tables = {"planted": planted(log), "healthy": healthy(log), "zoo": zoo(log)}
-    fill_page(path, tables)
+    """Writes the tables of what the log holds into a page; those that it holds nothing of stay."""
+    tables = {"planted": planted, "healthy": healthy, "zoo": zoo}
+    fill_page(path, {name: made(log) for name, made in tables.items() if log.all(part=name)})
 
 
 def planted(log: Log) -> str:

@@ -68,8 +68,8 @@ def _difference(plan: Plan, found: bytes) -> str:
         theirs = msgspec.json.decode(found, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
-    ours = msgspec.to_builtins(plan)
-    names = [name for name in ours if theirs.get(name) != msgspec.to_builtins(ours[name])]
+    ours = msgspec.json.decode(encode_plan(plan), type=dict[str, object])  # lists, as theirs
+    names = [name for name in ours if theirs.get(name) != ours[name]]
     told = [f"{name} {quoted(theirs.get(name))}, not {quoted(ours[name])}" for name in names[:4]]
     return f" ({'; '.join(told)})" if told else ""
 

@@ -200,8 +200,12 @@ def test_network_lets_in_and_out_what_is_named_and_no_more(case: str) -> None:
     ports = {port["name"] for port in container["ports"]}
     entries = {rule["ports"][0]["port"]: rule["from"] for rule in server["ingress"]}
     assert entries.keys() == ports
+    train = policies.pop("saddlepoint-train")
+    assert train["ingress"] == [
+        {"from": entries["metrics"], "ports": [{"protocol": "TCP", "port": "metrics"}]}
+    ]
     assert policies == {}
-    assert "egress" not in server
+    assert not {"egress"} & (server.keys() | train.keys())
 
 
 def test_selectors_of_others_were_left_alone() -> None:

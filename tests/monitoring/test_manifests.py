@@ -15,6 +15,7 @@ import yaml
 
 from serving.command_line import parse
 from tests.monitoring.conftest import MONITORING, ROOT, RULE, load
+from training.cli.command import parse as parse_training
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -94,13 +95,35 @@ def test_prometheus_finds_the_server(rendered: dict[tuple[str, str], dict[str, A
     assert endpoint["path"] == "/metrics"
 
 
+def test_prometheus_finds_trainings(rendered: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """The monitor's selector is the Job's labels, its port is the trainer's, its job the rules'."""
+    monitor = rendered["PodMonitor", "saddlepoint-train"]["spec"]
+    cron = rendered["CronJob", "saddlepoint-retrain"]["spec"]["jobTemplate"]["spec"]["template"]
+    chosen = monitor["selector"]["matchLabels"].items()
+    assert chosen <= cron["metadata"]["labels"].items()
+    server = rendered["Deployment", "saddlepoint-serve"]["spec"]["template"]
+    assert not chosen <= server["metadata"]["labels"].items()
+    (container,) = cron["spec"]["containers"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    options = parse_training(container["args"]).options
+    assert ports[endpoint["port"]] == options.metrics_port
+    assert options.metrics_host == "0.0.0.0"
+    (relabelled,) = endpoint["relabelings"]
+    assert relabelled == {"targetLabel": "job", "replacement": "saddlepoint-train"}
+    assert 'job="saddlepoint-train"' in RULE.read_text()
+
+
 def test_grafana_s_sidecar_finds_the_dashboard(
     rendered: dict[tuple[str, str], dict[str, Any]],
 ) -> None:
     config = rendered["ConfigMap", "saddlepoint-dashboard"]
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
-    shipped = json.loads((MONITORING / "dashboard.json").read_text())
-    assert json.loads(config["data"]["saddlepoint.json"]) == shipped
+    for key, name in (
+        ("saddlepoint.json", "dashboard.json"),
+        ("saddlepoint-training.json", "training-dashboard.json"),
+    ):
+        assert json.loads(config["data"][key]) == json.loads((MONITORING / name).read_text())
 
 
 def test_all_of_it_carries_the_project_s_labels(

@@ -14,6 +14,7 @@ import yaml
 from serving.observability.metrics import DESCRIBED
 from tests.monitoring.conftest import MONITORING, ROOT, RULE, load
 from tests.monitoring.promql import metrics_of
+from training.runs.prometheus.metrics import RunMetrics
 
 HISTORIES = sorted(Path(__file__).parent.glob("alerts*.yaml"))
 RUNBOOK = ROOT / "docs/runbook.md"
@@ -89,7 +90,7 @@ def test_each_alert_has_its_paragraph_and_each_paragraph_its_alert(
 
 
 def test_the_runbook_names_only_metrics_that_there_are() -> None:
-    known = {entry.name for entry in DESCRIBED}
+    known = {entry.name for entry in (*DESCRIBED, *RunMetrics().described)}
     known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
     named = set(re.findall(r"`(saddlepoint_\w+)", RUNBOOK.read_text()))
     assert named

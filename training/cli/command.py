@@ -79,6 +79,10 @@ class Options:
     an image times the width of a latent are more than 2 million (64x64 with 512)."""
     track: tuple[str, ...] = ("tensorboard",)
     """Where numbers and pictures are shown while it trains: tensorboard, wandb, mlflow."""
+    metrics_port: int = 0
+    """Port at which Prometheus reads the metrics of the training, GET /metrics; 0 for none."""
+    metrics_host: str = "127.0.0.1"
+    """Address on which that port listens: in a container 0.0.0.0, all of its addresses."""
     gate: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Publish the model only if this condition holds, else exit with 8: 'coverage>=0.8', not-worse
     or not-worse:FIGURE[:MARGIN] (than CURRENT). Can be given several times; a resumed run keeps its

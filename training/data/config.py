@@ -28,6 +28,7 @@ EARLIER: dict[str, Any] = {
     "label_column": "",
     "class_order": "text",
     "held_out": 0.0,
+    "only": "",
 }
 """What a configuration means that lacks these options, as those of earlier releases do: their
 runs go on, and their models are measured, on the data as it was for them."""
@@ -77,6 +78,9 @@ class DataConfig:
     held_out: float = 0.0
     """Share of the images that is kept from the training, to measure how far D overfits
     (watch.held_out_gap); 0 for none. Which ones follows from their pixels."""
+    only: str = ""
+    """The one class to take, by name, for a model of what is usual; the others are left out. It
+    needs --data.no-conditional."""
     weights: tuple[str, ...] = ()
     """How often to draw an image relative to others: CLASS=WEIGHT or PATH=WEIGHT, or a .csv or
     .json file of these."""
@@ -120,10 +124,23 @@ class DataConfig:
             raise ConfigError(
                 f"data.held_out is {self.held_out}; allowed are 0 .. {_MOST_HELD_OUT}, a share"
             )
+        self._check_only(entry)
         check(self.weights)
         self._require_form(entry)
         if not entry.own:
             self._require_unused("split", "labels", "label_column", "class_order")
+
+    def _check_only(self, entry: Dataset) -> None:
+        if self.only and self.conditional:
+            raise ConfigError(
+                f"data.only is {self.only!r}; one class leaves nothing to tell apart: set "
+                "--data.no-conditional"
+            )
+        if self.only and not entry.labelled:
+            raise ConfigError(
+                f"data.only is {self.only!r}; the dataset {self.dataset!r} has no classes: leave "
+                "it out"
+            )
 
     def _require_form(self, entry: Dataset) -> None:
         """Refuses forms that the dataset can't have.

@@ -166,13 +166,25 @@ def reordered(image_set: ImageSet, order: npt.NDArray[np.int64]) -> ImageSet:
 
 
 def load(config: DataConfig) -> ImageSet:
-    """Reads the whole dataset into memory, and keeps apart what is held out.
+    """Reads the dataset, or one class of it, into memory, and keeps apart what is held out.
 
     Raises:
         DataError: files are missing or damaged, or the images don't fit into memory.
     """
     whole = _loaded(config)
+    if config.only:
+        whole = _of_class(whole, config.only)
     return whole if not config.held_out else _held_apart(whole, config.held_out)
+
+
+def _of_class(whole: ImageSet, name: str) -> ImageSet:
+    """The images of one class."""
+    classes = whole.classes or ()
+    chosen = np.array([i for i, each in enumerate(classes) if each == name], np.int64)
+    if not len(chosen):
+        found = ", ".join(sorted(set(classes) - {""})[:20]) or "none"
+        raise DataError(f"data.only is {name!r}; the data has the classes {found}: name one")
+    return reordered(whole, chosen)
 
 
 def _held_apart(whole: ImageSet, share: float) -> ImageSet:

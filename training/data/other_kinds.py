@@ -33,7 +33,7 @@ def without_other_kinds(files: Sequence[_File]) -> tuple[list[_File], list[Skipp
 
 def _may_be_image(file: _File) -> bool:
     kind = mimetypes.guess_type(file.name)[0]
-    if kind is None or kind.startswith("image/"):
+    if kind in (None, "application/dicom") or kind.startswith("image/"):
         return True
     if not isinstance(file, Encoded) or not isinstance(file.source, Path):
         return True  # in an archive, where a look costs as much as the decoding

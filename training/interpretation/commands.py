@@ -4,25 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.bundle import MANIFEST, Bundle
 from models.bundle.archive import read_arrays
-from models.bundle.bundle import write_bundle
 from models.bundle.directions import DIRECTIONS
 from models.bundle.generator import CpuGenerator, Images, Sampler
 from models.bundle.manifest import ImageSpec
-from models.bundle.verification import verify
-from models.errors import ModelError
 from models.latents import as_seeds
 from models.repository import Repository
-from models.repository.lookup import open_named
-from training.cli.command import CONFIG, resumed
+from training.cli.command import resumed
 from training.data import ImageSet, load
-from training.errors import CheckpointError, ConfigError, ExportError, TrainingError, require
+from training.errors import ConfigError, ExportError, TrainingError, require
 from training.evaluation.features.base import Rows, Source, random_features
 from training.evaluation.features.classifier import classifier_features
 from training.export.onnx_graphs import byte_generator
@@ -31,6 +25,7 @@ from training.interpretation.concepts import class_logits
 from training.interpretation.directions import NUM, Subject, find_directions
 from training.interpretation.dissected import Dissected
 from training.interpretation.part import PICTURE
+from training.interpretation.published import open_model, publish, write_files
 from training.interpretation.sheet import sheet, table
 from training.interpretation.trained import trained_generator
 from training.interpretation.unit_files import unit_files, units_table
@@ -80,9 +75,9 @@ class DirectionsCommand:
         files = {DIRECTIONS: found.to_bytes(), PICTURE: sheet(found, "z")}
         if self.out is not None:
             pictures = {f"{name}.png": sheet(found, name) for name in found.sets if name != "z"}
-            _write(self.out, {**files, **pictures}, say)
+            write_files(self.out, {**files, **pictures}, say)
         if self.publish:
-            _publish(bundle, files, Repository(self.repository), say)
+            publish(bundle, files, Repository(self.repository), say, what="directions")
         return table(found)
 
 
@@ -140,9 +135,9 @@ class UnitsCommand:
             conditional=manifest.conditional,
         )
         if self.out is not None:
-            _write(self.out, files, say)
+            write_files(self.out, files, say)
         if self.publish:
-            _publish(bundle, files, Repository(self.repository), say)
+            publish(bundle, files, Repository(self.repository), say, what="units")
         return units_table(found)
 
 
@@ -173,26 +168,6 @@ def _masks(
     return seeds, dict(arrays)
 
 
-def open_model(word: str, repository: Path) -> tuple[Bundle, Path | None]:
-    """Opens the bundle that a word names, and gives its run's folder where it names a run.
-
-    Raises:
-        CheckpointError: the run was not exported, or there is no such model.
-    """
-    run = Path(word)
-    is_run = (run / CONFIG).is_file()
-    if is_run and not (run / "bundle" / MANIFEST).is_file():
-        raise CheckpointError(
-            f"MODEL is {word!r}, a run without an exported model; export it: "
-            f"python -m training.runs export {run.name} --out {run / 'bundle'}"
-        )
-    try:
-        bundle = open_named(str(run / "bundle") if is_run else word, repository)
-    except ModelError as error:
-        raise CheckpointError(f"MODEL is {word!r}: {error}") from error
-    return bundle, run if is_run else None
-
-
 def _data(run: Path | None, say: Say) -> ImageSet | None:
     """The images of a run; None where they aren't there."""
     if run is None:
@@ -219,32 +194,3 @@ def _real(data: ImageSet, num_images: int) -> Real:
         of=of,
         num_images=max(num_images, 4 * extractor.num_features),
     )
-
-
-def _write(folder: Path, files: dict[str, bytes], say: Say) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            partial = folder / f".{name}.partial"
-            partial.write_bytes(content)
-            partial.replace(folder / name)
-    except OSError as error:
-        raise ExportError(f"out is {str(folder)!r}: {error.strerror}; choose another") from error
-    say(f"{', '.join(files)} in {folder}")
-
-
-def _publish(bundle: Bundle, files: dict[str, bytes], repository: Repository, say: Say) -> None:
-    """Publishes a bundle with further files as the next version of its name."""
-    import tempfile
-
-    try:
-        kept = {name: (bundle.path / name).read_bytes() for name in bundle.manifest.files}
-        with tempfile.TemporaryDirectory() as folder:
-            manifest = msgspec.structs.replace(bundle.manifest, files={})
-            whole = write_bundle(Path(folder, "bundle"), manifest, {**kept, **files})
-            verify(whole)
-            published = repository.publish(bundle.manifest.name, whole)
-    except (ModelError, OSError) as error:
-        raise ExportError(f"the model can't be published with its directions: {error}") from error
-    name, version = published.manifest.name, published.manifest.version
-    say(f"Published {name} version {version} in {repository.root}")

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 wrong usage.
 """
 
 import argparse
+import contextlib
 import logging
 import socket
 import sys
@@ -17,6 +18,7 @@ from training.lab.server import LOOPBACK, MAX_MESSAGE_BYTES, build
 
 PROG = "python -m training.lab"
 _MOST_GAMES = 64
+_LAST_PORT = 65_535
 
 
 def main(argv: Sequence[str], *, prog: str = PROG) -> int:
@@ -36,7 +38,8 @@ def main(argv: Sequence[str], *, prog: str = PROG) -> int:
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        _run(options)
+        with contextlib.suppress(KeyboardInterrupt):
+            _run(options)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -48,14 +51,21 @@ def _run(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"games is {options.games}, allowed: 1 .. {_MOST_GAMES}; set another --games"
         )
+    if not 0 <= options.port <= _LAST_PORT:
+        raise ConfigError(
+            f"port is {options.port}, allowed: 0 .. {_LAST_PORT}; choose another --port"
+        )
     listening = _listen(options.host, options.port)
-    address = f"http://{options.host}:{listening.getsockname()[1]}/"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{listening.getsockname()[1]}/"
     app = build(games=options.games, names=(*LOOPBACK, *options.allow_host))
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
+            ws_ping_interval=30,
+            ws_ping_timeout=120,  # a busy machine's browser answers late, and isn't gone
             ws_per_message_deflate=False,  # frames are floats, which don't shrink
             log_level="warning",
             timeout_graceful_shutdown=2,
@@ -70,8 +80,9 @@ def _run(options: argparse.Namespace) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, so that the address is known before the server starts."""
     try:
-        return socket.create_server((host, port), backlog=64)
-    except (OSError, OverflowError) as error:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=64)
+    except OSError as error:
         raise ConfigError(
             f"host and port are {host}:{port}, allowed: an address of this machine and a free "
             f"port, but {error}; choose another --port"

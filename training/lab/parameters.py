@@ -20,9 +20,10 @@ from training.cli.words import changed_words
 from training.config.rules import check_idle
 from training.config.training import TrainingConfig, flatten, to_builtins
 from training.data import DataConfig
-from training.errors import ConfigError, require
+from training.data.sources.points import raw_of
+from training.errors import ConfigError, DataError, require
 from training.game.regularizers import Term
-from training.lab.clouds import CLOUDS, DRAWN, NAMED
+from training.lab.clouds import CLOUDS, DRAWN, NAMED, unpacked
 from training.optim.constraints import CONSTRAINTS
 from training.optim.optimizers import OptimizerConfig
 from training.recipes import RECIPES
@@ -100,6 +101,11 @@ class Parameters:
         require(given or self.data != DRAWN, "points", self.points, f"points for {DRAWN}", why)
         why = f"they are of data={DRAWN}: leave them out"
         require(not given or self.data == DRAWN, "points", "given", "none", why)
+        if given:
+            try:
+                raw_of(unpacked(self.points))
+            except DataError as error:
+                raise ConfigError(f"points is of one place: {error}") from error
         used = self.average == "ema" or self.ema_kimg == NAMES["ema_kimg"].default
         require(used, "ema_kimg", self.ema_kimg, "with average=ema", "leave it out")
         check_idle(self.config, RECIPES[RECIPE].config)

@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from training.errors import ConfigError, TrainingError
 from training.lab.catalogue import catalogue
-from training.lab.fate import fate
+from training.lab.fate import MIN_ROUNDS, fate
 from training.lab.games import Games, LiveGame
 from training.lab.lessons import LESSONS
 from training.lab.parameters import field_of
@@ -107,7 +107,7 @@ def build(*, games: int, names: tuple[str, ...]) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        warming = asyncio.create_task(asyncio.to_thread(lab.games.warm_up))
+        warming = asyncio.create_task(asyncio.to_thread(lab.warm_up))
         yield
         await warming
         lab.games.end_all()
@@ -145,6 +145,11 @@ class Lab:
     games: Games
     _catalogue: dict[str, Any] = field(default_factory=catalogue)
 
+    def warm_up(self) -> None:
+        """Imports what the first game and the first fate would wait for: seconds."""
+        self.games.warm_up()
+        fate({"rounds": str(MIN_ROUNDS)})
+
     async def facts(self, request: Request) -> Response:
         """What can be chosen, and the lessons."""
         return JSONResponse({**self._catalogue, "lessons": [each.as_json() for each in LESSONS]})
@@ -180,20 +185,25 @@ class Lab:
 
     async def _connect(self, socket: WebSocket, game: LiveGame, *, is_new: bool) -> None:
         page = self.games.join(game)
-        await socket.send_json({"is": "connected", "key": game.key, "isNew": is_new})
-        if not is_new:
-            game.send({"do": "head"})
-        sending = asyncio.create_task(self._answers(socket, game, page))
         try:
-            code = await self._messages(socket, game)
+            await socket.send_json({"is": "connected", "key": game.key, "isNew": is_new})
+        except WebSocketDisconnect:  # nobody knows the key of a game that just began
+            self.games.leave(game, page, for_good=is_new)
+            return
+        sending = asyncio.create_task(self._answers(socket, game, page))
+        code = GONE
+        try:
+            code = await self._messages(socket, game, is_new=is_new)
         finally:
             sending.cancel()
-        # A page that was closed or left says so; a connection that broke doesn't.
-        self.games.leave(game, page, for_good=code in (GONE, 1000))
+            # A page that was closed or left says so; a connection that broke doesn't.
+            self.games.leave(game, page, for_good=code in (GONE, 1000))
 
-    async def _messages(self, socket: WebSocket, game: LiveGame) -> int:
+    async def _messages(self, socket: WebSocket, game: LiveGame, *, is_new: bool) -> int:
         """Hands on what the page says; returns the code with which it went."""
         try:
+            if not is_new:
+                game.send({"do": "head"})
             while True:
                 game.send(_message(await socket.receive_text()))
         except WebSocketDisconnect as gone:
@@ -205,7 +215,11 @@ class Lab:
             return GONE
 
     async def _answers(self, socket: WebSocket, game: LiveGame, page: int) -> None:
-        """Sends what the game answers to the page that has it."""
+        """Sends what the game answers to the page that has it, until that has gone."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._send_all(socket, game, page)
+
+    async def _send_all(self, socket: WebSocket, game: LiveGame, page: int) -> None:
         while True:
             answer = await game.answers.get()
             if page != game.page:

@@ -172,7 +172,6 @@ class Worker:
     def _do_back(self, message: Message) -> None:
         self.game.back_to(int(message["round"]))
         self.is_playing, self._failure = False, ""
-        self._reset_at += 1
 
     def _do_change(self, message: Message) -> None:
         if self.game.change(from_query(dict(message["query"]))):

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from training.runs.disk.records import LOST, RecordFile, RunFiles
+from training.runs.prometheus.metrics import RunMetrics
 from training.runs.trackers import Tracked, Trackers
 from training.stdout import Stream
 
@@ -35,6 +36,7 @@ class Journal:
         total_nimg: int,
         trackers: Sequence[str] = ("tensorboard",),
         options: Mapping[str, Any] | None = None,
+        metrics: RunMetrics | None = None,
     ) -> None:
         """Opens the files.
 
@@ -46,6 +48,7 @@ class Journal:
             total_nimg: images of the whole training.
             trackers: names in TRACKERS, which are given every tick as well.
             options: of the training, for the trackers.
+            metrics: what Prometheus reads; a new one by default, which nobody reads.
 
         Raises:
             ConfigError: a tracker's package is not installed.
@@ -64,6 +67,10 @@ class Journal:
         self._log = RecordFile(folder / "log.txt")
         run = Tracked(folder=folder, options=options or {}, cur_nimg=cur_nimg)
         self._trackers = Trackers.open(trackers, run, say=self.say)
+        self.metrics = metrics or RunMetrics()
+        """What Prometheus reads of the run."""
+        self.metrics.wanted(total_nimg)
+        self.metrics.progress(cur_nimg, math.inf)
         self._start = self._last = (cur_nimg, time.monotonic())
         self._next_refresh = 0.0 if self._live else time.monotonic() + _FIRST_S
         self._width = 0
@@ -90,6 +97,7 @@ class Journal:
         means: scalars by name, averaged since the last tick.
         """
         self._postpone()
+        self.metrics.progress(cur_nimg, self.time_left_s(cur_nimg))
         line = self._line(cur_nimg, means)
         if not self._live:
             self.say(line)
@@ -109,6 +117,8 @@ class Journal:
         now = time.monotonic()
         nimg_per_s = _rate(cur_nimg - self._last[0], now - self._last[1])
         self._last = (cur_nimg, now)
+        self.metrics.progress(cur_nimg, self.time_left_s(cur_nimg))
+        self.metrics.tick(nimg_per_s, means)
         record = {"tick": tick, "cur_nimg": cur_nimg, **means, "nimg_per_s": nimg_per_s}
         self._metrics.append(f"{json.dumps(record)}\n".encode())
         self._trackers.scalars({**means, "nimg_per_s": nimg_per_s}, cur_nimg)
@@ -158,6 +168,7 @@ class Journal:
         self._metrics = RecordFile(self._folder / "metrics.jsonl")
         self._trackers.rewind(cur_nimg)
         self._start = self._last = (cur_nimg, time.monotonic())
+        self.metrics.progress(cur_nimg, math.inf)
 
     def close(self) -> None:
         """Closes every file."""
@@ -197,6 +208,7 @@ class NullJournal:
     def __init__(self) -> None:
         """Has no folder."""
         self.files = RunFiles()
+        self.metrics = RunMetrics()
 
     def unwritten(self) -> list[str]:
         """Always empty."""

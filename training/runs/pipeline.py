@@ -59,6 +59,7 @@ from training.runs.journal import Journal, NullJournal
 from training.runs.keeping import BEST, LAST, Keeping
 from training.runs.neighbours import NAME as NEIGHBOURS
 from training.runs.neighbours import neighbours
+from training.runs.prometheus.metrics import RunMetrics
 from training.runs.quality import Looks
 from training.runs.samples import SampleGrid
 from training.runs.trainer import Trainer, write_config
@@ -98,6 +99,7 @@ class Pipeline:
         stream: Stream,
         world: World | None = None,
         report: Report = nothing_reported,
+        metrics: RunMetrics | None = None,
     ) -> "Pipeline":
         """Checks everything, loads the data, makes or restores the state, and opens a run folder.
 
@@ -109,6 +111,7 @@ class Pipeline:
             stream: for progress and messages.
             world: the processes of this training; a single one by default.
             report: is given the run's folder when it has ended, and where to say so.
+            metrics: what Prometheus reads of the run; None where nobody does.
 
         Raises:
             TrainingError: an option, the data, the network or the checkpoint can't be used.
@@ -145,7 +148,10 @@ class Pipeline:
                         total_nimg=config.total_nimg,
                         trackers=command.options.track,
                         options=to_builtins(config),
+                        metrics=metrics,
                     )
+                    named = {"recipe": config.recipe, "model": command.name}
+                    journal.metrics.begin(run=folder.name, **named)
                     if DATASETS[config.data.dataset].own and not image_set.is_mapped:
                         journal.files.write(folder / IMAGES, images_record(image_set))
             except OSError as error:

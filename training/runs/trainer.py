@@ -102,6 +102,7 @@ class Trainer:
                 self._save()  # a failure at the very first tick goes back to the untrained state
             while True:
                 try:
+                    self.journal.metrics.running(True)
                     ended = self._fit()
                 except _Failure as failure:
                     self._rescue(failure.alarm, failure)
@@ -109,6 +110,7 @@ class Trainer:
                     self._rescue(alarm_of(error.non_finite, self.state), error)
                 else:
                     break
+            self.journal.metrics.running(False)
             if self.world.leads:
                 self._save_last(ended)
         if not ended or self.interruption.signal is not None:
@@ -188,6 +190,7 @@ class Trainer:
         for alarm in alarms:
             if alarm.is_new:
                 self.seen.append(alarm)
+                self.journal.metrics.alarm(alarm.failure)
                 self.journal.say(f"watchdog: {alarm}. To do: {DETECTORS[alarm.failure].advice}")
         if any(alarm.is_new for alarm in alarms):
             self._write_report()
@@ -214,6 +217,7 @@ class Trainer:
             raise WatchdogError(self._verdict(alarm)) from None
         if isinstance(error, NonFiniteError):
             self.seen.append(alarm)
+            self.journal.metrics.alarm(alarm.failure)
             self.journal.say(f"watchdog: {error}")
         path = self._good_checkpoint(alarm)
         original = self.command.original or config
@@ -237,6 +241,7 @@ class Trainer:
         self._with_room(lambda: write_config(self.folder, self.command))
         self.state = state
         num, most = len(self.command.rescues), config.watchdog.max_rescues
+        self.journal.metrics.rescue(rescue.failure)
         self.journal.say(f"watchdog: rescue {num} of {most}: {rescue}")
         self._with_room(lambda: self.journal.rewind(state.cur_nimg))
         self._write_report()

@@ -38,6 +38,7 @@ _AGREEMENT = 1e-3
 _ROUNDING = 1e-6  # of the largest eigenvalue
 _LIMIT_WIDTH = 0.05
 _LIMIT_VECTORS, _SPREAD_VECTORS = 24, 40  # of Krylov spaces
+_ROUND_VECTORS = 48  # of a round's: they hold momenta too, and are what takes most memory
 _MARGIN = 0.1  # around the limit, where it is tried
 _NUM_TRIED = 20  # rounds
 
@@ -263,6 +264,8 @@ def _on_batch(
     largest, rightmost = spectra(jvp, at.size, **options)
     # Nobody asks for the vectors, which are as long as the game has weights.
     largest, rightmost = map(without_vectors, (largest, rightmost))
+    if is_first:
+        options["num_vectors"] = _ROUND_VECTORS
     return BatchSpectrum(
         speed={player: at.value[at.rows(player)].norm().item() for player in PLAYERS},
         largest=largest,

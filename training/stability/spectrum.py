@@ -155,8 +155,10 @@ def _ritz(basis: Floats, hessenberg: Floats, which: str, num: int, num_products:
     order = _order(values, which)[:num]
     chosen = inner[:, order]
     errors = abs(hessenberg[-1, -1]) * np.abs(chosen[-1])
-    # Apart, or the whole basis would be copied as complex numbers.
-    vectors = chosen.real.T @ basis[:-1] + 1j * (chosen.imag.T @ basis[:-1])
+    # Row by row, or the whole basis would be copied as complex numbers, and the sums once more.
+    vectors = np.empty((len(order), basis.shape[1]), dtype=np.complex128)
+    for vector, shares in zip(vectors, chosen.T, strict=True):
+        vector.real, vector.imag = shares.real @ basis[:-1], shares.imag @ basis[:-1]
     return Spectrum(
         values=values[order].astype(np.complex128),
         vectors=vectors.T,

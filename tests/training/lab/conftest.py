@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.web.conftest import browser, shots
 
 __all__ = ["browser", "shots"]
 
 ROOT = Path(__file__).parents[3]
-DEADLINE_S = 120
+DEADLINE_S = 200
 SMALL = "network.width_G=8&network.width_D=8&batch_size=16"
 
 
@@ -38,6 +38,14 @@ def start(*options: str, port: int = 0) -> RunningLab:
     assert process.stdout is not None
     line = process.stdout.readline()
     return RunningLab(process, line.split()[4])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> Iterator[None]:
+    """A game begins within seconds only where nobody else works."""
+    expect.set_options(timeout=1000 * DEADLINE_S)
+    yield
+    expect.set_options(timeout=5000)
 
 
 @pytest.fixture(scope="module")

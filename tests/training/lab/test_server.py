@@ -1,5 +1,7 @@
 """Who the lab answers: its own page under its own name, and nobody else."""
 
+import asyncio
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from training.lab import server
 from training.lab.__main__ import main
+from training.lab.games import Games, LiveGame
 from training.lab.server import LOOPBACK, build
+
+OWN = {"host": "127.0.0.1:8090", "origin": "http://127.0.0.1:8090"}
 
 
 @pytest.fixture
@@ -41,24 +46,48 @@ def test_other_hosts_and_origins_get_nothing(client, headers):
     refused = client.get("/", headers=headers)
     assert refused.status_code == 403
     assert "allowed: 127.0.0.1" in refused.text
-    own = {"origin": "http://127.0.0.1:8090", **headers}
+    own = {**OWN, **headers}
     with pytest.raises(WebSocketDisconnect), client.websocket_connect("/game", headers=own):
         pass
 
 
 def test_a_socket_that_no_page_opened_gets_nothing(client):
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/game"):
+    no_origin = {"host": OWN["host"]}
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/game", headers=no_origin),
+    ):
         pass
 
 
 @pytest.mark.parametrize("first", ["{}", "[]", "x", '{"query": 3}'])
 def test_a_first_message_that_is_none_is_refused(client, first):
-    own = {"origin": "http://127.0.0.1:8090"}
-    with client.websocket_connect("/game", headers=own) as socket:
+    with client.websocket_connect("/game", headers=OWN) as socket:
         socket.send_text(first)
         with pytest.raises(WebSocketDisconnect) as gone:
             socket.receive_json()
     assert gone.value.code == server.REFUSED
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_page_that_left_while_its_game_began_leaves_none_behind(is_new):
+    class Gone:
+        async def send_json(self, message):
+            raise WebSocketDisconnect(1006)
+
+    async def connect():
+        lab = server.Lab(Games(1), {})
+        ours, theirs = multiprocessing.Pipe()
+        game = LiveGame(key="key", pipe=ours, processes=())
+        lab.games._games["key"] = game
+        await lab._connect(Gone(), game, is_new=is_new)
+        found = len(lab.games), theirs.poll() and theirs.recv()
+        lab.games.end_all()
+        ours.close(), theirs.close()
+        return found
+
+    # A game whose key the page had is paused, and waits for it.
+    assert asyncio.run(connect()) == ((0, False) if is_new else (1, {"do": "pause"}))
 
 
 def test_a_port_that_is_taken_is_named(capsys):

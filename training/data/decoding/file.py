@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from training.data.decoding import alpha, colour, depth, frames, orientation
+from training.data.decoding.dicom import register_dicom
 from training.data.decoding.fitting import fitted
 from training.data.decoding.form import Form
 from training.data.decoding.formats import RAW, is_raw, register_heif, unread_format
@@ -128,6 +129,7 @@ def prepared(form: Form) -> Iterator[None]:
     """
     before = Image.MAX_IMAGE_PIXELS
     register_heif()
+    register_dicom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from training.data.decoding.images import Skipped
 
-_HEAD_BYTES = 32
+_HEAD_BYTES = 132
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,9 @@ RAW = Unread(
     name="a camera's raw file",
     remedy="develop it to JPEG, PNG or TIFF first, with darktable-cli for instance",
 )
+DICOM = Unread(name="DICOM", remedy="run `pip install '.[dicom]'` in Saddlepoint's source folder")
 JPEG_XL = Unread(name="JPEG XL", remedy="convert it to PNG first, with djxl for instance")
-UNREAD = (HEIC, RAW, JPEG_XL)
+UNREAD = (HEIC, RAW, DICOM, JPEG_XL)
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _JPEG_XL_HEADS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
@@ -61,6 +62,8 @@ def unread_format(source: Path | bytes) -> Unread | None:
     head = source[:_HEAD_BYTES] if isinstance(source, bytes) else _head(source)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return HEIC
+    if head[128:132] == b"DICM":
+        return DICOM
     return JPEG_XL if head.startswith(_JPEG_XL_HEADS) else None
 
 

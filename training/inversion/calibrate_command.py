@@ -1,0 +1,113 @@
+"""`python -m training.inversion calibrate MODEL`: the scores of images that are usual."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from models.bundle import Bundle
+from models.bundle.anomaly import CALIBRATION, Calibration, score_images
+from models.bundle.generator import Images
+from models.bundle.manifest import Metric
+from models.repository import Repository
+from training.data import DataConfig, ImageSet, load
+from training.errors import ConfigError, require
+from training.interpretation.published import publish
+from training.inversion.opened import Labels, Opened, require_fitting
+from training.runs.model_data import RUNS
+
+Say = Callable[[str], None]
+FIGURE = "calibration images"
+_LEAST, _MOST, _ROWS = 19, 100_000, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateCommand:
+    """Score images that are known to be usual, and publish the model with that scale.
+
+    They must be of the kind that is usual, and neither the model nor its encoder may have seen
+    them: images that were held out (--data.held-out at the training), or other ones (--data.path).
+    """
+
+    repository: Path = Path("model-repository")
+    """Folder of published models."""
+    runs: Path = RUNS
+    """Folder of runs: that of the model knows where its images lay."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The images; of those that the model was trained on, what was held out is taken."""
+    num_images: int = 1000
+    """Images to score at most. With n of them the smallest p is 1 / (n + 1)."""
+    label: str | None = None
+    """Class of the images, where the encoder must be told it and the data has none."""
+    publish: bool = True
+    """Publish the model with its calibration, as the next version of its name."""
+
+    def run(self, bundle: Bundle, say: Say) -> str:
+        """Scores, publishes, and returns the table."""
+        num = self.num_images
+        require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
+        model = Opened(bundle)
+        model.scorer()  # before any image is read
+        image_set = unseen(model, load(self.data))
+        require_fitting(model, image_set)
+        chosen = image_set.subset(num)
+        found = len(chosen)
+        require(found >= _LEAST, "data", f"{found} images", f"{_LEAST} or more", "give more images")
+        images = chosen.images.permute(0, 2, 3, 1).contiguous().numpy()
+        labels = model.labels_named(self.label, found)
+        if labels is None and chosen.labels is not None:
+            labels = chosen.labels.numpy()
+        scores = np.sort(scored(model, images, labels))
+        if self.publish:
+            protocol = {"data": chosen.name, "content": chosen.content}
+            publish(
+                bundle,
+                {CALIBRATION: Calibration(scores).to_bytes()},
+                Repository(self.repository),
+                say,
+                what="calibration",
+                metrics=(Metric(name=FIGURE, value=float(found), protocol=protocol),),
+            )
+        lines = ["| false-alarm rate | score from which it alarms |", "|---|---|"]
+        lines += [f"| {rate:g} | {threshold(scores, rate):.4g} |" for rate in (0.1, 0.05, 0.01)]
+        return "\n".join([f"{found} images, smallest p {1 / (found + 1):.2g}", "", *lines])
+
+
+def unseen(model: Opened, image_set: ImageSet) -> ImageSet:
+    """The images that the model hasn't seen.
+
+    Raises:
+        ConfigError: they are those that it was trained on, and none were held out.
+    """
+    dataset = model.bundle.manifest.dataset
+    if image_set.content != (dataset.content or dataset.fingerprint):
+        return image_set
+    if image_set.held_out is None:
+        raise ConfigError(
+            "data is what the model was trained on: these images score too low, and every other "
+            "would alarm; give others with --data.path, or train with --data.held-out 0.1"
+        )
+    return image_set.held_out
+
+
+def scored(model: Opened, images: Images, labels: Labels | None) -> npt.NDArray[np.float64]:
+    """The score of each image against its reconstruction, [N]."""
+    if model.traits.takes_label and labels is None:
+        names = ", ".join((model.bundle.manifest.labels or ())[:20])
+        raise ConfigError(f"label is not given, allowed: {names}; set --label")
+    encoded = model.encode(images, labels if model.traits.takes_label else None)
+    used = labels if encoded.labels is None else encoded.labels
+    made, session = model.make(encoded.z, used), model.scorer()
+    parts = [
+        score_images(session, images[i : i + _ROWS], made[i : i + _ROWS]).score
+        for i in range(0, len(images), _ROWS)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def threshold(scores: npt.NDArray[np.float64], rate: float) -> float:
+    """The least score whose p is at most `rate`; inf where there are too few images for it."""
+    allowed = int(rate * (len(scores) + 1)) - 1  # calibration scores that may be as large
+    return float("inf") if allowed < 0 else float(np.nextafter(scores[-1 - allowed], np.inf))

@@ -1,0 +1,119 @@
+"""Images that commands read and write: exact pixels, masks by alpha or as a file, words in PNGs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.bundle.generator import Images
+from models.grid import grid, png
+from models.image_metadata import with_metadata
+from training.data.decoding import Encoded, Form, decode
+from training.errors import ConfigError, DataError, require
+
+Mask = npt.NDArray[np.uint8]
+_OPAQUE = 128  # alpha, or grey of a mask, from which a pixel is known
+NOT_TRUE = "plausible, not true: one of many images that agree with what was given"
+
+
+class Size(NamedTuple):
+    """Of images."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def read_images(files: Sequence[Path], size: Size, *, exact: bool) -> Images:
+    """Reads files as [N, H, W, C].
+
+    exact: they must have this size; otherwise they are fitted as training images are (crop).
+
+    Raises:
+        ConfigError: no file is given, or one has another size.
+        DataError: a file can't be read.
+    """
+    require(bool(files), "FILES", "none", "one file or more", "put them behind MODEL")
+    form = Form(height=size.height, width=size.width, channels=size.channels)
+    found = decode([Encoded(str(path), path) for path in files], form, num=len(files))
+    if found.skipped:
+        raise DataError(str(found.skipped[0]))
+    if len(found.images) != len(files):
+        raise DataError(f"FILES has {len(files)} files with {len(found.images)} images; one each")
+    for origin in found.origins:
+        if exact and (origin.height, origin.width) != (size.height, size.width):
+            raise ConfigError(
+                f"{origin.name} is {origin.width}x{origin.height}, allowed: "
+                f"{size.width}x{size.height}, the model's; cut it out or resize it first"
+            )
+    return np.ascontiguousarray(found.images.transpose(0, 2, 3, 1))
+
+
+def read_masks(files: Sequence[Path], mask: Path | None, size: Size) -> Mask:
+    """Masks [N, H, W], 1 where a pixel is known: one file for all, or each image's alpha.
+
+    mask: white where pixels are known, black where they are to be filled.
+
+    Raises:
+        ConfigError: nothing says what to fill, nothing is to be filled, or nothing is known.
+        DataError: a file can't be read.
+    """
+    grey = Size(size.height, size.width, 1)
+    if mask is not None:
+        found = read_images([mask], grey, exact=True)[..., 0].repeat(len(files), 0)
+    else:
+        require(
+            size.channels != 4,
+            "mask",
+            None,
+            "a file, as alpha is a part of this model's images",
+            "set --mask",
+        )
+        found = read_images(files, Size(size.height, size.width, 4), exact=True)[..., 3]
+    known = (found >= _OPAQUE).astype(np.uint8)
+    for path, one in zip(files, known, strict=True):
+        where = str(mask or path)
+        if one.all():
+            raise ConfigError(
+                f"mask of {where} hides nothing: make pixels transparent, or give --mask FILE, "
+                "black where to fill"
+            )
+        if not one.any():
+            raise ConfigError(
+                f"mask of {where} hides the whole image: nothing is known of it; leave some white, "
+                "or generate images without one"
+            )
+    return known
+
+
+def tagged(image: Images, fields: Mapping[str, str]) -> bytes:
+    """A PNG of one image [H, W, C] that carries some words."""
+    return with_metadata(png(grid(image[None])), "png", fields)
+
+
+def sheet(rows: Sequence[Images], side: int = 64) -> bytes:
+    """A PNG of rows of equally many images each, enlarged by whole factors to about `side`."""
+    columns = len(rows[0])
+    picture = grid(np.concatenate(list(rows)), columns)
+    factor = max(1, side // rows[0].shape[2])
+    size = (picture.width * factor, picture.height * factor)
+    return png(picture.resize(size, Image.Resampling.NEAREST))
+
+
+def names_of(files: Sequence[Path], answers: int) -> list[list[str]]:
+    """A file name for each answer of each image: NAME.png, or NAME-K.png of several.
+
+    Raises:
+        ConfigError: two files would give the same.
+    """
+    stems = [path.stem for path in files]
+    for stem in stems:
+        require(
+            stems.count(stem) == 1, "FILES", f"{stem} twice", "other names", "run twice, or rename"
+        )
+    if answers == 1:
+        return [[f"{stem}.png"] for stem in stems]
+    return [[f"{stem}-{number}.png" for number in range(answers)] for stem in stems]

@@ -1,0 +1,288 @@
+"""The commands that give images back: project, edit, fill, enlarge."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from models.bundle import Bundle
+from models.bundle.directions import DirectionError, parse_amounts, read_directions
+from models.image_metadata import provenance
+from models.networks import Mapped
+from models.restoration import edited, filled, repeated, shrunk, spread
+from training.errors import CheckpointError, ConfigError, require, require_number
+from training.export.onnx_graphs import to_bytes
+from training.interpretation.published import write_files
+from training.inversion.opened import Opened, psnr
+from training.inversion.pictures import (
+    NOT_TRUE,
+    Size,
+    names_of,
+    read_images,
+    read_masks,
+    sheet,
+    tagged,
+)
+from training.inversion.projection import ProjectionConfig, Space
+from training.inversion.restore import Answers, restore
+from training.inversion.work import decibel
+
+Say = Callable[[str], None]
+_MOST = 64
+_SHOWN = 16  # images of a sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Restoring:
+    files: tyro.conf.Suppress[tyro.conf.Fixed[tuple[Path, ...]]] = ()
+    repository: Path = Path("model-repository")
+    """Folder of published models."""
+    out: Path = Path("inverted")
+    """Folder for the images."""
+    label: str | None = None
+    """Class of the images, of conditional models; by default it is found."""
+    steps: int = 200
+    """Steps of Adam; 0 for the encoder's answer as it is."""
+    lr: float = 0.05
+    """Its learning rate."""
+
+    def _opened(self, bundle: Bundle) -> tuple[Opened, Size]:
+        require(0 <= self.steps <= 100_000, "steps", self.steps, "0 .. 100,000", "set --steps")
+        require_number("lr", self.lr, above=0)
+        image = bundle.manifest.image
+        return Opened(bundle), Size(image.height, image.width, image.channels)
+
+    def _config(self) -> ProjectionConfig:
+        return ProjectionConfig(steps=self.steps, lr=self.lr)
+
+    def words(self, bundle: Bundle, answers: Answers, row: int) -> dict[str, str]:
+        """How an image was made."""
+        manifest = bundle.manifest
+        label = None if answers.label is None else int(answers.label[row])
+        return provenance(
+            model=manifest.name,
+            version=manifest.version,
+            digest=bundle.digest,
+            truncation=1.0,
+            label=label,
+        )
+
+
+def _require_answers(num: int) -> None:
+    require(1 <= num <= _MOST, "answers", num, f"1 .. {_MOST}", "set --answers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectCommand(_Restoring):
+    """Find the latents of images: the best of several restarts, in z and where there is one in w.
+
+    A table is printed; --out gets latents.npz and projected.png: real, encoder, z, w in rows.
+    """
+
+    restarts: int = 4
+    """Starts of each image, of which the best is kept."""
+
+    def run(self, bundle: Bundle, say: Say) -> str:
+        """Projects, writes, and returns the table."""
+        require(
+            1 <= self.restarts <= _MOST, "restarts", self.restarts, f"1 .. {_MOST}", "--restarts 4"
+        )
+        model, size = self._opened(bundle)
+        images = read_images(self.files, size, exact=False)
+        label = model.labels_named(self.label, len(images))
+        rows = [images]
+        columns: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {}
+        if model.has_encoder:
+            first = restore(model, images, label=label, config=ProjectionConfig(steps=0))
+            columns["encoder"], label = psnr(images, first.images[:, 0]), first.label
+            rows.append(first.images[:, 0])
+        spaces: tuple[Space, ...] = ("z", "w") if isinstance(model.subject.G, Mapped) else ("z",)
+        for space in spaces:
+            config = replace(self._config(), space=space)
+            found = restore(
+                model, images, label=label, answers=self.restarts, config=config, say=say
+            )
+            label, best = found.label, found.found.best()
+            made = to_bytes(best.made[:, 0]).numpy()
+            columns[space], arrays[space] = psnr(images, made), best.latent[:, 0].numpy()
+            rows.append(made)
+        if label is not None:
+            arrays["label"] = label
+        shown = [row[:_SHOWN] for row in rows]
+        write_files(self.out, {"latents.npz": _npz(arrays), "projected.png": sheet(shown)}, say)
+        return _table(
+            [path.name for path in self.files], {f"{k} (dB)": v for k, v in columns.items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditCommand(_Restoring):
+    """Move images along directions of the model; what the directions don't change stays.
+
+    The latent of each image is found and moved; the difference between the two images that the
+    model makes is added to the real one.
+    """
+
+    directions: str = ""
+    """Units of directions, as 0:1.5,thickness:-1: those of `python -m training.interpretation`."""
+
+    def run(self, bundle: Bundle, say: Say) -> str:
+        """Edits, writes, and returns the table."""
+        model, size = self._opened(bundle)
+        known = read_directions(bundle)
+        if known is None:
+            name = bundle.manifest.name
+            raise CheckpointError(
+                f"{name} has no directions; find them: "
+                f"python -m training.interpretation directions {name} --publish"
+            )
+        try:
+            applied = known.resolve(parse_amounts(self.directions))
+        except DirectionError as error:
+            raise ConfigError(f"{error}; set --directions") from error
+        images = read_images(self.files, size, exact=False)
+        given = model.labels_named(self.label, len(images))
+        found = restore(model, images, label=given, config=self._config(), say=say)
+        z = found.found.latent[:, 0].numpy()
+        labels = None if found.label is None else found.label.tolist()
+        shift = known.shift(applied, len(z), labels)
+        before = found.images[:, 0]
+        after = before if shift is None else model.make(z + shift, found.label)
+        made = edited(images, before, after)
+        words = [self.words(bundle, found, row) for row in range(len(images))]
+        files = {
+            name: tagged(image, {**word, "directions": self.directions, "edited": "yes"})
+            for (name,), image, word in zip(names_of(self.files, 1), made, words, strict=True)
+        }
+        rows = [each[:_SHOWN] for each in (images, before, after, made)]
+        write_files(self.out, {**files, "sheet.png": sheet(rows)}, say)
+        moved = np.abs(made.astype(float) - images).mean((1, 2, 3))
+        return _table(
+            [path.name for path in self.files],
+            {"inversion (dB)": psnr(images, before), "mean change of a pixel": moved},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillCommand(_Restoring):
+    """Fill holes of images: where alpha is 0, or where a mask is black; other pixels stay.
+
+    Each answer is plausible, not true. Their spread says how much the known pixels leave open.
+    """
+
+    mask: Path | None = None
+    """An image of the same size, white where pixels are known, black where to fill; by default
+    each image's alpha."""
+    answers: int = 4
+    """Answers of each image."""
+
+    def run(self, bundle: Bundle, say: Say) -> str:
+        """Fills, writes, and returns the table."""
+        _require_answers(self.answers)
+        model, size = self._opened(bundle)
+        images = read_images(self.files, size, exact=True)
+        mask = read_masks(self.files, self.mask, size)
+        found = restore(
+            model,
+            images,
+            mask=mask,
+            label=model.labels_named(self.label, len(images)),
+            answers=self.answers,
+            config=self._config(),
+            say=say,
+        )
+        made = np.stack(
+            [filled(images, found.images[:, k], mask) for k in range(self.answers)], axis=1
+        )
+        holes = np.where(mask[..., None] > 0, images, 128)
+        return _several(self, bundle, found, made, holes, say, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargeCommand(_Restoring):
+    """Enlarge small images to the model's size: answers whose averages are the small image.
+
+    Each answer is plausible, not true. The files must be of the model's size divided by --factor.
+    """
+
+    factor: int = 4
+    """How many times smaller the files are."""
+    answers: int = 4
+    """Answers of each image."""
+
+    def run(self, bundle: Bundle, say: Say) -> str:
+        """Enlarges, writes, and returns the table."""
+        _require_answers(self.answers)
+        model, size = self._opened(bundle)
+        fits = self.factor >= 2 and not (size.height % self.factor or size.width % self.factor)
+        sides = f"2 or more, and a divisor of {size.width} and {size.height}"
+        require(fits, "factor", self.factor, sides, "set --factor")
+        least = Size(size.height // self.factor, size.width // self.factor, size.channels)
+        small = read_images(self.files, least, exact=True)
+        large = repeated(small, self.factor)
+        found = restore(
+            model,
+            large,
+            small=small,
+            factor=self.factor,
+            label=model.labels_named(self.label, len(small)),
+            answers=self.answers,
+            config=replace(self._config(), on_sphere=True),
+            say=say,
+        )
+        down = np.stack([shrunk(rows, self.factor) for rows in found.images])
+        error = np.square((down - small[:, None]) / 255.0).mean((2, 3, 4))
+        column = {"squared error of the average (range 1)": error.max(1)}
+        return _several(self, bundle, found, found.images, large, say, column)
+
+
+def _several(
+    command: FillCommand | EnlargeCommand,
+    bundle: Bundle,
+    found: Answers,
+    made: np.ndarray,
+    given: np.ndarray,
+    say: Say,
+    columns: dict[str, np.ndarray],
+) -> str:
+    """Writes K answers of each image, and returns the table."""
+    files: dict[str, bytes] = {}
+    spreads = np.array([spread(answers).mean() for answers in made])
+    for row, names in enumerate(names_of(command.files, command.answers)):
+        words = {
+            **command.words(bundle, found, row),
+            "note": NOT_TRUE,
+            "spread": f"{spreads[row]:.2f}",
+        }
+        files |= {
+            name: tagged(image, {**words, "answer": str(number)})
+            for number, (name, image) in enumerate(zip(names, made[row], strict=True))
+        }
+    shown = [np.concatenate([one[None], each]) for one, each in zip(given, made, strict=True)]
+    shown = shown[:_SHOWN]
+    write_files(command.out, {**files, "sheet.png": sheet(shown)}, say)
+    worst = found.found.error.amax(1).tolist()
+    table = {
+        "error where known (dB)": np.array([decibel(error) for error in worst]),
+        "spread of the answers (steps)": spreads,
+        **columns,
+    }
+    return f"{_table([path.name for path in command.files], table)}\n\n{NOT_TRUE}"
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _table(names: list[str], columns: dict[str, np.ndarray]) -> str:
+    lines = [f"| image | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row, name in enumerate(names):
+        values = " | ".join(f"{float(column[row]):.4g}" for column in columns.values())
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)
