@@ -93,7 +93,11 @@ def test_the_wheel_holds_what_a_user_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
-    web = {f"serving/web/{path.name}" for path in (ROOT / "serving" / "web").iterdir()}
+    web = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "serving" / "web").rglob("*")
+        if path.is_file()
+    }
     typed = {f"{name}/py.typed" for name in PACKAGES}
     assert names >= {"saddlepoint.py", "serving/web/index.html"} | web | typed
     sources = {

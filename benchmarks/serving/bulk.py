@@ -4,11 +4,12 @@
 
 Protocol: `raw` is one process a core, a session with one thread each, batches of 64, images encoded
 and dropped. `local` is `python -m serving.bulk --format tar` over the same images, `ray` the same
-with `--ray local`. Each is timed from its first image to its last: starting processes is left out,
-printed as `start`. Rounds alternate; figures are medians. `cpu` is CPU time an image, starts
-included, which other programs on the machine disturb less than rates; `memory` is the largest
-resident set of a worker (VmHWM). `digits` is a DCGAN of 32x32 grey images (ngf 16), `dcgan64` one
-of 64x64 RGB (ngf 64); their weights are untrained, which PNG sizes depend on and rates hardly do.
+with `--ray local`. Each is timed from its first shard to its last: starting processes is left out,
+printed as `start`. Rounds alternate; figures are medians. `cpu` is the workers' CPU time an image
+in the same span, which other programs on the machine disturb less than rates, and `cpu_of_raw` is
+the limit's over it. `memory` is the largest resident set of a worker (VmHWM). `digits` is a DCGAN
+of 32x32 grey images (ngf 16), `dcgan64` one of 64x64 RGB (ngf 64); their weights are untrained,
+which PNG sizes depend on and rates hardly do.
 """
 
 import contextlib
@@ -21,7 +22,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from _harness import figure, make_repository, parser, scratch_folder
 
@@ -37,31 +40,28 @@ NUM_IMAGES = {"digits": (1_000_000, 40_000), "dcgan64": (100_000, 3_000)}
 SHARD = {"digits": 5_000, "dcgan64": 250}
 
 
-def make_raw(path: Path, start: int, stop: int, ready: object, go: object) -> None:
-    """One process of the limit."""
+def make_raw(path: Path, start: int, stop: int, ready: Any, go: Any, took: Any) -> None:
+    """One process of the limit; took: a queue for its CPU seconds."""
     bundle = Bundle.open(path)
     engine = load(bundle, BATCH, "cpu")
-    ready.release()  # type: ignore[attr-defined]
-    go.wait()  # type: ignore[attr-defined]
+    ready.release()
+    go.wait()
+    began = time.process_time()
     for first in range(start, stop, BATCH):
         seeds = list(range(first, min(first + BATCH, stop)))
         encode_pngs(engine(latents(seeds, bundle.manifest.z_dim)))
-
-
-def cpu_s() -> float:
-    """CPU seconds of all processes that were started here and have ended, with their children."""
-    times = os.times()
-    return times.children_user + times.children_system
+    took.put(time.process_time() - began)
 
 
 def raw(bundle: Bundle, num_images: int) -> dict[str, float]:
     """The limit: images a second, and CPU time an image in microseconds."""
-    before = cpu_s()
     context = multiprocessing.get_context("spawn")
-    ready, go = context.Semaphore(0), context.Event()
+    ready, go, took = context.Semaphore(0), context.Event(), context.Queue()
     each = num_images // num_cpus()
     processes = [
-        context.Process(target=make_raw, args=(bundle.path, i * each, (i + 1) * each, ready, go))
+        context.Process(
+            target=make_raw, args=(bundle.path, i * each, (i + 1) * each, ready, go, took)
+        )
         for i in range(num_cpus())
     ]
     for process in processes:
@@ -73,7 +73,21 @@ def raw(bundle: Bundle, num_images: int) -> dict[str, float]:
     for process in processes:
         process.join()
     rate = each * num_cpus() / (time.perf_counter() - began)
-    return {"rate": rate, "cpu": (cpu_s() - before) / num_images * 1e6}
+    cpu_s = sum(took.get() for _ in processes)
+    return {"rate": rate, "cpu": cpu_s / (each * num_cpus()) * 1e6}
+
+
+def workers_of(pid: int) -> Iterator[int]:
+    """The workers of a run: its children, or Ray's actors below it."""
+    left = [pid]
+    while left:
+        for children in Path(f"/proc/{left.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for child in children.read_text().split():
+                    left.append(int(child))
+                    command = Path(f"/proc/{child}/cmdline").read_bytes()
+                    if b"spawn_main" in command or b"MapWorker" in command:
+                        yield int(child)
 
 
 class Watch(threading.Thread):
@@ -83,24 +97,28 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._out, self._pid = out, pid
         self.first_s: float | None = None
-        self.first_shards = 0
+        self.first_shards = self.last_shards = 0
         self.last_s = 0.0
+        self.first_cpu_s = self.last_cpu_s = 0.0
         self.memory_mb = 0.0
         self.ended = threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(0.05):
-            num = len(list(self._out.glob("data/*.tar")))
+            num, cpu_s = len(list(self._out.glob("data/*.tar"))), 0.0
+            for pid in workers_of(self._pid):
+                with contextlib.suppress(OSError):
+                    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                    cpu_s += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                    self.memory_mb = max(self.memory_mb, int(found[1]) / 1024 if found else 0)
             if num and self.first_s is None:
                 self.first_s, self.first_shards = time.perf_counter(), num
+                self.first_cpu_s = cpu_s
             if not (self._out / "manifest.json").exists():
                 self.last_s = time.perf_counter()
-            for status in Path("/proc").glob("[0-9]*/status"):
-                with contextlib.suppress(OSError):
-                    command = (status.parent / "cmdline").read_bytes()
-                    if b"spawn_main" in command or b"MapWorker" in command:
-                        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-                        self.memory_mb = max(self.memory_mb, int(found[1]) / 1024 if found else 0)
+            if cpu_s >= self.last_cpu_s:  # a worker that has ended takes its time with it
+                self.last_cpu_s, self.last_shards = cpu_s, num
 
 
 def bulk(bundle: Bundle, out: Path, num_images: int, shard: int, *options: str) -> dict[str, float]:
@@ -108,7 +126,6 @@ def bulk(bundle: Bundle, out: Path, num_images: int, shard: int, *options: str) 
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "serving.bulk", str(bundle.path), "--out", str(out)]
     length = ["--count", str(num_images), "--shard-images", str(shard), "--format", "tar"]
-    before = cpu_s()
     began = time.perf_counter()
     process = subprocess.Popen([*command, *length, *options], stdout=subprocess.DEVNULL)
     watch = Watch(out, process.pid)
@@ -123,7 +140,9 @@ def bulk(bundle: Bundle, out: Path, num_images: int, shard: int, *options: str) 
         "rate": images / (watch.last_s - watch.first_s),
         "start": watch.first_s - began,
         "memory": watch.memory_mb,
-        "cpu": (cpu_s() - before) / num_images * 1e6,
+        "cpu": (watch.last_cpu_s - watch.first_cpu_s)
+        / (max(1, watch.last_shards - watch.first_shards) * shard)
+        * 1e6,
     }
 
 
@@ -146,12 +165,15 @@ def main() -> None:
                         found.setdefault(f"{kind}_{key}", []).append(value)
         figure(f"{name}_raw", statistics.median(found["raw_rate"]), "images/s")
         figure(f"{name}_raw_cpu", statistics.median(found["raw_cpu"]), "us/image")
-        figure(f"{name}_local_cpu", statistics.median(found["local_cpu"]), "us/image")
         for kind in kinds:
             rates = found[f"{kind}_rate"]
             ratio = statistics.median(a / b for a, b in zip(rates, found["raw_rate"], strict=True))
             figure(f"{name}_{kind}", statistics.median(rates), "images/s")
             figure(f"{name}_{kind}_of_raw", ratio, "")
+            cpu = found[f"{kind}_cpu"]
+            saved = statistics.median(a / b for a, b in zip(found["raw_cpu"], cpu, strict=True))
+            figure(f"{name}_{kind}_cpu", statistics.median(cpu), "us/image")
+            figure(f"{name}_{kind}_cpu_of_raw", saved, "")
             figure(f"{name}_{kind}_start", statistics.median(found[f"{kind}_start"]), "s")
             figure(f"{name}_{kind}_memory", max(found[f"{kind}_memory"]), "MB")
 

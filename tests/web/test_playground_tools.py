@@ -217,4 +217,4 @@ def test_nothing_jumps_while_it_loads(page: Page, site: ServerProcess) -> None:
     page.locator('#directions input[data-key="0"]').fill("1")
     expect(page.locator("#caption")).to_contain_text("slant +1.0")
     assert page.evaluate("moved") - before < 0.01
-    assert before < 0.1
+    assert before < 0.02

@@ -146,6 +146,7 @@ export class App {
   #show(changed, settled) {
     if (settled) say(null);
     this.#controls(changed);
+    document.body.classList.remove("waiting");
     this.wall.update(changed, settled);
     this.picture.update(changed, settled);
     for (const { box, update } of this.panels) if (!box.hidden) update(changed, settled);
@@ -207,6 +208,7 @@ export class App {
       this.say(again(error, pause));
       setTimeout(() => this.retry(), pause * 1000);
     } else this.say(error);
+    document.body.classList.remove("waiting"); // something else may be chosen
   }
 
   /** The server doesn't answer. */

@@ -29,7 +29,7 @@ def test_a_model_gets_its_scale(
     copy = Repository(tmp_path / "models")
     copy.publish("tiny", model)
     words = ["calibrate", "tiny", "--repository", str(copy.root), "--data.dataset", "folder"]
-    words += ["--data.path", str(folder), "--data.no-conditional", "--num-images", "20"]
+    words += ["--data.path", str(folder), "--num-images", "20"]
     assert main(words) == 0
     assert "20 images, smallest p 0.048" in capsys.readouterr().out
     published = copy.bundle("tiny")
