@@ -44,7 +44,7 @@ class Watched:
         self.plant(self.state)
         batches = Batches(images, batch_size=config.batch_size, seed=config.seed)
         self.stepper = Stepper(config, self.state, batches)
-        self.watchdog = Watchdog(config, images) if config.watchdog.is_on else None
+        self.watchdog = Watchdog(config, images, self.state) if config.watchdog.is_on else None
 
     def play(self, total_kimg: float | None = None) -> "Watched":
         """Plays to the end, or to total_kimg."""

@@ -210,6 +210,7 @@ def restore(checkpoint: Checkpoint, state: State, config: TrainingConfig, finger
     if state.slow:  # without any in the file, lookahead begins here
         slow = content["slow"] or [each.detach() for each in state.parameters()]
         torch._foreach_copy_(state.slow, slow)
+    state.untrained = dict(content.get("untrained", {}))
     state.history[:] = content.get("history", [])  # a release before the watchdog wrote none
     state.looks[:] = content.get("looks", [])
     state.changes[:] = content.get("changes", [])
@@ -262,6 +263,7 @@ def _content(state: State, config: TrainingConfig, fingerprint: str) -> dict[str
         "augment_p": state.augment_p,
         "augment_signs": state.augment_signs,
         "path_length": state.path_length,
+        "untrained": state.untrained,
         "history": state.history,
         "looks": state.looks,
         "changes": state.changes,

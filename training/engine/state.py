@@ -135,6 +135,8 @@ class State:
     """Running mean of G's path lengths, a scalar on the device; see penalties."""
     slow: list[Tensor] = field(default_factory=list)
     """Lookahead's slow weights, one tensor for each parameter of G, then D."""
+    untrained: dict[str, float] = field(default_factory=dict)
+    """Norms of the players' weights before the first step, where a watchdog has seen them."""
     history: list[dict[str, float]] = field(default_factory=list)
     """The watchdog's figures of each tick (`training.watchdog.diagnostics`)."""
     looks: list[dict[str, float]] = field(default_factory=list)

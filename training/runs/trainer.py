@@ -141,7 +141,7 @@ class Trainer:
             mirror=config.data.mirror,
         )
         stepper = Stepper(config, self.state, batches, self.world)
-        watchdog = Watchdog(config, self.image_set) if config.watchdog.is_on else None
+        watchdog = Watchdog(config, self.image_set, self.state) if config.watchdog.is_on else None
 
         def tick(number: int, state: State, means: dict[str, float]) -> None:
             if watchdog is not None:

@@ -145,13 +145,15 @@ def growth(now: Diagnostics, baseline: Baseline) -> dict[str, float]:
     """Gradients, logits and weights, each over its own median or over 10 if that is larger.
 
     Weights have no usual size: those of a layer whose rate is a hundredth are a hundred times as
-    large from the start. So without a median yet they haven't grown.
+    large from the start. So without a median yet they are compared with the untrained ones, or
+    haven't grown where those were not seen. Afterwards they aren't: weights that exploded before
+    the first tick have stood still since.
     """
 
     def usual(name: str) -> float:
         median = baseline.median(name)
         if median is None and name.startswith("weights") and math.isfinite(now[name]):
-            return now[name]
+            return now.get(f"untrained_{name}", now[name])
         return median or 0.0
 
     return {name: now[name] / max(_FLOOR, usual(name)) for name in _GROWING}

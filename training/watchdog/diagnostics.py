@@ -84,9 +84,9 @@ class DiagnosticsReader:
             seen = game.losses("D", state.G.network, state.D.network, batch, fake_img).forward
         assert seen.real_logits is not None
         found = {"cur_nimg": float(state.cur_nimg)}
-        for player, seat in (("G", state.G), ("D", state.D)):
-            found[f"gradient_{player}"] = means[f"gradient_{player}"]
-            found[f"weights_{player}"] = weight_norm(seat.parameters)
+        found |= {name: means[name] for name in ("gradient_G", "gradient_D")}
+        found |= weight_norms(state)
+        found |= {f"untrained_{name}": norm for name, norm in state.untrained.items()}
         found |= logit_diagnostics(
             self._objective, seen.real_logits.double(), seen.fake_logits.double()
         )
@@ -208,6 +208,11 @@ def logit_diagnostics(
         (slope,) = torch.autograd.grad(loss, leaf)
     found["slope"] = (slope.abs().mean() * len(slope)).item()
     return found
+
+
+def weight_norms(state: State) -> dict[str, float]:
+    """The norm of each player's weights, as weights_G and weights_D."""
+    return {f"weights_{player}": weight_norm(state.player(player).parameters) for player in "GD"}
 
 
 def weight_norm(parameters: Sequence[Tensor]) -> float:

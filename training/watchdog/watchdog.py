@@ -16,11 +16,10 @@ from training.engine.state import State
 from training.errors import NonFinite
 from training.watchdog.alarms import AlarmCounter
 from training.watchdog.detectors import DETECTORS, Alarm, Diagnostics
-from training.watchdog.diagnostics import DiagnosticsReader, weight_norm
+from training.watchdog.diagnostics import DiagnosticsReader, weight_norms
 from training.watchdog.remedies import Remedy, Weights, choose
 
 PREFIX = "watch."
-_TYPICAL_NORM = 100.0  # of weights, assumed before the first tick
 _SERIES = ("loss_G.adversarial", "loss_D.adversarial")
 
 
@@ -48,8 +47,16 @@ class Rescue:
 class Watchdog:
     """Watches one training. What it remembers is in the state's history."""
 
-    def __init__(self, config: TrainingConfig, image_set: ImageSet) -> None:
-        """image_set: on the players' device."""
+    def __init__(self, config: TrainingConfig, image_set: ImageSet, state: State) -> None:
+        """Begins to watch; the size of weights that are still untrained is kept in the state.
+
+        Args:
+            config: of the training.
+            image_set: on the players' device.
+            state: that it will be shown.
+        """
+        if not state.cur_nimg:
+            state.untrained = weight_norms(state)
         self._reader = DiagnosticsReader(config, image_set)
         self._counter = AlarmCounter(total_nimg=config.total_nimg, ignore=config.watchdog.ignore)
 
@@ -80,17 +87,14 @@ def journal_figures(diagnostics: Diagnostics) -> dict[str, float]:
 def alarm_of(non_finite: NonFinite, state: State) -> Alarm:
     """The alarm for a loss or gradient that isn't finite: a divergence, without a window.
 
-    Its player is the one whose weights have grown more since the last tick, since G's weights
-    often show first in D's loss. If neither player's have doubled, it is the one whose loss or
-    gradient isn't finite.
+    Its player is the one whose weights have grown more since the last tick, or the start, since G's
+    weights often show first in D's loss. If neither player's have doubled, it is the one whose loss
+    or gradient isn't finite.
     """
-    last = state.history[-1] if state.history else {}
-    grown = {
-        player: weight_norm(state.player(player).parameters)
-        / last.get(f"weights_{player}", _TYPICAL_NORM)
-        for player in "GD"
-    }
-    by_weights: Literal["G", "D"] = "G" if grown["G"] > grown["D"] else "D"
+    last = state.history[-1] if state.history else state.untrained
+    now = weight_norms(state)
+    grown = {name: norm / max(last.get(name, norm), 1e-12) for name, norm in now.items()}
+    by_weights: Literal["G", "D"] = "G" if grown["weights_G"] > grown["weights_D"] else "D"
     by_terms: Literal["G", "D"] = "G" if all("_G" in term for term in non_finite.terms) else "D"
     return Alarm(
         failure="divergence",

@@ -108,6 +108,8 @@ def test_2n_steps_are_n_steps_and_kill_and_resume_and_n_bit_for_bit(
         160.0 * tick for tick in range(1, 11)
     ]
     assert whole.content.pop("history") == []
+    assert resumed.content.pop("untrained").keys() == {"weights_G", "weights_D"}
+    assert whole.content.pop("untrained") == {}
     assert flat(resumed.content) == flat(whole.content)
     ticks = [line.split(",")[0] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert ticks == [f'{{"tick": {tick}' for tick in range(1, 11)]

@@ -197,3 +197,16 @@ def test_weights_that_are_large_from_the_start_have_not_grown() -> None:
     assert found(large) == []
     (alarm,) = found([*large, tick(6, weights_G=2.1e6)])
     assert (alarm.failure, alarm.player) == ("divergence", "G")
+
+
+def test_weights_that_explode_before_the_first_tick_have_grown() -> None:
+    """They are compared with the untrained ones as long as there is no usual size yet."""
+    untrained = {"untrained_weights_G": 15.0, "untrained_weights_D": 9.0}
+    exploded = [tick(n, weights_G=1600.0 + n, **untrained) for n in range(1, 6)]
+    (alarm,) = found(exploded[:1])
+    assert (alarm.failure, alarm.player) == ("divergence", "G")
+    assert alarm.value == pytest.approx(1601 / 15)
+    # It is told once: no tick is worse than the ones before.
+    assert found(exploded) == []
+    assert found([tick(1, weights_G=1400.0, **untrained)]) == []
+    assert found([tick(1, weights_G=900.0, untrained_weights_G=0.1)]) == []

@@ -44,7 +44,7 @@ def alarms_of(
     state = State.fresh(game, images.shape, CPU)
     plant(state)
     batches = Batches(images, batch_size=game.batch_size, seed=game.seed)
-    stepper, watchdog = Stepper(game, state, batches), Watchdog(game, images)
+    stepper, watchdog = Stepper(game, state, batches), Watchdog(game, images, state)
     found: list[Alarm] = []
 
     def tick(number: int, state: State, means: dict[str, float]) -> None:
@@ -125,6 +125,11 @@ def test_a_d_that_knows_its_data_by_heart_is_caught(digits: ImageSet) -> None:
     assert "overfitting" in failures(alarms_of(game, few(digits, 64)))
 
 
+def test_a_g_that_explodes_before_the_first_tick_is_caught(digits: ImageSet) -> None:
+    alarms = alarms_of(config("--total-kimg 1 --optim-G.lr 1e4"), digits)
+    assert [(alarm.failure, alarm.player) for alarm in alarms] == [("divergence", "G")]
+
+
 def test_looking_changes_nothing_that_trains(digits: ImageSet) -> None:
     """Batch norm's running means and spectral norm's vectors included."""
     words = "--network dcgan --network.ngf 4 --network.ndf 4 --network.d-norm batch"
@@ -133,7 +138,7 @@ def test_looking_changes_nothing_that_trains(digits: ImageSet) -> None:
     images = load(game.data)
     state = State.fresh(game, images.shape, CPU)
     batches = Batches(images, batch_size=game.batch_size, seed=0)
-    stepper, watchdog = Stepper(game, state, batches), Watchdog(game, images)
+    stepper, watchdog = Stepper(game, state, batches), Watchdog(game, images, state)
     stepper.step()
     before = [
         value.clone()

@@ -11,6 +11,7 @@ from training.game.penalties import PENALTIES
 from training.game.regularizers import Term
 from training.recipes import RECIPES
 from training.watchdog.detectors import Alarm
+from training.watchdog.diagnostics import weight_norms
 from training.watchdog.remedies import REMEDIES, choose
 from training.watchdog.watchdog import Rescue, alarm_of, remedy_for
 
@@ -95,6 +96,7 @@ def test_who_is_slowed_down_for_what_is_not_finite(
     state = State.fresh(
         game, ImageShape(resolution=32, channels=1, num_classes=10), torch.device("cpu")
     )
+    state.untrained = weight_norms(state)
     if grown:
         with torch.no_grad():
             state.player(grown).parameters[0].fill_(1e6)
