@@ -118,14 +118,14 @@ class ExpectationProblem(Problem):
 
 
 class UnauthorizedProblem(Problem):
-    """The server has API keys, and the request brings none that is in force."""
+    """The server has API keys, and the request brings no valid one."""
 
     status, slug, title = 401, "unauthorized", "An API key is needed"
     remedy = "Send `Authorization: Bearer KEY`; the operator makes keys with `serving.keys`."
 
 
 class ScopeProblem(Problem):
-    """The API key is in force, and was not made for this: making images, loading, or metrics."""
+    """The API key is valid, but was not made for this: making images, loading, or metrics."""
 
     status, slug, title = 403, "scope", "This API key may not do that"
     remedy = "Use a key that may; the operator makes one with `serving.keys add --scopes`."

@@ -181,7 +181,7 @@ class Settings:
     )
     keys_grace_s: float = _setting(
         60.0,
-        "how long API keys hold when their file can't be read any more; then nobody is let in",
+        "how long API keys stay valid when their file can't be read any more; then all are refused",
         least=0,
     )
     cors_origins: tuple[str, ...] = _setting(

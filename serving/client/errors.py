@@ -64,7 +64,7 @@ class UnauthorizedError(ClientError, slug="unauthorized"):
 
 
 class ScopeError(ClientError, slug="scope"):
-    """The API key is in force, and was not made for this."""
+    """The API key is valid, but was not made for this."""
 
 
 class SlowRequestError(ClientError, slug="read-timeout"):

@@ -35,7 +35,7 @@ Header = Callable[[bytes], bytes | None]
 
 
 class AccessControl:
-    """The API keys that are in force in this process, and what each may still ask for."""
+    """The API keys that are valid in this process, and what each may still ask for."""
 
     def __init__(self, keys: Keys | None, rates: RateLimiter) -> None:
         """keys: None lets everyone in. rates: what the keys may still ask for."""
@@ -44,11 +44,11 @@ class AccessControl:
         self._rates = rates
 
     def replace(self, keys: Keys) -> None:
-        """Puts these keys in force, and no others."""
+        """Makes these keys valid, and no others."""
         self._keys = keys
 
     def find(self, header: Header) -> Key | None:
-        """Returns the key of a request, by its headers; None if it has none that is in force."""
+        """Returns the key of a request, by its headers; None if it has no valid one."""
         key = self._known(header)
         return None if key is None or key.has_expired() else key
 
@@ -56,7 +56,7 @@ class AccessControl:
         """Returns the key of a request, by its headers; None if the server needs none.
 
         Raises:
-            UnauthorizedProblem: the request has none that is in force.
+            UnauthorizedProblem: the request has no valid one.
         """
         key = self.find(header)
         if key is None and self.keys_required:
@@ -64,7 +64,7 @@ class AccessControl:
         return key
 
     def named(self, name: str, scope: str) -> Key | None:
-        """A key of a name that is in force and has a scope; None if there is none.
+        """A valid key of a name that has a scope; None if there is none.
 
         A name may have several keys, and not all of them the scope.
         """
@@ -72,7 +72,7 @@ class AccessControl:
         return next((key for key in keys if not key.has_expired()), None)
 
     def _known(self, header: Header) -> Key | None:
-        """The key of a request, in force or expired."""
+        """The key of a request, valid or expired."""
         text = header(b"authorization") if self.keys_required else None
         if text is None:
             return None
@@ -130,7 +130,7 @@ def _unauthorized(given: bytes | None, expired: Key | None) -> UnauthorizedProbl
         challenge += b', error="invalid_token"'
     else:  # never shown: it may be a key with a typing mistake
         detail = (
-            "the header Authorization holds no key that is in force; send Authorization: Bearer "
+            "the header Authorization holds no valid key; send Authorization: Bearer "
             "KEY, or ask the operator for a new key"
         )
         challenge += b', error="invalid_token"'

@@ -262,7 +262,7 @@ class JobRunner:
     async def _key(self, job: Job, spec: Spec, state: State) -> Key | None:
         """The key that a job is made for; waits while the file of keys can't be read.
 
-        Nobody is let in then, and nobody has revoked anything.
+        Every key is refused then, though none was revoked.
 
         Raises:
             JobFailure: it may not any more.

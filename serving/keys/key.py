@@ -46,7 +46,7 @@ class Key:
     scopes: frozenset[str] = ALL
     """What it may do, of `SCOPES`. Lines of earlier releases name none, and those keys may all."""
     expires: datetime | None = None
-    """From then on it is in force no more; UTC, whole seconds. None for never."""
+    """From then on it is no longer valid; UTC, whole seconds. None for never."""
 
     @property
     def id(self) -> str:
@@ -59,7 +59,7 @@ class Key:
         return hashlib.sha256(self.name.encode("ascii")).digest()
 
     def has_expired(self, now: datetime | None = None) -> bool:
-        """Whether it was in force once, and isn't now."""
+        """Whether it was valid once, and isn't now."""
         return self.expires is not None and (now or datetime.now(UTC)) >= self.expires
 
     def line(self) -> str:

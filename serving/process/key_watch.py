@@ -3,7 +3,7 @@
 The content is compared, not its times: a file that was replaced, written again in place, or is
 reached over another link is noticed. One that can't be read any more is an alarm, in the log and in
 the metrics. What was read last holds on for a while, since a file is away for a moment while it is
-written; then nobody is let in, since a key may have been taken away meanwhile.
+written; then every key is refused, since one may have been taken away meanwhile.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from serving.observability.loops import Loop, cause_of, ends, in_thread
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""How often the file is looked at: a key is in force, or isn't any more, after that long."""
+"""How often the file is looked at: a change of a key takes effect after that long at most."""
 _TIMEOUT_S = 10.0
 _SETTLE_S = 0.05
 _MAX_LOOKS = 10
@@ -51,8 +51,8 @@ class KeyWatch:
 
         Args:
             file: what the first process has read: all begin with the same.
-            access: where keys are put in force.
-            grace_s: how long they are when the file can't be read.
+            access: takes the keys that are valid.
+            grace_s: how long they stay valid when the file can't be read.
         """
         self._file = file
         self._access = access
@@ -66,7 +66,7 @@ class KeyWatch:
 
     @property
     def fault(self) -> str | None:
-        """Why nobody is let in; None where keys are in force."""
+        """Why every key is refused; None where keys are valid."""
         return self._complaint if self._shut else None
 
     async def run(self) -> None:
@@ -123,10 +123,10 @@ class KeyWatch:
             metrics.KEYS_FAILING_SINCE.set(math.inf)
         if changed:
             self._access.replace(file.keys)
-            logger.info("%d API keys are in force now", _num_in_force(file.keys))
+            logger.info("%d API keys are valid now", _num_in_force(file.keys))
         elif asked:
             num = _num_in_force(file.keys)
-            logger.info("the API keys were read again: %d are in force, as before", num)
+            logger.info("the API keys were read again: %d are valid, as before", num)
 
     def _fail(self, complaint: str) -> None:
         now = time.monotonic()
@@ -142,7 +142,7 @@ class KeyWatch:
             self._shut = True
             self._access.replace({})
             logger.critical(
-                "the API keys can't be read for %g s: nobody is let in: %s",
+                "the API keys can't be read for %g s: every key is refused: %s",
                 self._grace_s,
                 complaint,
             )

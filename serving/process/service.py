@@ -185,7 +185,7 @@ class Service:
 
     @property
     def keys_fault(self) -> str | None:
-        """Why no API key is in force, where their file can't be read; else None."""
+        """Why no API key is valid, where their file can't be read; else None."""
         return None if self._key_watch is None else self._key_watch.fault
 
     def check_ready(self) -> None:
@@ -200,7 +200,7 @@ class Service:
         if not self.catalogue.current:
             raise UnavailableProblem("no model of the repository is in service")
         if self.keys_fault is not None:
-            raise UnavailableProblem("the file of API keys can't be read: nobody is let in")
+            raise UnavailableProblem("the file of API keys can't be read: every key is refused")
         if not self._barrier.all_arrived():
             raise UnavailableProblem("another HTTP process of this server is still starting")
 

@@ -108,7 +108,7 @@ def test_sighup_rereads_the_keys(
     wait_for(lambda: all(status(new) == 200 for _ in range(6)))
     # A look that was asked for says this, in each HTTP process; that of every second says nothing.
     server.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: server.log.read_text().count("read again: 2 are in force, as before") >= 2)
+    wait_for(lambda: server.log.read_text().count("read again: 2 are valid, as before") >= 2)
     assert status(old) == 200
     assert server.process.poll() is None
 

@@ -83,11 +83,15 @@ def test_a_shell_runs_every_block(digits: ServerProcess, tmp_path: Path) -> None
             assert all(path.stat().st_size > 60 for path in folder.iterdir()), code
 
 
-def test_python_runs_every_block(digits: ServerProcess) -> None:
+def test_python_runs_every_block(digits: ServerProcess, tmp_path: Path) -> None:
     with all_routes_asked(digits):
         for code in blocks(digits, "python"):
             ran = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True, check=False
+                [sys.executable, "-c", code],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert ran.returncode == 0, code + ran.stderr
 

@@ -14,6 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from models.repository import Repository
 from tests.conftest import ServerProcess, server_process
+from tests.real_images import FULL
 from tests.serving.api.documented import Documented
 from tests.serving.conftest import make_key
 
@@ -32,7 +33,7 @@ def controlled(
 ) -> Iterator[ServerProcess]:
     """No model is called as in the examples, or takes labels as theirs does."""
     root = tmp_path_factory.mktemp("controlled")
-    Repository(root).publish("faces", make_bundle(size=16, channels=3))
+    Repository(root).publish("faces", make_bundle(size=16, channels=3, encoder=FULL))
     Repository(root).publish("grey", make_bundle())
     flags = ("--model-control", "clients")
     with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:
@@ -113,7 +114,9 @@ def test_every_example_works_for_the_models_that_are_served(
     for path, method, entry in documented.operations:
         if "200" in entry["responses"]:
             response = documented.ask(path, method)
-            has_none = path.endswith(("/directions", "/units"))  # `faces` was exported without
+            has_none = path.endswith(
+                ("/directions", "/units", "/edit")
+            )  # `faces` was exported without
             assert response.status_code == (400 if has_none else 200), (path, response.text)
     url = documented.example("/v1/models/{model}/images/{file}", "get")["url"]
     assert url.endswith("/v1/models/faces/images/42.png")

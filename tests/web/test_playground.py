@@ -303,7 +303,7 @@ def test_a_key_opens_what_needs_one(
     shots(page, "locked")
     page.keyboard.type("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_contain_text("holds no key that is in force")
+    expect(page.get_by_role("alert")).to_contain_text("holds no valid key")
     page.fill("#key", key)
     page.keyboard.press("Enter")
     loaded(page)

@@ -56,7 +56,7 @@ class Work:
             self.say(f"stopped at step {fit.step} of {total}; the same command goes on: --resume")
             raise InterruptedRun
         spent = time.monotonic() - began
-        self.say(f"Trained the encoder: {fit.config.kimg:g} kimg in {spent:.0f} s")
+        self.say(f"Trained the encoder: {fit.step - first} of {total} steps in {spent:.0f} s")
 
     def _enter(self, fit: EncoderFit, *, resume: bool) -> None:
         path = self.folder / CHECKPOINT

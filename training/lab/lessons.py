@@ -46,8 +46,8 @@ LESSONS = (
         sentences=(
             "Goodfellow's minimax loss, nothing added: G's points run after the hills of D, and D "
             "moves the hills to where they came from.",
-            "G sits on a mode or two and jumps to the next; in the panel Fate the path goes round "
-            "and never in.",
+            "|v| stays large and G's points jump between the modes, while the averaged G, whose "
+            "modes are counted, covers the ring; in the panel Fate the path goes round, never in.",
             "The eigenvalues of the game at its equilibrium are +-i/2: pure rotation, which finite "
             "steps turn into growth.",
         ),
@@ -59,7 +59,8 @@ LESSONS = (
         title="R1 damps",
         sentences=(
             "The same loss on both sides; B adds R1, a penalty on D's slope where the data is.",
-            "A goes on circling, B settles on the ring and covers its modes.",
+            "A's loss of G swings and its |v| stays large; in B both come near rest, while the "
+            "averages of both cover the ring.",
             "R1 moves the eigenvalues from +-i/2 to -gamma/2 +- i sqrt(1/4 - gamma^2/4): to the "
             "left, so that deviations decay.",
         ),
@@ -86,7 +87,7 @@ LESSONS = (
         sentences=(
             "A critic whose slope nothing bounds; B has a zero-centred penalty between data and "
             "samples.",
-            "The scores of A grow without end and its points fly off; B stays.",
+            "The scores of A grow without end and its points leave every mode; B stays.",
             "The distance is one only over 1-Lipschitz critics: without the bound the game is "
             "bilinear, eigenvalues +-i, and has no limit to D's size.",
         ),

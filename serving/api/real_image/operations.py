@@ -61,7 +61,12 @@ ENCODE = Operation(
     examples={
         "two": (
             "Two images, and how well they come back",
-            {"images": [_STROKE, _LOWER_HALF], "fit": "crop", "reconstruct": True},
+            {
+                "model": "digits",
+                "images": [_STROKE, _LOWER_HALF],
+                "fit": "crop",
+                "reconstruct": True,
+            },
         )
     },
     response="A latent for each image.",
@@ -77,7 +82,7 @@ EDIT = Operation(
     examples={
         "direction": (
             "Along the strongest direction",
-            {"image": _STROKE, "fit": "crop", "directions": {"0": 1.5}},
+            {"model": "digits", "image": _STROKE, "fit": "crop", "directions": {"0": 1.5}},
         )
     },
     response="The image.",
@@ -93,7 +98,13 @@ INPAINT = Operation(
     examples={
         "half": (
             "Three ways to fill the lower half",
-            {"image": _STROKE, "mask": _LOWER_HALF, "fit": "stretch", "seeds": [1, 2, 3]},
+            {
+                "model": "digits",
+                "image": _STROKE,
+                "mask": _LOWER_HALF,
+                "fit": "stretch",
+                "seeds": [1, 2, 3],
+            },
         )
     },
     response="The image, or one for each seed.",
@@ -106,7 +117,9 @@ UPSCALE = Operation(
     description="error says how close the answer comes to the image when it is made small again. "
     f"{_INVENTED} {_SENT}",
     body=_body(UpscaleRequest),
-    examples={"small": ("4x4 pixels, two answers", {"image": _SMALL, "seeds": [1, 2]})},
+    examples={
+        "small": ("4x4 pixels, two answers", {"model": "digits", "image": _SMALL, "seeds": [1, 2]})
+    },
     response="The image, or one for each seed.",
     content=_IMAGES,
     **_TAKING,
@@ -120,7 +133,7 @@ SCORE = Operation(
     examples={
         "maps": (
             "One image, with the map of differences",
-            {"images": [_STROKE], "fit": "crop", "maps": True},
+            {"model": "digits", "images": [_STROKE], "fit": "crop", "maps": True},
         )
     },
     response="Score and p of each image.",

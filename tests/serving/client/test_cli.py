@@ -1,4 +1,4 @@
-"""`python -m serving.client` on a real server, and docs/client.md as it stands."""
+"""`python -m serving.client` on a real server, and docs/using-the-api.md as it stands."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,34 +229,40 @@ def test_seeds_that_cannot_be_read_are_refused(capsys: pytest.CaptureFixture[str
 def digits(
     make_bundle: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
-    """What the documentation talks to: one conditional model of ten classes."""
-    root = tmp_path_factory.mktemp("digits")
+    """What the documentation talks to: a conditional model of ten classes beside another."""
+    root, jobs = tmp_path_factory.mktemp("digits"), tmp_path_factory.mktemp("jobs")
     Repository(root).publish("digits", make_bundle(num_classes=10, directions=True, encoder=FULL))
-    with server_process(root, tmp_path_factory.mktemp("log")) as running:
+    Repository(root).publish("photos", make_bundle())
+    flags = ("--jobs-folder", str(jobs))
+    with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:
         yield running
 
 
 def blocks(language: str) -> list[str]:
-    text = (ROOT / "docs" / "client.md").read_text()
+    text = (ROOT / "docs" / "using-the-api.md").read_text()
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def test_the_documented_commands_work(digits: Any, tmp_path: Path) -> None:
-    (lines,) = blocks("sh")
+    _, lines = blocks("sh")  # curl's run in tests/test_readme.py
     for line in lines.splitlines():
-        program, dash, module, *rest = shlex.split(line)
-        assert (program, dash, module) == (".venv/bin/python", "-m", "serving.client")
-        command = [sys.executable, "-m", module, "--url", digits.url, *rest]
+        program, name, *rest = shlex.split(line)
+        assert (program, name) == (".venv/bin/saddlepoint", "client")
+        command = [sys.executable, "-m", "saddlepoint", name, "--url", digits.url, *rest]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, f"{line}\n{ran.stderr}"
     assert len(list((tmp_path / "digits").iterdir())) == 4
     assert opened(tmp_path / "walk.webp").n_frames == 30
 
 
-def test_the_documented_python_works(digits: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_documented_python_works(
+    digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     for code in blocks("python"):
         exec(code.replace("http://127.0.0.1:8000", digits.url), scope)
     assert scope["images"].shape == (2000, 8, 8, 1)
     assert "400 urn:saddlepoint:problem:invalid-request labels is 99" in capsys.readouterr().out
     assert len(scope["filled"].images) == 3
+    assert len(zipfile.ZipFile(tmp_path / "sevens.zip").namelist()) == 500

@@ -99,7 +99,7 @@ def test_a_rate_holds_over_all_processes_and_both_roads(guarded: Any) -> None:
     key = make_key(guarded.keys_path, "bob", "--rows-per-s", "0.001", "--burst", "7")
     wait_for(lambda: guarded.post({"model": "nix", "seeds": [1]}, key=key).status_code == 404)
     processes = http_processes_of(guarded.server)
-    for pid in processes:  # it is in force in both
+    for pid in processes:  # it is valid in both
         with guarded.only(pid):
             wait_for(
                 lambda: guarded.post({"model": "nix", "seeds": [1]}, key=key).status_code == 404

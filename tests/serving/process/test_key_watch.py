@@ -1,4 +1,4 @@
-"""Following a key file: what is in force after each change, and when nobody is let in."""
+"""Following a key file: which keys are valid after each change, and when all are refused."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ class Watched:
 
     @property
     def names(self) -> set[str]:
-        """Whose keys are in force."""
+        """Whose keys are valid."""
         return {key.name for key in self.access._keys.values()}
 
     async def look(self) -> None:
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_used_holds_for_a_while(
             assert watched.watch.fault is None
 
     run(main)
-    assert caplog.text.count("nobody is let in") == 4
+    assert caplog.text.count("every key is refused") == 4
 
 
 def test_what_is_wrong_is_said_once_for_as_long_as_it_stays_the_same(

@@ -81,6 +81,8 @@ def test_a_resumed_training_ends_as_one_that_never_stopped(tmp_path: Path) -> No
     rest = EncoderFit(subject(), CONFIG, real())
     work.train(rest, resume=True)
     assert f"goes on at step 7 of {CONFIG.num_steps}" in said
+    done = f"{CONFIG.num_steps - 7} of {CONFIG.num_steps} steps"
+    assert said[-1].startswith(f"Trained the encoder: {done}")
     for one, other in zip(whole.average.parameters(), rest.average.parameters(), strict=True):
         assert torch.equal(one, other)
     assert (tmp_path / "half" / METRICS).read_text().count("pixels")

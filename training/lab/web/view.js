@@ -91,6 +91,8 @@ export class View {
     this.planeCanvas = this.plane.appendChild(document.createElement("canvas"));
     this.planeCanvas.setAttribute("role", "img");
     this.planeCanvas.setAttribute("aria-label", "Eigenvalues, not measured yet");
+    this.planeCanvas.hidden = true; // until there are some
+    this.planeText.textContent = "No eigenvalues yet: they are measured after the first round, which takes seconds.";
   }
 
   /** @param {{[name: string]: any}} message */
@@ -181,6 +183,7 @@ export class View {
   /** @param {any} found */
   tellSpectrum(found) {
     this.spectrum = found;
+    this.planeCanvas.hidden = Boolean(found.refused);
     if (found.refused) {
       this.planeText.textContent = found.refused;
       return;
