@@ -50,15 +50,15 @@ RUN /opt/build/bin/python -m pip install --no-build-isolation --no-deps --target
 FROM build AS build-train
 ARG RUNTIME=cuda
 COPY requirements/train-${RUNTIME}.txt requirements/
-RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
-      --no-deps --require-hashes --only-binary :all: -r requirements/train-${RUNTIME}.txt
 # torch's wheel is built with CUDA, and loads a library of each package when it is imported, on any machine. Without a
-# GPU that is all that is loaded: these are never. tests/test_train_cpu.py trains without them.
-RUN [ "$RUNTIME" != cpu ] || rm -r /opt/saddlepoint/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn_*.so* \
-      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc*.alt.so* \
-      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvperf_*.so*
+# GPU that is all that is loaded: those that are removed never are. tests/test_train_cpu.py trains without them.
 # torch holds sources for newer Pythons too: those, and only those, stay uncompiled.
-RUN python3 -m compileall -q -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib || true
+RUN /opt/build/bin/python -m pip --python /opt/saddlepoint/bin/python install \
+      --no-deps --require-hashes --only-binary :all: -r requirements/train-${RUNTIME}.txt \
+ && { [ "$RUNTIME" != cpu ] || rm -r /opt/saddlepoint/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn_*.so* \
+      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc*.alt.so* \
+      /opt/saddlepoint/lib/python3*/site-packages/nvidia/cu13/lib/libnvperf_*.so*; } \
+ && { python3 -m compileall -q -q -j 0 --invalidation-mode unchecked-hash /opt/saddlepoint/lib || true; }
 COPY pyproject.toml README.md LICENSE saddlepoint.py ./
 COPY models models
 COPY training training
