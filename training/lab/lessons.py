@@ -66,7 +66,12 @@ LESSONS = (
         ),
         a=_PLAIN,
         b={"regularizers": "r1=0.1"},
-        fate={"objective": "minimax", "regularizers": "r1=0.3", "update": "simultaneous"},
+        fate={
+            "objective": "minimax",
+            "regularizers": "r1=0.3",
+            "update": "simultaneous",
+            "rounds": "200",
+        },
     ),
     Lesson(
         name="slow",
@@ -79,7 +84,12 @@ LESSONS = (
         ),
         a={},
         b={"regularizers": "r1=10 r2=10"},
-        fate={"objective": "minimax", "regularizers": "r1=6", "update": "simultaneous"},
+        fate={
+            "objective": "minimax",
+            "regularizers": "r1=6",
+            "update": "simultaneous",
+            "rounds": "400",
+        },
     ),
     Lesson(
         name="wasserstein",
