@@ -180,6 +180,34 @@ def test_answers_wait_for_both_windows() -> None:
     run(test)
 
 
+def test_small_frames_do_not_cost_a_look_at_every_stream() -> None:
+    """One frame of settings may hold thousands, and one for the window comes for 13 octets."""
+
+    async def test(client: Client) -> None:
+        await client.hello()
+        await client.send(request(1))
+        stream = client.requests[0].stream
+        stream.answer(b"", bytes(frames.DEFAULT_WINDOW + 1), b"")
+        changes: list[int] = []
+
+        class Streams(dict[int, Stream]):
+            def values(self) -> Any:
+                changes.append(1)
+                return super().values()
+
+        client.connection._streams = Streams(client.connection._streams)
+        setting = struct.pack(">HL", frames.INITIAL_WINDOW_SIZE, frames.DEFAULT_WINDOW)
+        await client.send(frames.frame(frames.SETTINGS, 0, 0, setting * 2000))
+        assert changes == [1]
+        assert stream.window == 0
+        calls: list[int] = []
+        stream.go_on = lambda: calls.append(1)  # type: ignore[method-assign]
+        await client.send(frames.window_update(0, 1) * 100)
+        assert calls == []
+
+    run(test)
+
+
 def test_nothing_is_written_while_the_kernel_takes_nothing() -> None:
     async def test(client: Client) -> None:
         await client.hello()
@@ -292,6 +320,14 @@ _PING = frames.frame(frames.PING, 0, 0, bytes(8))
         (HELLO + frames.frame(frames.PUSH_PROMISE, 0, 1), frames.PROTOCOL_ERROR),
         (HELLO + frames.frame(frames.HEADERS, ALL, 1, b"\x80"), frames.COMPRESSION_ERROR),
         (HELLO + request(1) + frames.frame(frames.DATA, 0, 1, b"x"), frames.STREAM_CLOSED),
+        (
+            HELLO
+            + _OPEN
+            + frames.frame(frames.DATA, 0, 1, bytes(frames.MAX_FRAME_BYTES))
+            * (WINDOW_BYTES // frames.MAX_FRAME_BYTES)
+            + frames.frame(frames.DATA, 0, 1, b"x"),
+            frames.FLOW_CONTROL_ERROR,
+        ),
         (HELLO + _OPEN + frames.frame(frames.DATA, frames.PADDED, 1, b"\x05x"), 1),
         (HELLO + _OPEN + frames.frame(frames.DATA, frames.PADDED, 1), frames.FRAME_SIZE_ERROR),
         (HELLO + _OPEN + _OPEN, frames.PROTOCOL_ERROR),
