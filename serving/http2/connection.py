@@ -7,6 +7,7 @@ direction, time, and frames that make work and bring nothing.
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -81,9 +82,12 @@ class Http2Connection(asyncio.Protocol):
         self._opened.add(self)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) else "unix"
-        if not self.connections.may_take(transport.get_extra_info("socket").fileno()):
+        opened = transport.get_extra_info("socket")
+        if not self.connections.may_take(opened.fileno()):
             self.transport.abort()
             return
+        # Who is idle may stay, but a machine that is gone says so to nobody.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._due = self.loop.time() + self.connections.limits.read_timeout_s
         self.write(
             frames.settings(

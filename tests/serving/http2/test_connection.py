@@ -1,6 +1,7 @@
 """A connection of HTTP/2, on a transport that only notes what is written."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
@@ -25,6 +26,7 @@ class Transport:
     def __init__(self) -> None:
         self.data = b""
         self.closing = self.aborted = False
+        self.options: list[tuple[int, ...]] = []
 
     def write(self, data: bytes) -> None:
         self.data += data
@@ -34,6 +36,9 @@ class Transport:
 
     def fileno(self) -> int:
         return 5
+
+    def setsockopt(self, *option: int) -> None:
+        self.options.append(option)
 
     def is_closing(self) -> bool:
         return self.closing
@@ -392,7 +397,8 @@ def test_nobody_keeps_a_stream_or_a_connection_for_ever() -> None:
         assert client.ended == ["write-timeout"]
         assert client.connections.memory.held_bytes == 0
         client.connection.check(now + 100)
-        assert not client.transport.aborted  # who is idle may stay
+        assert not client.transport.aborted  # who is idle may stay: the kernel asks whether it is
+        assert client.transport.options == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
         client.connection.pause_writing()
         client.connection.check(now + 140)
         assert client.transport.aborted
