@@ -78,6 +78,11 @@ class _Process:
         self.is_new = False
         return _answers.decode(message), body
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended while it had nothing to do: somebody else has ended it."""
+        return self._process.poll() is not None
+
     def end(self) -> int:
         """Ends it, if it hasn't by itself; gives the exit code, negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):  # it closes its socket before it ends
@@ -197,8 +202,11 @@ class Decoder:
 
     def _take(self) -> _Process:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                process = self._idle.pop()
+                if not process.has_ended:
+                    return process
+                process.end()  # no file is at fault
         return _Process(self._max_pixels, self._timeout_s)
 
     def _give_back(self, process: _Process) -> None:

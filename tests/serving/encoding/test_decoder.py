@@ -96,6 +96,18 @@ def test_a_file_that_ends_its_process_is_refused_alone(
     assert waiting.result().pixels.shape == (2, 2, 1)
 
 
+def test_a_process_that_was_ended_while_it_rested_costs_no_file(decoder: Decoder) -> None:
+    decoder.submit(GOOD, WANTED).result()
+    process = process_of(decoder)
+    os.kill(process.pid, signal.SIGTERM)  # a whole service may be told so: its requests go on
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+    assert process_of(decoder).pid == process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+    assert process_of(decoder).pid != process.pid
+
+
 def test_a_process_that_hangs_is_ended(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_WAIT_FACTOR", 0.5)
     decoder.submit(GOOD, WANTED).result()
