@@ -93,11 +93,14 @@ def test_a_page_that_left_while_its_game_began_leaves_none_behind(is_new):
 def test_games_end_with_the_lab_though_it_could_not_warm_up(monkeypatch):
     ended = []
 
+    def end_all(games):
+        ended.append(games)
+
     def fail(lab):
         raise OSError("no process can be started")
 
     monkeypatch.setattr(server.Lab, "warm_up", fail)
-    monkeypatch.setattr(Games, "end_all", ended.append)
+    monkeypatch.setattr(Games, "end_all", end_all)
     app = build(games=1, names=LOOPBACK)
 
     async def live():
