@@ -161,7 +161,8 @@ def require_fitting(model: Opened, image_set: ImageSet) -> None:
     if image_set.label_names is not None and names is not None and image_set.label_names != names:
         raise ConfigError(
             f"data has the classes {', '.join(image_set.label_names[:10])}, the model has "
-            f"{', '.join(names[:10])}; set --data.no-conditional, or give images of its classes"
+            f"{', '.join(names[:10])}; give images of its classes (calibrate takes images "
+            "without any, too: --data.no-conditional)"
         )
 
 
