@@ -73,6 +73,7 @@ class Lab {
 
   /** Ends the games, and begins those that are wanted. */
   begin() {
+    this.tell("");
     for (const view of this.views) view.close();
     this.views = [];
     const wishes = (/** @type {any} */ {
@@ -163,7 +164,8 @@ class Lab {
         history.replaceState(null, "", this.address());
       }
     } else if (event === "state") {
-      if (detail !== "open") this.tell(STATES[/** @type {keyof STATES} */ (detail)] ?? "");
+      // Of a refusal the reason is said already, and stays.
+      if (detail in STATES) this.tell(STATES[/** @type {keyof STATES} */ (detail)]);
       else if (Object.values(STATES).includes(at("message").textContent)) this.tell("");
     } else if (event === "frame" && view === this.views[0]) this.follow(detail);
     else if (event === "command") {
