@@ -28,6 +28,12 @@ MAX_WAITING = 64
 """Files that may wait for one of them; more are refused."""
 _WAIT_FACTOR = 15  # a machine that does other work gives a process a part of its time
 _START_S = 30.0
+_MAX_MESSAGE_BYTES = 1 << 16
+# What a Python needs to start; the server's environment may hold credentials.
+_VARIABLES = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV"),
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
 
 _START = (
     "import sys; sys.path[:] = sys.argv[4:]; "
@@ -55,28 +61,44 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # Threads of a linear algebra that it never uses would take memory from images.
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                # Nothing secret. Threads of a linear algebra that it never uses would take memory
+                # from images.
+                env={name: os.environ[name] for name in _VARIABLES if name in os.environ}
+                | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         self.is_new = True
 
-    def exchange(self, data: bytes, wanted: bytes, timeout_s: float) -> tuple[Answer, bytearray]:
+    def exchange(self, data: bytes, wanted: Wanted, timeout_s: float) -> tuple[Answer, bytearray]:
         """Sends a file and reads the answer.
+
+        What comes is not trusted: a file may have taken the process over.
 
         Raises:
             TimeoutError: there is none in time.
-            EOFError, OSError: the process has ended.
+            EOFError, OSError: the process has ended, or answers with more than was wanted.
         """
+        asked = msgspec.msgpack.encode(wanted)
         deadline = time.monotonic() + timeout_s + (_START_S if self.is_new else 0.0)
         self.socket.settimeout(_left_s(deadline))
-        self.socket.sendall(LENGTHS.pack(len(wanted), len(data)) + wanted)
+        self.socket.sendall(LENGTHS.pack(len(asked), len(data)) + asked)
         self.socket.sendall(data)
         self.socket.settimeout(_left_s(deadline))
         num_message, num_body = LENGTHS.unpack(read_exactly(self.socket, LENGTHS.size))
-        message = read_exactly(self.socket, num_message)
+        if num_message > _MAX_MESSAGE_BYTES or num_body > _most_bytes(wanted):
+            raise EOFError
+        answer = _answers.decode(read_exactly(self.socket, num_message))
         body = read_exactly(self.socket, num_body)
+        height, width, channels = answer.shape
+        size = height * width * (channels + answer.has_known)
+        if min(answer.shape) < 0 or size != num_body or not (answer.refused or size):
+            raise EOFError
         self.is_new = False
-        return _answers.decode(message), body
+        return answer, body
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended while it had nothing to do: somebody else has ended it."""
+        return self._process.poll() is not None
 
     def end(self) -> int:
         """Ends it, if it hasn't by itself; gives the exit code, negative for a signal."""
@@ -170,9 +192,7 @@ class Decoder:
     def _ask(self, data: bytes, wanted: Wanted) -> tuple[Answer, bytearray]:
         process = self._take()
         try:
-            found = process.exchange(
-                data, msgspec.msgpack.encode(wanted), _WAIT_FACTOR * self._timeout_s
-            )
+            found = process.exchange(data, wanted, _WAIT_FACTOR * self._timeout_s)
         except TimeoutError:
             process.end()
             raise UnavailableProblem(
@@ -197,8 +217,11 @@ class Decoder:
 
     def _take(self) -> _Process:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                process = self._idle.pop()
+                if not process.has_ended:
+                    return process
+                process.end()  # no file is at fault
         return _Process(self._max_pixels, self._timeout_s)
 
     def _give_back(self, process: _Process) -> None:
@@ -207,6 +230,11 @@ class Decoder:
                 self._idle.append(process)
                 return
         process.end()
+
+
+def _most_bytes(wanted: Wanted) -> int:
+    """Of an answer: pixels, and for each whether it is known."""
+    return wanted.height * wanted.width * (wanted.channels + 1)
 
 
 def _left_s(deadline: float) -> float:

@@ -51,7 +51,10 @@ def read_exactly(connection: socket.socket, size: int) -> bytearray:
 
 def main(descriptor: int, max_pixels: int, cpu_s: float) -> None:
     """Serves the socket of this descriptor; cpu_s: for one file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked for files decides when this ends
+    # Who asked for files decides when this ends, also where the whole group is told to stop:
+    # the server still answers then what has begun.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _limit(max_pixels)
     connection = socket.socket(fileno=descriptor)
     requests = msgspec.msgpack.Decoder(Wanted)

@@ -7,6 +7,7 @@ direction, time, and frames that make work and bring nothing.
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -81,9 +82,12 @@ class Http2Connection(asyncio.Protocol):
         self._opened.add(self)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) else "unix"
-        if not self.connections.may_take(transport.get_extra_info("socket").fileno()):
+        opened = transport.get_extra_info("socket")
+        if not self.connections.may_take(opened.fileno()):
             self.transport.abort()
             return
+        # Who is idle may stay, but a machine that is gone says so to nobody.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._due = self.loop.time() + self.connections.limits.read_timeout_s
         self.write(
             frames.settings(
@@ -281,13 +285,16 @@ class Http2Connection(asyncio.Protocol):
             raise ProtocolError(frames.PROTOCOL_ERROR, "SETTINGS are not as they must be")
         if flags & frames.ACK:
             return
+        window = self._first_window
         for name, value in frames.read_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:
                 if value > frames.MAX_WINDOW:
                     raise ProtocolError(frames.FLOW_CONTROL_ERROR, "a window is too large")
-                for stream in self._streams.values():
-                    stream.window += value - self._first_window
-                self._first_window = value
+                window = value
+        # The last of them alone: a frame may hold thousands, and a connection hundreds of streams.
+        for stream in self._streams.values():
+            stream.window += window - self._first_window
+        self._first_window = window
         self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
         self._go_on()
 
@@ -358,6 +365,7 @@ class Http2Connection(asyncio.Protocol):
             return  # it was answered before its end
         if stream.has_ended_body:
             raise ProtocolError(frames.STREAM_CLOSED, "data after the end of a body")
+        stream.receive(len(payload))
         if data:
             stream.receiver.add_data(data)
             stream.take(len(payload) - len(data))
@@ -386,6 +394,10 @@ class Http2Connection(asyncio.Protocol):
         for stream in tuple(self._waiting.values()):
             if self._is_paused or self._room <= 0:
                 return
+            if (
+                stream.window <= 0 and stream.is_waiting
+            ):  # a client may open the connection's window octet by octet
+                continue
             stream.go_on()
             if not stream.is_waiting:
                 self._waiting.pop(stream.number, None)

@@ -16,6 +16,7 @@ MAX_FIELDS_BYTES = 16 << 10
 """Of all fields of a request, as RFC 7541 counts them."""
 _OVERHEAD_BYTES = 32
 _MAX_KNOWN = 64
+_MAX_KNOWN_BYTES = 1024  # of a block that is kept: those of clients that index have some tens
 
 _STATIC: Fields = tuple(
     (name.encode(), value.encode())
@@ -70,7 +71,7 @@ class Decoder:
             raise HpackError(str(error)) from None
         if changed or len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        if not changed:
+        if not changed and len(block) <= _MAX_KNOWN_BYTES:
             self._known[block] = fields
         return fields
 

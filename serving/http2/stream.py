@@ -83,6 +83,7 @@ class Stream:
         self.is_over = False
         self._connection = connection
         self._num_untaken = 0
+        self._allowance = connection.window  # bytes of the body that the client may still send
         self._parts: deque[memoryview] = deque()
         self._num_left = 0
         self._trailers: bytes | None = None
@@ -143,11 +144,23 @@ class Stream:
         """Whether a part of the answer waits for the client."""
         return self._num_left > 0
 
+    def receive(self, num_bytes: int) -> None:
+        """So much of the body has come.
+
+        Raises:
+            ProtocolError: the client may not have sent it yet.
+        """
+        self._allowance -= num_bytes
+        if self._allowance < 0:
+            words = f"stream {self.number} has sent more of its body than it may"
+            raise frames.ProtocolError(frames.FLOW_CONTROL_ERROR, words)
+
     def take(self, num_bytes: int) -> None:
         """So much of the body was used: the client may send more."""
         self._num_untaken += num_bytes
         if self._num_untaken >= self._connection.window // 2 and not self.has_ended_body:
             self._connection.write(frames.window_update(self.number, self._num_untaken))
+            self._allowance += self._num_untaken
             self._num_untaken = 0
 
     def go_on(self) -> None:

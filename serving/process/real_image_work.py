@@ -114,8 +114,10 @@ class RealImageWork:
             OverloadedProblem: too many wait.
         """
         began = time.perf_counter()
-        under_way = [asyncio.wrap_future(self._decoder.submit(*file)) for file in files]
+        under_way: list[asyncio.Future[Decoded]] = []
         try:
+            for file in files:  # one may be refused: then those before it are taken back
+                under_way.append(asyncio.wrap_future(self._decoder.submit(*file)))
             return [await each for each in under_way]
         finally:
             for each in under_way:

@@ -114,7 +114,7 @@ async def encode(
     if not request.reconstruct:
         return Encoded(served, found.z, labels, scores, None, None)
     made = await work.generate(served, found.z, labels)
-    errors = [_error(made[i], images[i]) for i in range(len(images))]
+    errors = await work.compute(lambda: [_error(made[i], images[i]) for i in range(len(images))])
     return Encoded(served, found.z, labels, scores, made, errors)
 
 
@@ -145,15 +145,19 @@ async def edit(
     shift = directions_of(served).shift(directions, 1, there) if directions else None
     moved = found.z if shift is None else found.z + shift
     before, after = await _before_and_after(work, served, found.z, moved, labels, styles)
-    return Answered(
-        served,
-        images=await work.compute(lambda: edited(original, before, after)),
-        errors=[_error(before[0], original[0])],
-        labels=labels,
-        seeds=None,
-        note=MOVED,
-        directions=as_text(directions),
-    )
+
+    def answered() -> Answered:
+        return Answered(
+            served,
+            images=edited(original, before, after),
+            errors=[_error(before[0], original[0])],
+            labels=labels,
+            seeds=None,
+            note=MOVED,
+            directions=as_text(directions),
+        )
+
+    return await work.compute(answered)
 
 
 async def inpaint(
@@ -255,8 +259,7 @@ async def score(
         output = await work.score(served, images, made)
         scores, maps = output.scores, output.residuals
     else:
-        maps = np.square((images.astype(np.float32) - made) / 127.5).mean(axis=3)
-        scores = maps.mean(axis=(1, 2))
+        maps, scores = await work.compute(lambda: _differences(images, made))
     return Scored(
         served,
         scores=scores,
@@ -320,6 +323,12 @@ def _classes(given: Labels, found: EncoderOutput) -> Labels:
 def _times(array: npt.NDArray[np.uint8], starts: Floats) -> npt.NDArray[np.uint8]:
     """The same array for each start."""
     return np.repeat(array[None], len(starts), axis=0)
+
+
+def _differences(images: Images, made: Images) -> tuple[Floats, Floats]:
+    """Squared differences of pixels, in parts of half the range: a map of each, and its mean."""
+    maps = np.square((images.astype(np.float32) - made) / 127.5).mean(axis=3)
+    return maps, maps.mean(axis=(1, 2))
 
 
 def _error(made: npt.NDArray[np.float32 | np.uint8], real: npt.NDArray[np.uint8]) -> float:

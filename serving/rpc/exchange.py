@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from serving.rpc.messages import HEAD, OK, RpcError, Status, Unpacker, packed, t
 logger = logging.getLogger(__name__)
 
 _SMALL_BYTES = 64 << 10  # bodies up to it are not counted, as over HTTP
+_LEAST_BYTES = 64  # that a message takes in memory, though it be empty
 
 
 class Call:
@@ -75,9 +77,12 @@ class Exchange:
         self._method = method
         self._tasks = tasks
         self._unpacker = Unpacker(self.call.header(b"grpc-encoding"), max_bytes)
-        self._messages: list[bytes] = []
+        self._messages: deque[bytes] = deque()
+        self._num_bytes = 0  # of them, in memory
+        self._num_unused = 0  # of the body, for which the client may not send more yet
         self._changed = asyncio.Event() if method.takes_many else None
         self._has_all = False
+        self._has_head = False  # of the answer, sent
         self._failure: RpcError | None = None
         self._task: asyncio.Task[None] | None = None
         if method.takes_many:
@@ -93,6 +98,7 @@ class Exchange:
         try:
             found = self._unpacker.add(data)
             self._messages += found
+            self._num_bytes += sum(max(len(each), _LEAST_BYTES) for each in found)
             self._count()
         except RpcError as error:
             self._fail(error)
@@ -101,10 +107,11 @@ class Exchange:
             self.stream.take(len(data))
             if len(self._messages) > 1:
                 self._fail(RpcError(Status.UNIMPLEMENTED, "one message is expected"))
-        else:  # it lasts: what isn't used yet shall not grow
-            if not found:
-                self.stream.take(len(data))
+        elif found:  # it lasts: what isn't used yet shall not grow
+            self._num_unused += len(data)
             self._changed.set()
+        else:
+            self.stream.take(len(data))
 
     def end_data(self) -> None:
         """All messages have come."""
@@ -127,9 +134,9 @@ class Exchange:
         """Ends the call with a message."""
         self.stream.answer(HEAD, packed(message), OK)
 
-    def fail(self, error: RpcError, *, has_head: bool = False) -> None:
-        """Ends the call without one; has_head: where it has begun to answer."""
-        self.stream.end(error.block() if has_head else HEAD + error.block())
+    def fail(self, error: RpcError) -> None:
+        """Ends the call without one, or after those that were sent."""
+        self.stream.end(error.block() if self._has_head else HEAD + error.block())
 
     def _begin(self) -> None:
         if not self._messages:
@@ -146,7 +153,7 @@ class Exchange:
 
     def _count(self) -> None:
         """Counts what is held of the body, where that is much."""
-        held = self._unpacker.num_bytes + sum(map(len, self._messages))
+        held = self._unpacker.num_bytes + self._num_bytes
         hold = self.stream.hold
         more = held - hold.num_bytes
         if held > _SMALL_BYTES and more > 0 and not hold.try_add(more):
@@ -160,6 +167,7 @@ class Exchange:
         """Ends the call because of what has come of its request."""
         self._failure = error
         self._messages.clear()
+        self._num_bytes = 0
         if self._task is not None:
             self._task.cancel()
         self.fail(error)
@@ -182,16 +190,23 @@ class Exchange:
         assert self._changed is not None
         while True:
             while self._messages:
-                message = self._messages.pop(0)
-                self.stream.take(len(message))
+                message = self._messages.popleft()
+                self._num_bytes -= max(len(message), _LEAST_BYTES)
+                if not self._messages:
+                    self.stream.take(self._num_unused)
+                    self._num_unused = 0
                 yield self._parsed(message)
             if self._has_all:
                 return
             self._changed.clear()
             await self._changed.wait()
 
+    def _send_head(self) -> None:
+        if not self._has_head:
+            self._has_head = True
+            self.stream.send_head(HEAD)
+
     async def _run(self, request: Any) -> None:
-        has_head = False
         try:
             found = self._method.handler(request, self.call)
             if not self._method.gives_many:
@@ -199,20 +214,17 @@ class Exchange:
                 self.answer((await answer).SerializeToString())
                 return
             async for message in found:
-                if not has_head:
-                    self.stream.send_head(HEAD)
-                    has_head = True
+                self._send_head()
                 self.stream.send(packed(message.SerializeToString()))
                 await self.stream.taken()
-            if not has_head:
-                self.stream.send_head(HEAD)
+            self._send_head()
             self.stream.end(OK)
         except RpcError as error:
-            self.fail(error, has_head=has_head)
+            self.fail(error)
         except asyncio.CancelledError:
-            self.fail(RpcError(Status.CANCELLED, "the server stops"), has_head=has_head)
+            self.fail(RpcError(Status.CANCELLED, "the server stops"))
             raise
         except Exception:
             logger.exception("a call over gRPC failed")
             words = "an unexpected error; it was logged, please report it"
-            self.fail(RpcError(Status.INTERNAL, words), has_head=has_head)
+            self.fail(RpcError(Status.INTERNAL, words))

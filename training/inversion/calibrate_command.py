@@ -13,6 +13,8 @@ from models.bundle.generator import Images
 from models.bundle.manifest import Metric
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
+from training.data.config import EARLIER
+from training.data.sources import DATASETS
 from training.errors import ConfigError, require
 from training.interpretation.published import publish
 from training.inversion.opened import Labels, Opened, require_fitting
@@ -50,7 +52,7 @@ class CalibrateCommand:
         require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
         model = Opened(bundle)
         model.scorer()  # before any image is read
-        image_set = unseen(model, load(self.data))
+        image_set = unseen(model, load(self.data), self.data)
         require_fitting(model, image_set)
         chosen = image_set.subset(num)
         found = len(chosen)
@@ -75,14 +77,27 @@ class CalibrateCommand:
         return "\n".join([f"{found} images, smallest p {1 / (found + 1):.2g}", "", *lines])
 
 
-def unseen(model: Opened, image_set: ImageSet) -> ImageSet:
-    """The images that the model hasn't seen.
+def unseen(model: Opened, image_set: ImageSet, data: DataConfig) -> ImageSet:
+    """The images that the model hasn't seen. data: where they are from.
+
+    A published set is known by its name: other labels, or one class of it, are the same images.
 
     Raises:
-        ConfigError: they are those that it was trained on, and none were held out.
+        ConfigError: they are those that it was trained on, and none were held out, or others.
     """
-    dataset = model.bundle.manifest.dataset
-    if image_set.content != (dataset.content or dataset.fingerprint):
+    manifest = model.bundle.manifest
+    options = manifest.options.get("data", {})
+    trained = {**EARLIER, **(options if isinstance(options, dict) else {})}
+    if image_set.held_out is not None and data.held_out != trained["held_out"]:
+        raise ConfigError(
+            f"data.held_out is {data.held_out:g}, allowed: {trained['held_out']:g}, as at the "
+            "training: another share would hold out images that the model has seen; leave "
+            "--data.held-out out, or give other images with --data.path"
+        )
+    is_known = image_set.content == (manifest.dataset.content or manifest.dataset.fingerprint)
+    if not DATASETS[data.dataset].own:
+        is_known |= data.dataset == trained.get("dataset")
+    if not is_known:
         return image_set
     if image_set.held_out is None:
         raise ConfigError(

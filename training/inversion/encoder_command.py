@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from models.bundle import Bundle
 from models.bundle.anomaly import CALIBRATION
@@ -110,11 +111,14 @@ class EncoderCommand:
             return None, None
         image_set = load(self.data)
         require_fitting(model, image_set)
+        has_classes = image_set.labels is not None or not model.shape.num_classes
+        remedy = "set --data.conditional, or --real 0 to learn from the model's own images alone"
+        require(has_classes, "data", "without classes", "classes, as the model has them", remedy)
         numbers = np.arange(len(image_set))
         chosen = numbers % _APART == 0
         return (
             reordered(image_set, numbers[~chosen]),
-            reordered(image_set, numbers[chosen][:_MOST_APART]),
+            reordered(image_set, _spread(numbers[chosen], _MOST_APART)),
         )
 
     def _finish(
@@ -145,6 +149,13 @@ class EncoderCommand:
                 without=(CALIBRATION,),
             )
         return "\n".join(f"{metric.name}: {metric.value:.4g}" for metric in measured)
+
+
+def _spread(numbers: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """At most so many of them, from the first to the last: data is often sorted by class."""
+    if len(numbers) <= most:
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, most).astype(np.int64)]
 
 
 def _card(measured: tuple[Metric, ...]) -> str:

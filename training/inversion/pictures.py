@@ -16,6 +16,8 @@ from training.errors import ConfigError, DataError, require
 
 Mask = npt.NDArray[np.uint8]
 _OPAQUE = 128  # alpha, or grey of a mask, from which a pixel is known
+SHEET = "sheet.png"
+"""The file in which all are seen beside each other."""
 NOT_TRUE = "plausible, not true: one of many images that agree with what was given"
 
 
@@ -107,9 +109,11 @@ def names_of(files: Sequence[Path], answers: int) -> list[list[str]]:
     """A file name for each answer of each image: NAME.png, or NAME-K.png of several.
 
     Raises:
-        ConfigError: two files would give the same.
+        ConfigError: two files would give the same, or one that of the sheet of them all.
     """
     stems = [path.stem for path in files]
+    is_free = answers > 1 or Path(SHEET).stem not in stems
+    require(is_free, "FILES", SHEET, "other names, as all answers are shown in it", "rename it")
     for stem in stems:
         require(
             stems.count(stem) == 1, "FILES", f"{stem} twice", "other names", "run twice, or rename"

@@ -19,6 +19,7 @@ from training.interpretation.published import write_files
 from training.inversion.opened import Opened, psnr
 from training.inversion.pictures import (
     NOT_TRUE,
+    SHEET,
     Size,
     names_of,
     read_images,
@@ -144,6 +145,7 @@ class EditCommand(_Restoring):
             applied = known.resolve(parse_amounts(self.directions))
         except DirectionError as error:
             raise ConfigError(f"{error}; set --directions") from error
+        names = names_of(self.files, 1)
         images = read_images(self.files, size, exact=False)
         given = model.labels_named(self.label, len(images))
         found = restore(model, images, label=given, config=self._config(), say=say)
@@ -156,10 +158,10 @@ class EditCommand(_Restoring):
         words = [self.words(bundle, found, row) for row in range(len(images))]
         files = {
             name: tagged(image, {**word, "directions": self.directions, "edited": "yes"})
-            for (name,), image, word in zip(names_of(self.files, 1), made, words, strict=True)
+            for (name,), image, word in zip(names, made, words, strict=True)
         }
         rows = [each[:_SHOWN] for each in (images, before, after, made)]
-        write_files(self.out, {**files, "sheet.png": sheet(rows)}, say)
+        write_files(self.out, {**files, SHEET: sheet(rows)}, say)
         moved = np.abs(made.astype(float) - images).mean((1, 2, 3))
         return _table(
             [path.name for path in self.files],
@@ -183,6 +185,7 @@ class FillCommand(_Restoring):
     def run(self, bundle: Bundle, say: Say) -> str:
         """Fills, writes, and returns the table."""
         _require_answers(self.answers)
+        names_of(self.files, self.answers)  # before minutes of work
         model, size = self._opened(bundle)
         images = read_images(self.files, size, exact=True)
         mask = read_masks(self.files, self.mask, size)
@@ -217,6 +220,7 @@ class EnlargeCommand(_Restoring):
     def run(self, bundle: Bundle, say: Say) -> str:
         """Enlarges, writes, and returns the table."""
         _require_answers(self.answers)
+        names_of(self.files, self.answers)  # before minutes of work
         model, size = self._opened(bundle)
         fits = self.factor >= 2 and not (size.height % self.factor or size.width % self.factor)
         sides = f"2 or more, and a divisor of {size.width} and {size.height}"
@@ -264,7 +268,7 @@ def _several(
         }
     shown = [np.concatenate([one[None], each]) for one, each in zip(given, made, strict=True)]
     shown = shown[:_SHOWN]
-    write_files(command.out, {**files, "sheet.png": sheet(shown)}, say)
+    write_files(command.out, {**files, SHEET: sheet(shown)}, say)
     worst = found.found.error.amax(1).tolist()
     table = {
         "error where known (dB)": np.array([decibel(error) for error in worst]),

@@ -144,6 +144,8 @@ class Game:
         state = State.of(config, old.G.network, old.D.network, _CPU)
         state.G_ema.load_state_dict(old.G_ema.state_dict())
         state.cur_nimg = old.cur_nimg
+        if state.slow and old.slow:
+            torch._foreach_copy_(state.slow, old.slow)
         for player, before in ((state.G, old.G), (state.D, old.D)):
             if player.optim.method == before.optim.method:
                 remember(player, before.state_dict(), before.optim.method)

@@ -108,9 +108,11 @@ def build(*, games: int, names: tuple[str, ...]) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         warming = asyncio.create_task(asyncio.to_thread(lab.warm_up))
-        yield
-        await warming
-        lab.games.end_all()
+        try:
+            yield
+            await warming
+        finally:
+            lab.games.end_all()
 
     files = [
         Route("/" if name == "index.html" else f"/{name}", _file(name))

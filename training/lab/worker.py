@@ -58,8 +58,8 @@ class Worker:
 
     page: Connection
     """Messages come in as dicts; bytes and dicts go out."""
-    spectrometer: Connection
-    """Places go out, measurements come in (`training.lab.spectrometer`)."""
+    spectrometer: Connection | None
+    """Places go out, measurements come in (`training.lab.spectrometer`); None once it has ended."""
     game: Game
     is_playing: bool = field(init=False, default=False)
     speed: float = field(init=False, default=0.0)
@@ -70,6 +70,8 @@ class Worker:
     _rate: _Rate = field(init=False, default_factory=_Rate)
     _measures: bool = field(init=False, default=False)
     _measuring: bool = field(init=False, default=False)
+    _is_outdated: bool = field(init=False, default=False)
+    """What is being measured is of a game that isn't any more."""
     _measured_at: float = field(init=False, default=-1e9)
     _num_measured: int = field(init=False, default=0)
     _limit: Any = field(init=False, default=None)
@@ -82,11 +84,12 @@ class Worker:
         self._asked = time.monotonic()
         self._tell_game()
         while True:
-            ready = wait([self.page, self.spectrometer], self._pause_s())
+            ends = [end for end in (self.page, self.spectrometer) if end is not None]
+            ready = wait(ends, self._pause_s())
             if self.page in ready:
                 self._answer(self.page.recv())
-            if self.spectrometer in ready:
-                self._take(self.spectrometer.recv())
+            if self.spectrometer is not None and self.spectrometer in ready:
+                self._receive(self.spectrometer)
             now = time.monotonic()
             if self.is_playing and now >= self._due:
                 self._play(now)
@@ -123,7 +126,7 @@ class Worker:
             self._refuse(message, str(error), field_of(error))
         except TrainingError as error:
             self._refuse(message, str(error), "")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             self._refuse(message, f"the message {str(message)[:80]} can't be read: {error}", "")
 
     def _refuse(self, message: Message, text: str, name: str) -> None:
@@ -162,7 +165,9 @@ class Worker:
     def _do_speed(self, message: Message) -> None:
         speed = float(message["rounds"])
         if not 0 <= speed <= _MAX_SPEED:
-            raise ConfigError(f"speed is {speed}, allowed: 0 .. {_MAX_SPEED:g} rounds a second")
+            raise ConfigError(
+                f"speed is {speed}, allowed: 0 .. {_MAX_SPEED:g} rounds a second; choose another"
+            )
         self.speed, self._due = speed, time.monotonic()
 
     def _do_reset(self, message: Message) -> None:
@@ -172,16 +177,19 @@ class Worker:
     def _do_back(self, message: Message) -> None:
         self.game.back_to(int(message["round"]))
         self.is_playing, self._failure = False, ""
+        self._forget()
 
     def _do_change(self, message: Message) -> None:
         if self.game.change(from_query(dict(message["query"]))):
             self._begun()
-        self._limit = None
+        self._forget()
         self._tell_game()
 
     def _do_spectrum(self, message: Message) -> None:
         self._measures = bool(message["on"])
         self._measured_at = -1e9
+        if self.spectrometer is None:
+            self._lose()
 
     def _do_command(self, message: Message) -> None:
         kimg = max(self.game.state.cur_nimg, self.game.parameters.config.round_nimg) / 1000
@@ -193,8 +201,14 @@ class Worker:
         self._tell_game()
 
     def _begun(self) -> None:
-        self._failure, self._limit, self._spectrum = "", None, None
+        self._failure = ""
         self._reset_at += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was measured, and what is still being measured, of another game."""
+        self._limit = self._spectrum = None
+        self._is_outdated = self._measuring
 
     def _tell_game(self) -> None:
         self.page.send({"is": "game", **self._frames.head(self.game)})
@@ -204,17 +218,41 @@ class Worker:
         wanted = self._measures and not self._measuring and not self._failure
         if not wanted or now - self._measured_at < MEASURE_EVERY_S or not self.game.round:
             return
+        assert self.spectrometer is not None
         place = Place(
             parameters=self.game.parameters,
             content=content_of(self.game.state),
             round=self.game.round,
             with_limit=self._num_measured % _LIMIT_EVERY == 0 or self._limit is None,
         )
-        self.spectrometer.send(place)
+        try:
+            self.spectrometer.send(place)
+        except OSError:
+            self._lose()
+            return
         self._measuring, self._measured_at = True, now
         self._num_measured += 1
 
+    def _receive(self, spectrometer: Connection) -> None:
+        try:
+            found = spectrometer.recv()
+        except (EOFError, OSError):
+            self._lose()
+        else:
+            self._take(found)
+
+    def _lose(self) -> None:
+        """Goes on without measurements: their process has ended."""
+        self.spectrometer, self._measures, self._measuring = None, False, False
+        self._spectrum = {
+            "round": self.game.round,
+            "refused": "the process that measures has ended; load the page again for a new one",
+        }
+
     def _take(self, found: Message) -> None:
         self._measuring = False
+        if self._is_outdated:
+            self._is_outdated = False
+            return
         self._limit = found.get("limit", self._limit)
         self._spectrum = {**found, "limit": self._limit}

@@ -64,6 +64,7 @@ class RealImageRoutes:
         """Finds the latents of images."""
         asked, served = await self._read(request, EncodeRequest)
         check_number(len(asked.images), MAX_IMAGES, "images")
+        check_pixels(len(asked.images), served, self._settings)
         kinds = (NPY_MEDIA_TYPE,) if asked.format else (JSON, NPY_MEDIA_TYPE)
         kind = choose(request.header(b"accept"), kinds)
 
@@ -80,6 +81,7 @@ class RealImageRoutes:
         """Says how unusual images are."""
         asked, served = await self._read(request, ScoreRequest)
         check_number(len(asked.images), MAX_IMAGES, "images")
+        check_pixels(len(asked.images), served, self._settings)
         kind = choose(request.header(b"accept"), (JSON,))
 
         async def steps(work: RealImageWork) -> Response:

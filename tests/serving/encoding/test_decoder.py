@@ -8,12 +8,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from serving.encoding import decoder as decoding
 from serving.encoding.decoder import Decoder
+from serving.encoding.decoder_process import LENGTHS, Answer
 from serving.encoding.pixels import Decoded, Wanted
 from serving.errors import InvalidRequestProblem, OverloadedProblem, UnavailableProblem
 from tests.support import wait_for
@@ -96,6 +98,18 @@ def test_a_file_that_ends_its_process_is_refused_alone(
     assert waiting.result().pixels.shape == (2, 2, 1)
 
 
+def test_a_process_that_was_ended_while_it_rested_costs_no_file(decoder: Decoder) -> None:
+    decoder.submit(GOOD, WANTED).result()
+    process = process_of(decoder)
+    os.kill(process.pid, signal.SIGTERM)  # a whole service may be told so: its requests go on
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+    assert process_of(decoder).pid == process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert decoder.submit(GOOD, WANTED).result().pixels.shape == (2, 2, 1)
+    assert process_of(decoder).pid != process.pid
+
+
 def test_a_process_that_hangs_is_ended(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_WAIT_FACTOR", 0.5)
     decoder.submit(GOOD, WANTED).result()
@@ -149,3 +163,42 @@ def ended_after() -> Callable[[Decoder], bool]:
         return process.poll() is not None
 
     return check
+
+
+@pytest.mark.parametrize(
+    ("claimed", "answer"),
+    [
+        ((64, 1 << 31), Answer((2, 2, 1), False, "")),
+        ((1 << 31, 4), Answer((2, 2, 1), False, "")),
+        ((None, 4), Answer((9, 9, 1), False, "")),
+        ((None, 4), Answer((-2, -2, 1), False, "")),
+        ((None, 4), Answer((2, 2, 1), True, "")),
+        ((None, 0), Answer((0, 2, 1), False, "")),
+    ],
+)
+def test_a_process_that_a_file_took_over_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, claimed: tuple[int | None, int], answer: Answer
+) -> None:
+    """Memory is taken for no more than what was wanted, and shapes are compared with bytes."""
+    message = msgspec.msgpack.encode(answer)
+    num_message, num_body = claimed
+    sent = LENGTHS.pack(num_message or len(message), num_body)
+    script = (
+        "import socket, sys, time; "
+        "connection = socket.socket(fileno=int(sys.argv[1])); connection.recv(1); "
+        f"connection.sendall({sent + message + bytes(min(num_body, 4))!r}); time.sleep(60)"
+    )
+    monkeypatch.setattr(decoding, "_START", script)
+    decoder = Decoder(max_pixels=100, timeout_s=10, num_processes=1)
+    with pytest.raises(InvalidRequestProblem, match="ended the process"):
+        decoder.submit(GOOD, WANTED).result()
+    decoder.shut_down()
+
+
+def test_the_process_doesn_t_know_the_server_s_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "1")
+    decoder = Decoder(max_pixels=100, timeout_s=10, num_processes=1)
+    decoder.submit(GOOD, WANTED).result()
+    environ = Path(f"/proc/{process_of(decoder).pid}/environ").read_bytes().split(b"\0")
+    decoder.shut_down()
+    assert not [line for line in environ if line.startswith(b"SECRET=")]

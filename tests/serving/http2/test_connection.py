@@ -1,6 +1,7 @@
 """A connection of HTTP/2, on a transport that only notes what is written."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
@@ -25,6 +26,7 @@ class Transport:
     def __init__(self) -> None:
         self.data = b""
         self.closing = self.aborted = False
+        self.options: list[tuple[int, ...]] = []
 
     def write(self, data: bytes) -> None:
         self.data += data
@@ -34,6 +36,9 @@ class Transport:
 
     def fileno(self) -> int:
         return 5
+
+    def setsockopt(self, *option: int) -> None:
+        self.options.append(option)
 
     def is_closing(self) -> bool:
         return self.closing
@@ -180,6 +185,34 @@ def test_answers_wait_for_both_windows() -> None:
     run(test)
 
 
+def test_small_frames_do_not_cost_a_look_at_every_stream() -> None:
+    """One frame of settings may hold thousands, and one for the window comes for 13 octets."""
+
+    async def test(client: Client) -> None:
+        await client.hello()
+        await client.send(request(1))
+        stream = client.requests[0].stream
+        stream.answer(b"", bytes(frames.DEFAULT_WINDOW + 1), b"")
+        changes: list[int] = []
+
+        class Streams(dict[int, Stream]):
+            def values(self) -> Any:
+                changes.append(1)
+                return super().values()
+
+        client.connection._streams = Streams(client.connection._streams)
+        setting = struct.pack(">HL", frames.INITIAL_WINDOW_SIZE, frames.DEFAULT_WINDOW)
+        await client.send(frames.frame(frames.SETTINGS, 0, 0, setting * 2000))
+        assert changes == [1]
+        assert stream.window == 0
+        calls: list[int] = []
+        stream.go_on = lambda: calls.append(1)  # type: ignore[method-assign]
+        await client.send(frames.window_update(0, 1) * 100)
+        assert calls == []
+
+    run(test)
+
+
 def test_nothing_is_written_while_the_kernel_takes_nothing() -> None:
     async def test(client: Client) -> None:
         await client.hello()
@@ -292,6 +325,14 @@ _PING = frames.frame(frames.PING, 0, 0, bytes(8))
         (HELLO + frames.frame(frames.PUSH_PROMISE, 0, 1), frames.PROTOCOL_ERROR),
         (HELLO + frames.frame(frames.HEADERS, ALL, 1, b"\x80"), frames.COMPRESSION_ERROR),
         (HELLO + request(1) + frames.frame(frames.DATA, 0, 1, b"x"), frames.STREAM_CLOSED),
+        (
+            HELLO
+            + _OPEN
+            + frames.frame(frames.DATA, 0, 1, bytes(frames.MAX_FRAME_BYTES))
+            * (WINDOW_BYTES // frames.MAX_FRAME_BYTES)
+            + frames.frame(frames.DATA, 0, 1, b"x"),
+            frames.FLOW_CONTROL_ERROR,
+        ),
         (HELLO + _OPEN + frames.frame(frames.DATA, frames.PADDED, 1, b"\x05x"), 1),
         (HELLO + _OPEN + frames.frame(frames.DATA, frames.PADDED, 1), frames.FRAME_SIZE_ERROR),
         (HELLO + _OPEN + _OPEN, frames.PROTOCOL_ERROR),
@@ -356,7 +397,8 @@ def test_nobody_keeps_a_stream_or_a_connection_for_ever() -> None:
         assert client.ended == ["write-timeout"]
         assert client.connections.memory.held_bytes == 0
         client.connection.check(now + 100)
-        assert not client.transport.aborted  # who is idle may stay
+        assert not client.transport.aborted  # who is idle may stay: the kernel asks whether it is
+        assert client.transport.options == [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
         client.connection.pause_writing()
         client.connection.check(now + 140)
         assert client.transport.aborted

@@ -47,6 +47,14 @@ def test_the_same_octets_mean_something_else_after_the_table_has_changed() -> No
         decoder.decode(b"\xbe")
 
 
+def test_long_blocks_are_not_kept() -> None:
+    decoder = Decoder()
+    block = encode(((b"a", bytes(2000)),))
+    for _ in range(2):
+        assert decoder.decode(block) == ((b"a", bytes(2000)),)
+    assert not decoder._known
+
+
 def test_the_oldest_entries_make_room() -> None:
     decoder = Decoder()
     for number in range(100):

@@ -1,9 +1,11 @@
 """The routes that take real images, against a real server."""
 
+import asyncio
 import base64
 import io
 import re
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from models.image_metadata import read_metadata
 from models.latents import latents
 from models.restoration import shrunk
 from serving.api.real_image.routes import RealImageRoutes
+from serving.errors import InvalidRequestProblem
+from serving.requests.real_image.fields import EncodeRequest, ScoreRequest
+from serving.settings import Settings
 from tests.conftest import ServerProcess
 from tests.serving.real_image.conftest import made, npy, text
 from tests.support import make_service, metric, wait_for
@@ -332,12 +337,26 @@ def test_a_deadline_holds_for_the_whole_way(real: ServerProcess) -> None:
 
 
 def test_all_count_as_requests_for_images_and_need_such_keys(tmp_path: Any) -> None:
-    from serving.settings import Settings
-
     service = make_service(Settings(repository=tmp_path), tmp_path)
     routes = RealImageRoutes(service).routes()
     assert {route.path for route in routes} == {f"/v1/{name}" for name in ROUTES}
     assert all(route.makes_images and route.scopes == {"generate"} for route in routes)
+    service.decoder.shut_down()
+
+
+@pytest.mark.parametrize(("route", "kind"), [("encode", EncodeRequest), ("score", ScoreRequest)])
+def test_images_that_become_too_large_are_refused(tmp_path: Any, route: str, kind: Any) -> None:
+    """A file of some bytes is scaled to the model's size: sixty-four of them may be gigabytes."""
+    service = make_service(Settings(repository=tmp_path, max_image_pixels=20_000), tmp_path)
+    routes, image = RealImageRoutes(service), SimpleNamespace(height=100, width=100)
+    served = SimpleNamespace(manifest=SimpleNamespace(image=image))
+
+    async def read(*given: Any) -> Any:
+        return kind(images=[b""] * 3), served
+
+    routes._read = read  # type: ignore[method-assign, assignment]
+    with pytest.raises(InvalidRequestProblem, match=r"allowed are 2 \(--max-image-pixels"):
+        asyncio.run(getattr(routes, route)(None))
     service.decoder.shut_down()
 
 

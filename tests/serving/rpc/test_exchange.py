@@ -47,7 +47,8 @@ class FakeStream:
         pass
 
     def end(self, trailers: bytes) -> None:
-        self.outcome = dict(Decoder().decode(trailers))
+        if not self.outcome:  # nothing is sent after it
+            self.outcome = dict(Decoder().decode(trailers))
 
     @property
     def status(self) -> int:
@@ -119,6 +120,30 @@ def test_several_messages_are_answered_one_by_one() -> None:
     assert (stream.sent, stream.status) == ([packed(b"A"), packed(b"B"), packed(b"C")], 0)
     assert stream.due > 1e9  # it may last
     assert (ask(STREAMED).sent, ask(STREAMED).status) == ([], 0)
+
+
+def test_what_the_client_may_send_is_what_was_used() -> None:
+    """Less, and a call that lasts comes to a halt; more, and the client's window overflows."""
+    long = packed(b"a" * 1000)
+    compressed = b"\x01" + packed(gzip.compress(b"a" * 1000))[1:]
+    for pieces in (
+        [packed(b"a") + packed(b"b"), packed(b""), packed(b"c")],
+        [long[:100], long[100:900], long[900:] + long[:50], long[50:]],
+        [compressed[:9], compressed[9:], compressed],
+    ):
+        stream = ask(STREAMED, *pieces, coding=b"gzip")
+        assert (stream.status, stream.num_taken) == (0, sum(map(len, pieces)))
+
+
+def test_messages_without_bytes_are_counted_too() -> None:
+    stream = ask(STREAMED, packed(b"") * 10_000, held=MAX_BYTES)
+    assert stream.status == Status.RESOURCE_EXHAUSTED
+
+
+def test_a_call_that_has_begun_to_answer_fails_without_a_second_head() -> None:
+    stream = ask(STREAMED, packed(b"a"), b"", b"\x07abcdefgh")
+    assert (stream.sent, stream.status) == ([packed(b"A")], Status.INTERNAL)
+    assert b":status" not in stream.outcome
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Calibration takes images that the model hasn't seen, and its p is what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -47,11 +49,27 @@ def test_images_that_the_model_has_seen_are_refused(model: Bundle) -> None:
     images = torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
     other = ImageSet("t", images, None, None, "1" * 64, ())
     seen = ImageSet("t", images, None, None, content, (), held_out=None)
-    assert unseen(Opened(model), other) is other
+    data = DataConfig()
+    assert unseen(Opened(model), other, data) is other
     with pytest.raises(ConfigError, match="data is what the model was trained on"):
-        unseen(Opened(model), seen)
+        unseen(Opened(model), seen, data)
     apart = ImageSet("t", images, None, None, content, (), held_out=other)
-    assert unseen(Opened(model), apart) is other
+    assert unseen(Opened(model), apart, data) is other
+
+
+def test_what_was_trained_on_is_known_by_its_name_and_its_share(model: Bundle) -> None:
+    images = torch.zeros(3, 1, 16, 16, dtype=torch.uint8)
+    other = ImageSet("digits", images, None, None, "1" * 64, ())
+    trained = {"dataset": "digits", "held_out": 0.1}
+    manifest = msgspec.structs.replace(model.manifest, options={"data": trained})
+    opened = Opened(replace(model, manifest=manifest))
+    with pytest.raises(ConfigError, match="data is what the model was trained on"):
+        unseen(opened, other, DataConfig(conditional=False, only="3"))
+    halves = replace(other, held_out=replace(other))
+    assert unseen(opened, halves, DataConfig(held_out=0.1)) is halves.held_out
+    with pytest.raises(ConfigError, match=r"data\.held_out is 0\.2, allowed: 0\.1"):
+        unseen(opened, halves, DataConfig(held_out=0.2))
+    assert unseen(opened, other, DataConfig(dataset="folder", path=Path("x"))) is other
 
 
 def test_a_threshold_alarms_where_p_does() -> None:

@@ -139,6 +139,11 @@ def test_a_start_and_a_mask_matter(model: Bundle) -> None:
         (["encoder", "{bundle}", "--real", "0", "--kimg", "0"], 2, "kimg is 0"),
         (["encoder", "{bundle}", "--real", "0", "--width", "1"], 2, "width is 1"),
         (["encoder", "{bundle}", "--data.dataset", "digits"], 2, "the model has a, b, c"),
+        (
+            ["encoder", "{bundle}", "--data.dataset", "digits", "--data.no-conditional"],
+            2,
+            "data is 'without classes'",
+        ),
     ],
 )
 def test_refusals(

@@ -145,6 +145,10 @@ REFUSED = {
     "a direction": (["edit", "tiny", "{plain}", "--directions", "99:1"], "names '99'"),
     "answers": (["fill", "tiny", "{plain}", "--answers", "0"], "answers is 0"),
     "steps": (["project", "tiny", "{plain}", "--steps", "-1"], "steps is -1"),
+    "sheet": (
+        ["fill", "tiny", "{sheet}", "--mask", "{half}", "--answers", "1"],
+        "FILES is 'sheet.png', allowed: other names",
+    ),
     "twice": (["fill", "tiny", "{plain}", "{plain}", "--mask", "{half}"], "p twice"),
 }
 
@@ -161,6 +165,7 @@ def test_refusals(
         "plain": save(tmp_path / "p.png", np.full((16, 16), 9, np.uint8)),
         "black": save(tmp_path / "b.png", np.zeros((16, 16), np.uint8)),
         "half": save(tmp_path / "h.png", half),
+        "sheet": save(tmp_path / "sheet.png", half),
         "large": save(tmp_path / "l.png", np.zeros((20, 20), np.uint8)),
     }
     extra = [] if "--steps" in words else ["--steps", "0"]

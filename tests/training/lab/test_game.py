@@ -88,6 +88,14 @@ def test_a_change_goes_on_from_where_the_players_stand_or_begins_anew():
         game.step()
 
 
+def test_a_change_keeps_the_slow_weights_of_lookahead():
+    game = played(replace(SMALL, lookahead_steps=4), 6)
+    slow = [each.clone() for each in game.state.slow]
+    assert not torch.equal(slow[0], next(iter(game.state.parameters())))
+    assert not game.change(replace(game.parameters, lr_D=0.01))
+    assert all(map(torch.equal, game.state.slow, slow))
+
+
 def test_players_move_alone():
     game = Game(SMALL)
     whole = {name: getattr(game.state, name).network for name in "GD"}

@@ -90,6 +90,28 @@ def test_a_page_that_left_while_its_game_began_leaves_none_behind(is_new):
     assert asyncio.run(connect()) == ((0, False) if is_new else (1, {"do": "pause"}))
 
 
+def test_games_end_with_the_lab_though_it_could_not_warm_up(monkeypatch):
+    ended = []
+
+    def end_all(games):
+        ended.append(games)
+
+    def fail(lab):
+        raise OSError("no process can be started")
+
+    monkeypatch.setattr(server.Lab, "warm_up", fail)
+    monkeypatch.setattr(Games, "end_all", end_all)
+    app = build(games=1, names=LOOPBACK)
+
+    async def live():
+        async with app.router.lifespan_context(app):
+            pass
+
+    with pytest.raises(OSError, match="no process"):
+        asyncio.run(live())
+    assert len(ended) == 1
+
+
 def test_a_port_that_is_taken_is_named(capsys):
     assert main(["--port", "99999"]) == 2
     assert "choose another --port" in capsys.readouterr().err

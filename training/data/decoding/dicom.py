@@ -95,14 +95,21 @@ def _frame(record: Any, number: int, total: int) -> Bytes:
             )
         colours: Bytes = values
         return colours
+    if record.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+        raise OSError(
+            f"DICOM of {record.PhotometricInterpretation}, whose values aren't grey; 8-bit RGB is "
+            "read, and grey of 8 to 16 bits"
+        )
     processing: Any = importlib.import_module("pydicom.pixels")
     scaled = np.asarray(processing.apply_modality_lut(values, record), np.float64)
-    if "VOILUTSequence" in record:
+    # Where people were made anonymous, elements are often left without a value.
+    center, width = _first(record.get("WindowCenter")), _first(record.get("WindowWidth"))
+    if record.get("VOILUTSequence"):
         seen = np.asarray(processing.apply_voi(scaled.astype(np.int64), record), np.float64)
         shown = seen / (2.0 ** int(record.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-    elif "WindowCenter" in record and "WindowWidth" in record:
-        kind = str(record.get("VOILUTFunction", "LINEAR")).upper()
-        shown = windowed(scaled, _first(record.WindowCenter), _first(record.WindowWidth), kind)
+    elif center is not None and width is not None:
+        kind = str(record.get("VOILUTFunction") or "LINEAR").upper()
+        shown = windowed(scaled, center, width, kind)
     else:
         low, high = float(scaled.min()), float(scaled.max())
         shown = (scaled - low) / ((high - low) or 1.0)
@@ -115,16 +122,21 @@ def windowed(
 ) -> npt.NDArray[np.float64]:
     """Values through a window, 0 .. 1 within it (PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
     if width <= 0 or (kind == "LINEAR" and width < 1):
-        raise OSError(f"DICOM with a window of width {width:g}; it must be above 0")
+        allowed = "1 or more" if kind == "LINEAR" else "above 0"
+        raise OSError(f"DICOM with a window of width {width:g}; it must be {allowed}")
     if kind == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - center) / width))
     if kind == "LINEAR_EXACT":
         return (values - center) / width + 0.5
     if kind != "LINEAR":
-        raise OSError(f"DICOM with the window function {kind!r}; LINEAR and SIGMOID are read")
+        raise OSError(
+            f"DICOM with the window function {kind!r}; LINEAR, LINEAR_EXACT and SIGMOID are read"
+        )
     return (values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5
 
 
-def _first(value: Any) -> float:
-    """The first of several windows."""
-    return float(value[0] if hasattr(value, "__len__") and not isinstance(value, str) else value)
+def _first(value: Any) -> float | None:
+    """The first of several windows; None where none has a value."""
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        value = value[0] if len(value) else None
+    return None if value is None or value == "" else float(value)

@@ -26,7 +26,7 @@ _WITHIN = 0.98
 def points(request: ImageRequest) -> Raw:
     """The points of the CSV file that --data.path names."""
     try:
-        text = Path(request.root).read_text(encoding="utf-8")
+        text = Path(request.root).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"data.path is {str(request.root)!r}, allowed: a CSV file of two columns, x and y, "
@@ -41,8 +41,12 @@ def parsed(text: str, where: str) -> npt.NDArray[np.float64]:
     Raises:
         DataError: a line isn't two finite numbers, or there are too few or too many lines.
     """
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise DataError(f"{where}: it is no CSV file: {error}; name another file") from error
     found: list[tuple[float, float]] = []
-    for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
+    for number, row in enumerate(rows, 1):
         if not row:
             continue
         try:
@@ -50,7 +54,7 @@ def parsed(text: str, where: str) -> npt.NDArray[np.float64]:
             if len(row) != 2 or not (math.isfinite(x) and math.isfinite(y)):
                 raise ValueError
         except ValueError:
-            if number == 1:
+            if number == 1 and not any(map(_is_number, row)):
                 continue
             raise DataError(
                 f"{where}: line {number} is {','.join(row)[:60]!r}, allowed: two finite numbers, "
@@ -63,6 +67,14 @@ def parsed(text: str, where: str) -> npt.NDArray[np.float64]:
             "give a line x,y for each point"
         )
     return np.array(found)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def raw_of(found: npt.NDArray[np.float64]) -> Raw:

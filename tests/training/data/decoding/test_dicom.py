@@ -63,6 +63,15 @@ def test_signed_12_bits_without_a_window_are_stretched(tmp_path: Path) -> None:
     assert (found == (RAMP / 63 * 255).round()).all()
 
 
+def test_elements_without_a_value_are_none(tmp_path: Path) -> None:
+    empty = {"WindowCenter": None, "WindowWidth": None, "VOILUTFunction": None}
+    found = pixels(write(tmp_path / "x.dcm", RAMP.astype(np.uint8), **empty))[0]
+    assert (found == (RAMP / 63 * 255).round()).all()
+    half = {**empty, "WindowCenter": 32, "WindowWidth": 65}
+    found = pixels(write(tmp_path / "y.dcm", RAMP.astype(np.uint8), **half))[0]
+    assert (found == (((RAMP - 31.5) / 64 + 0.5).clip(0, 1) * 255).round()).all()
+
+
 def test_monochrome1_is_turned_round_and_sigmoid_is_one(tmp_path: Path) -> None:
     fields = {"WindowCenter": 32, "WindowWidth": 16, "VOILUTFunction": "SIGMOID"}
     plain = pixels(write(tmp_path / "a.dcm", RAMP.astype(np.uint8), **fields))[0]
@@ -90,6 +99,7 @@ def test_a_folder_with_all_frames(tmp_path: Path) -> None:
 
 
 WRONG = {
+    "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR, whose values"),
     "width": ({"WindowCenter": 1, "WindowWidth": 0}, "window of width 0"),
     "function": (
         {"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": "CUBIC"},

@@ -26,11 +26,20 @@ def test_points_are_centred_and_within_what_bytes_show(tmp_path):
     assert np.allclose(seen[1] - seen[0], (seen[3] - seen[2])[::-1][:2] * [1 / 99, 0], atol=1e-2)
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_point(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("1,2\n3,4\n", encoding="utf-8-sig")
+    assert len(load(config(path))) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("1,2\n3,x\n", "line 2 is '3,x', allowed: two finite numbers"),
         ("1,2\n3,4,5\n", "line 2"),
+        ("1,2,3\n3,4\n5,6\n", "line 1 is '1,2,3', allowed: two finite numbers"),
+        ("nan,1\n3,4\n5,6\n", "line 1"),
+        (f"1,2\n{'3' * 200_000},4\n", "it is no CSV file"),
         ("1,2\n1,nan\n", "line 2"),
         ("x,y\n1,2\n", "it holds 1 points, allowed: 2"),
         ("1,2\n1,2\n", "all 2 points are"),
