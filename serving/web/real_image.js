@@ -41,7 +41,16 @@ const PANEL = `
   </div>
 </div>`;
 
-const state = { model: null, turn: 0, directions: [], amounts: new Map() };
+const state = { model: null, shown: "", turns: {}, directions: [], amounts: new Map() };
+
+// Whether an answer is still wanted: none of its kind has been asked for since, and the image is the same.
+function asked(kind) {
+  const turn = (state.turns[kind] = (state.turns[kind] ?? 0) + 1);
+  return () => state.turns[kind] === turn;
+}
+
+// Another image or model: what is under way about the last one is of no use any more.
+const leave = () => ["open", "look", "edit", "fill"].forEach(asked);
 
 async function ask(path, options = {}) {
   const key = at("key")?.value.trim();
@@ -76,13 +85,31 @@ async function guarded(work) {
 const labelled = (name) => (at("real-class-field").hidden ? {} : { [name]: at("real-class").value });
 const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
-// The model that the page shows; its panel begins anew where that is another one.
+// The model and version that the page shows; the panel begins anew where they are others.
 async function follow() {
   if (!at("real").open) return;
-  const name = at("model")?.value;
-  if (!name || state.model?.name === name) return;
-  state.model = await (await ask(url(name))).json();
-  const { encoder, labels, parts } = state.model;
+  const shown = at("provenance").textContent;
+  if (!shown || state.shown === shown) return;
+  state.shown = shown;
+  const isWanted = asked("follow");
+  leave();
+  at("real-body").hidden = true;
+  const name = at("model").value;
+  const [, version] = /version (\d+), digest \w+$/.exec(shown);
+  let [model, known] = [null, []];
+  try {
+    model = await (await ask(`${url(name)}?version=${version}`)).json();
+    if (model.encoder && model.parts.includes("directions")) {
+      known = (await (await ask(`${url(name)}/directions?version=${version}`)).json()).directions;
+    }
+  } catch (error) {
+    if (!isWanted()) return;
+    state.shown = ""; // asked for again when the panel is opened
+    throw error;
+  }
+  if (!isWanted()) return;
+  state.model = model;
+  const { encoder, labels } = model;
   at("real-none").hidden = Boolean(encoder);
   at("real-body").hidden = !encoder;
   at("real-work").hidden = true;
@@ -91,11 +118,7 @@ async function follow() {
   at("real-class").replaceChildren(...(labels ?? []).map((text, index) => new Option(text, index)));
   at("real-fill").hidden = !encoder.fills;
   at("real-answers-field").hidden = !encoder.varies;
-  state.directions = [];
-  if (parts.includes("directions")) {
-    const known = (await (await ask(`${url(name)}/directions`)).json()).directions;
-    state.directions = known.filter(({ label }) => label === null).slice(0, SLIDERS);
-  }
+  state.directions = known.filter(({ label }) => label === null).slice(0, SLIDERS);
   at("real-edit").hidden = state.directions.length === 0;
   at("real-sliders").replaceChildren(...state.directions.map(slider));
 }
@@ -115,8 +138,11 @@ function slider({ key, name }) {
 
 // Draws the middle of a file in the model's size; what is transparent there is painted already.
 async function open(file) {
+  leave();
+  const isWanted = asked("open");
   const { width, height, channels } = state.model.image;
   const bitmap = await createImageBitmap(file);
+  if (!isWanted()) return;
   const scale = Math.max(width / bitmap.width, height / bitmap.height);
   for (const id of ["real-image", "real-mask"]) Object.assign(at(id), { width, height });
   const context = at("real-image").getContext("2d", { willReadFrequently: true });
@@ -135,26 +161,28 @@ async function open(file) {
   state.amounts.clear();
   for (const input of at("real-sliders").querySelectorAll("input")) input.value = 0;
   at("real-filled").replaceChildren();
+  at("real-note").textContent = "";
   at("real-work").hidden = false;
   await look();
 }
 
 // What the model makes of the image, and how unusual that is.
 async function look() {
-  const turn = ++state.turn;
+  const isWanted = asked("look");
   const images = await blobOf(at("real-image"));
   const found = await (await post("v1/score", { images, maps: true, ...labelled("labels") })).json();
-  if (turn !== state.turn) return; // another image was dropped meanwhile
+  if (!isWanted()) return; // another image was dropped meanwhile
   const [{ score, p, label, map, reconstruction }] = found.images;
   const shown = at("real-made");
   shown.src = png(reconstruction);
   await shown.decode();
+  if (!isWanted()) return;
   const named = label === null || !state.model.labels ? "" : `, class ${state.model.labels[label]}`;
   at("real-made-told").textContent = `The model's: ${decibels(difference(shown))}${named}`;
   at("real-map").src = png(map);
   const told = p === null ? "no calibration, so no p" : `p ${p.toFixed(3)} of ${found.num_calibration} usual images`;
   at("real-map-told").textContent = `Where it differs: score ${score.toPrecision(3)}, ${told}`;
-  at("real-edited").src = at("real-image").toDataURL();
+  await edit();
 }
 
 // Mean squared difference of the image from the model's, in parts of the range squared.
@@ -171,6 +199,7 @@ function difference(image) {
 }
 
 async function edit() {
+  const isWanted = asked("edit");
   const directions = Object.fromEntries([...state.amounts].filter(([, amount]) => amount));
   if (Object.keys(directions).length === 0) {
     at("real-edited").src = at("real-image").toDataURL();
@@ -179,7 +208,8 @@ async function edit() {
   const image = await blobOf(at("real-image"));
   const fields = { image, directions: JSON.stringify(directions), format: "png", ...labelled("label") };
   const reply = await post("v1/edit", fields);
-  at("real-edited").src = URL.createObjectURL(await reply.blob());
+  const blob = await reply.blob();
+  if (isWanted()) shownOnce(at("real-edited"), blob);
 }
 
 // The painted part as a file: white is to be filled.
@@ -199,17 +229,29 @@ async function mask() {
   return blobOf(canvas);
 }
 
+// Shows a file; its address is given back once it has been read.
+function shownOnce(image, blob) {
+  const source = URL.createObjectURL(blob);
+  image.onload = image.onerror = () => URL.revokeObjectURL(source);
+  image.src = source;
+}
+
 async function fill() {
+  const isWanted = asked("fill");
   const image = await blobOf(at("real-image"));
   const fields = { image, mask: await mask(), format: "png", ...labelled("label") };
   const many = state.model.encoder.varies ? Number(at("real-answers").value) : 1;
   if (many > 1) fields.seeds = JSON.stringify(Array.from({ length: many }, (_, index) => index + 1));
   const reply = await post("v1/inpaint", fields);
   if (many === 1) {
-    at("real-filled").replaceChildren(figure(URL.createObjectURL(await reply.blob()), "The best answer"));
+    const blob = await reply.blob();
+    if (!isWanted()) return;
+    at("real-filled").replaceChildren(figure(blob, "The best answer"));
+    at("real-note").textContent = "";
     return;
   }
   const found = await reply.json();
+  if (!isWanted()) return;
   at("real-filled").replaceChildren(
     ...found.images.map(({ data, seed }) => figure(png(data), `Seed ${seed}`)),
     figure(png(found.spread_map), `How far they differ: ${found.spread.toFixed(1)}/255`),
@@ -220,7 +262,8 @@ async function fill() {
 function figure(source, words) {
   const made = document.createElement("figure");
   const image = new Image();
-  image.src = source;
+  if (source instanceof Blob) shownOnce(image, source);
+  else image.src = source;
   image.alt = words;
   const caption = document.createElement("figcaption");
   caption.textContent = words;
@@ -249,7 +292,8 @@ function begin() {
   panel.innerHTML = PANEL;
   document.querySelector("main").append(panel);
   panel.addEventListener("toggle", () => guarded(follow));
-  at("model")?.addEventListener("change", () => guarded(follow));
+  // The page writes it for every model and version that it shows, however they were chosen.
+  new MutationObserver(() => guarded(follow)).observe(at("provenance"), { childList: true });
   at("real-file").addEventListener("change", ({ target }) => {
     if (target.files[0]) guarded(() => open(target.files[0]));
   });

@@ -14,7 +14,9 @@ from tests.conftest import ServerProcess, server_process
 
 CHUNK = 64
 """Images that the playground's wall loads at once, at the least."""
-expect.set_options(timeout=60_000)  # a loaded machine is no failure
+PATIENCE_MS = 60_000
+"""A loaded machine is no failure."""
+expect.set_options(timeout=PATIENCE_MS)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
@@ -57,7 +59,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page that must stay on the server's own origin and log no error."""
     context = browser.new_context(viewport={"width": 1000, "height": 700})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(120_000)  # a loaded machine is no failure
+    context.set_default_timeout(2 * PATIENCE_MS)
     opened = context.new_page()
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))

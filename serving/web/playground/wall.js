@@ -262,7 +262,7 @@ export class Wall {
       if (!next) return;
       this.#roving(next);
       next.focus();
-    } else if (event.key === "s") this.app.star(BigInt(tile.dataset.seed));
+    } else if (event.key.toLowerCase() === "s") this.app.star(BigInt(tile.dataset.seed));
   }
 
   /** Orders the images by what is measured on their pixels. @param {number} turn */

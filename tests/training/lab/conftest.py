@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from tests.web.conftest import browser, shots
+from tests.web.conftest import PATIENCE_MS, browser, shots
 
 __all__ = ["browser", "shots"]
 
@@ -27,17 +28,17 @@ class RunningLab:
     process: "subprocess.Popen[str]"
     url: str
 
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
 
-
-def start(*options: str, port: int = 0) -> RunningLab:
+@contextmanager
+def start(*options: str, port: int = 0) -> Iterator[RunningLab]:
+    """A lab, which has ended when the block has."""
     command = [sys.executable, "-m", "training.lab", "--port", str(port), *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    return RunningLab(process, line.split()[4])
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield RunningLab(process, process.stdout.readline().split()[4])
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,15 +46,14 @@ def patience() -> Iterator[None]:
     """A game begins within seconds only where nobody else works."""
     expect.set_options(timeout=1000 * DEADLINE_S)
     yield
-    expect.set_options(timeout=5000)
+    expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[RunningLab]:
-    """Three games at a time."""
-    lab = start("--games", "3")
-    yield lab
-    lab.end()
+    """More games than the tests leave behind: one ends a little after its page."""
+    with start("--games", "40") as lab:
+        yield lab
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
     def opened(url: str, **options: Any) -> Page:
         context = browser.new_context(viewport={"width": 1200, "height": 900}, **options)
+        context.set_default_timeout(1000 * DEADLINE_S)
         contexts.append(context)
         page = context.new_page()
         page.on("console", note)

@@ -74,15 +74,6 @@ def test_two_games_differ_in_what_differs(running: RunningLab, new_page: NewPage
         page, f"lab.views[1].frame.head.digest && lab.views[1].frame.head.digest !== '{digests[1]}'"
     )
     assert page.evaluate("lab.views[0].frame.head.digest") == digests[0]
-    third = new_page(running.url)
-    until(third, "!!window.lab?.views[0]?.frame")
-    fourth = new_page(running.url)
-    expect(fourth.get_by_role("alert").first).to_contain_text("games is 3, allowed: 3 at a time")
-    third.close()  # its game ends with it
-    until(fourth, "(lab.begin(), true)")
-    until(
-        fourth, "!!lab.views[0].frame || (lab.views[0].state === 'refused' && (lab.begin(), false))"
-    )
 
 
 def test_what_can_not_be_is_refused_beside_its_field(running: RunningLab, new_page: NewPage):
@@ -147,23 +138,29 @@ def test_points_are_drawn_or_dropped_and_everything_can_be_kept(
 
 
 def test_a_dropped_connection_resumes_and_a_killed_lab_comes_back(new_page: NewPage):
-    lab = start("--games", "1")
-    port = int(lab.url.split(":")[2].strip("/"))
-    page = new_page(f"{lab.url}?{SMALL}")
-    playing(page, 30)
-    page.get_by_role("button", name="Pause").click()
-    until(page, "lab.views[0].frame.head.playing === false")
-    stood, key = page.evaluate(f"[{ROUND}, lab.views[0].connection.key]")
-    page.evaluate("(lab.views[0].frame = undefined, lab.views[0].connection.socket.close(3000))")
-    until(page, "!!lab.views[0].frame")
-    assert page.evaluate(f"[{ROUND}, lab.views[0].connection.key]") == [stood, key]
-    lab.process.kill()
-    lab.process.wait()
-    expect(page.locator("#message")).to_contain_text("The connection is lost")
-    again = start(port=port)
-    expect(page.locator("#message")).to_contain_text("started again")
-    until(page, f"!!lab.views[0].frame && {ROUND} === 0")
-    again.end()
+    with start("--games", "1") as lab:
+        first = new_page(lab.url)
+        until(first, "!!window.lab?.views[0]?.frame")
+        page = new_page(f"{lab.url}?{SMALL}")
+        expect(page.get_by_role("alert").first).to_contain_text("games is 1, allowed: 1 at a time")
+        first.close()  # its game ends with it
+        begun = "!!lab.views[0].frame || (lab.views[0].state === 'refused' && (lab.begin(), false))"
+        until(page, begun)
+        playing(page, 30)
+        page.get_by_role("button", name="Pause").click()
+        until(page, "lab.views[0].frame.head.playing === false")
+        stood, key = page.evaluate(f"[{ROUND}, lab.views[0].connection.key]")
+        page.evaluate(
+            "(lab.views[0].frame = undefined, lab.views[0].connection.socket.close(3000))"
+        )
+        until(page, "!!lab.views[0].frame")
+        assert page.evaluate(f"[{ROUND}, lab.views[0].connection.key]") == [stood, key]
+        lab.process.kill()
+        lab.process.wait()
+        expect(page.locator("#message")).to_contain_text("The connection is lost")
+    with start(port=int(lab.url.split(":")[2].strip("/"))):
+        expect(page.locator("#message")).to_contain_text("started again")
+        until(page, f"!!lab.views[0].frame && {ROUND} === 0")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -193,3 +190,9 @@ def test_a_lesson_is_a_link(running: RunningLab, new_page: NewPage):
     assert {n for n in texts[0] if texts[0][n] != texts[1][n]} == {"regularizers"}
     assert re.search(r"b\.regularizers=r1", page.url)
     expect(page.get_by_label("Penalties", exact=True)).to_have_value("r1=0.3")
+    page.get_by_label("Rounds", exact=True).fill("300")
+    page.get_by_label("Rounds", exact=True).press("Enter")
+    until(page, "location.search.includes('fate.rounds=300')")
+    other = new_page(page.url)
+    expect(other.get_by_label("Rounds", exact=True)).to_have_value("300")
+    expect(other.get_by_label("Penalties", exact=True)).to_have_value("r1=0.3")

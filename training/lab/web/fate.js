@@ -19,8 +19,8 @@ const OPTIONS = {
 };
 
 export class Fate {
-  /** @param {HTMLElement} root @param {any} catalogue */
-  constructor(root, catalogue) {
+  /** @param {HTMLElement} root @param {any} catalogue @param {() => void} changed */
+  constructor(root, catalogue, changed) {
     this.form = /** @type {HTMLFormElement} */ (root.querySelector("form"));
     this.path = /** @type {HTMLCanvasElement} */ (root.querySelector("#fate-path"));
     this.plane = /** @type {HTMLCanvasElement} */ (root.querySelector("#fate-plane"));
@@ -40,7 +40,10 @@ export class Fate {
       input.id = `fate-${name}`;
       input.value = String(value);
       row.append(input);
-      input.addEventListener("change", () => this.ask());
+      input.addEventListener("change", () => {
+        changed();
+        this.ask();
+      });
       this.inputs[name] = input;
     }
     this.wrong = this.form.appendChild(document.createElement("p"));
@@ -54,6 +57,12 @@ export class Fate {
       this.ask();
     });
     this.shown = 0;
+  }
+
+  /** What is other than at the beginning. @returns {{[name: string]: string}} */
+  get query() {
+    const given = Object.entries(this.inputs).map(([name, input]) => [name, input.value.trim()]);
+    return Object.fromEntries(given.filter(([name, text]) => text !== String(OPTIONS[name][1])));
   }
 
   /** @param {{[name: string]: string}} query */
@@ -73,6 +82,7 @@ export class Fate {
       this.wrong.textContent = reply.ok ? "" : found.text;
       if (!reply.ok) return;
     } catch {
+      if (number !== this.number) return;
       this.wrong.textContent = "The server does not answer.";
       return;
     }

@@ -34,7 +34,7 @@ class Lab {
     this.layers = new Set();
     this.controls = new Controls(at("form"), catalogue, (name, text) => this.edit(name, text));
     this.pad = new Pad(at("pad"), catalogue.maxDrawn, (packed) => this.edit("points", packed), (text) => this.tell(text));
-    this.fate = new Fate(at("fate"), catalogue);
+    this.fate = new Fate(at("fate"), catalogue, () => history.replaceState(null, "", this.address()));
     this.bind();
     this.listLessons();
     this.read();
@@ -73,6 +73,7 @@ class Lab {
 
   /** Ends the games, and begins those that are wanted. */
   begin() {
+    this.tell("");
     for (const view of this.views) view.close();
     this.views = [];
     const wishes = (/** @type {any} */ {
@@ -146,6 +147,7 @@ class Lab {
       for (const [name, text] of Object.entries(this.differs)) search.set(`b.${name}`, text);
       if (!Object.keys(this.differs).length) search.set("compare", "1");
     }
+    for (const [name, text] of Object.entries(this.fate.query)) search.set(`fate.${name}`, text);
     return `${location.pathname}?${search}`;
   }
 
@@ -162,7 +164,8 @@ class Lab {
         history.replaceState(null, "", this.address());
       }
     } else if (event === "state") {
-      if (detail !== "open") this.tell(STATES[/** @type {keyof STATES} */ (detail)] ?? "");
+      // Of a refusal the reason is said already, and stays.
+      if (detail in STATES) this.tell(STATES[/** @type {keyof STATES} */ (detail)]);
       else if (Object.values(STATES).includes(at("message").textContent)) this.tell("");
     } else if (event === "frame" && view === this.views[0]) this.follow(detail);
     else if (event === "command") {
@@ -175,7 +178,7 @@ class Lab {
 
   /** The tools follow the first game. @param {any} head */
   follow(head) {
-    if (head.failure || (this.isPlaying && !head.playing && performance.now() - (this.since ?? 0) > 1000)) this.setPlaying(false, false);
+    if (this.isPlaying && this.views.every((view) => view.hasStopped)) this.setPlaying(false, false);
     const [first, last] = head.kept;
     const back = at("back");
     if (document.activeElement !== back) {
@@ -189,7 +192,6 @@ class Lab {
   /** @param {boolean} on @param {boolean} [send] */
   setPlaying(on, send = true) {
     this.isPlaying = this.wishes.wantsPlay = on;
-    this.since = performance.now();
     at("play").textContent = on ? "Pause" : "Play";
     if (send) this.all({ do: on ? "play" : "pause" });
   }
@@ -251,12 +253,13 @@ class Lab {
     at("command").addEventListener("click", () => this.views[0].send({ do: "command" }));
     at("csv").addEventListener("click", () => save(new Blob([this.csv ?? ""], { type: "text/csv" }), "points.csv"));
     at("link").addEventListener("click", async () => {
-      await navigator.clipboard.writeText(location.href);
-      at("kept").textContent = "Link copied.";
+      // A page under another name than localhost's has a clipboard only over HTTPS.
+      await navigator.clipboard?.writeText(location.href);
+      at("kept").textContent = navigator.clipboard ? "Link copied." : "The link is in the address bar.";
     });
     document.addEventListener("keydown", (event) => {
       const from = /** @type {HTMLElement} */ (event.target);
-      if (event.key !== " " || event.ctrlKey || event.metaKey || from.closest("input, select, button, a, summary, pre, textarea")) return;
+      if (event.key !== " " || event.repeat || event.ctrlKey || event.metaKey || from.closest("input, select, button, a, summary, pre, textarea")) return;
       event.preventDefault();
       this.setPlaying(!this.isPlaying);
     });

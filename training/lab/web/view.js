@@ -34,6 +34,8 @@ export class View {
     this.before = undefined;
     this.arrived = 0;
     this.asked = -1e9;
+    this.answered = -1e9; // when the frame that is shown was asked for
+    this.played = -1e9; // when the game was last told to play
     this.isWaiting = false;
     this.resets = -1;
     this.num = 0;
@@ -97,7 +99,14 @@ export class View {
 
   /** @param {{[name: string]: any}} message */
   send(message) {
+    if (message.do === "play") this.played = performance.now();
     return this.connection.send(message);
+  }
+
+  /** It doesn't play, though it was told to before its frame was asked for: it failed, or nobody looked. */
+  get hasStopped() {
+    if (this.state === "refused" || this.state === "taken") return true;
+    return this.answered > this.played && !this.frame?.head.playing;
   }
 
   /** Goes on with other parameters; a game that was refused begins. @param {Query} query */
@@ -135,6 +144,7 @@ export class View {
     this.isWaiting = false;
     const now = performance.now();
     note(this.times.frame, now - this.asked);
+    this.answered = this.asked;
     if (frame.head.resets !== this.resets) {
       this.resets = frame.head.resets;
       for (const chart of this.charts) chart.clear();
@@ -215,7 +225,8 @@ export class View {
   turn(now) {
     this.request = requestAnimationFrame(this.turn);
     const wasAsked = performance.now() - this.asked;
-    if (!this.isWaiting && wasAsked >= FRAME_MS && this.send({ do: "frame" })) {
+    const isOpen = this.state === "open" || this.state === "restarted";
+    if (isOpen && !this.isWaiting && wasAsked >= FRAME_MS && this.send({ do: "frame" })) {
       this.isWaiting = true;
       this.asked = performance.now();
     }

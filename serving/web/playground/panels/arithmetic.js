@@ -53,6 +53,7 @@ export const arithmetic = {
       const matters = [...LOOK, "terms", "opened"].some((name) => changed.has(name));
       if (!settled || !matters || !box.open) return;
       if (!terms.length) {
+        newest.drop();
         shown.replaceChildren();
         return;
       }
