@@ -69,7 +69,7 @@ def test_what_the_server_says_is_what_the_page_says(guarded: Any) -> None:
         for sample in family.samples:
             assert sample.labels.keys() - {"le"} == labels, name
     without = {name for name, family in served.items() if not family.samples}
-    rare = ("gpu", "requests_failed", "since_timestamp")
+    rare = ("gpu", "requests_failed", "since_timestamp", "saddlepoint_part_")
     assert without <= {name for name in served if any(word in name for word in rare)}
 
 
@@ -100,13 +100,15 @@ def test_all_processes_count_into_the_same_metrics(guarded: Any) -> None:
     for pid in http_processes_of(guarded.server):
         with guarded.only(pid):
             for chunked in (False, True):
-                response = guarded.post({"model": "grey", "seeds": [1, 2]}, chunked=chunked)
+                response = guarded.post({"model": "grey", "seeds": [1]}, chunked=chunked)
                 asked.add(response.headers["x-request-id"].partition("-")[0])
     guarded.post({"model": "grey", "seeds": []})
     num = 4
     assert len(asked) == 2
-    padding = 6 * num  # --buckets 8,64: a run of two rows computes six in vain
-    expected = [num, num + 1, num, num, 2 * num, 2 * num, padding, 1]
+    # --buckets 8,64: a run of one row computes seven in vain. Of several rows, a machine that is slow
+    # for a moment makes several runs.
+    padding = 7 * num
+    expected = [num, num + 1, num, num, num, num, padding, 1]
     wanted = [a + b for a, b in zip(before, expected, strict=True)]
     wait_for(lambda: grown() == wanted)
     text = guarded.metrics()
@@ -168,7 +170,7 @@ def test_counters_survive_a_killed_worker(
         return text
 
     for death in range(1, 3):
-        assert server.generate(model="grey", seeds=[1, 2, 3]).status_code == 200
+        assert server.generate(model="grey", seeds=[1]).status_code == 200
         check()
         (worker,) = workers_of(server)
         os.kill(worker, signal.SIGKILL)
@@ -177,7 +179,7 @@ def test_counters_survive_a_killed_worker(
         wait_for(lambda: workers_of(server) not in ([], [worker]))  # noqa: B023
         server.wait_until("/readyz", 200)
         text = check()
-        assert value(text, "saddlepoint_rows_padded_total", model="grey") == 5 * death
+        assert value(text, "saddlepoint_rows_padded_total", model="grey") == 7 * death
         assert value(text, "saddlepoint_model_loads_total", result="loaded") == 2 * (death + 1)
         running = {
             sample.labels["pid"]
