@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> None:
     listening = _listen(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listening.getsockname()[1]}/"
-    app = build(games=options.games, names=(*LOOPBACK, *options.allow_host))
+    app = build(games=options.games, names=(*LOOPBACK, host, *options.allow_host))
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -13,6 +13,9 @@ from playwright.sync_api import Page, expect
 from tests.training.lab.conftest import SMALL, RunningLab, playing, start, until
 from training.lab.lessons import LESSONS
 
+# A machine that does other work makes the first frame of a game late.
+pytestmark = pytest.mark.timeout(900)
+
 NewPage = Callable[..., Page]
 PICTURE = "lab.views[0].board.canvas.toDataURL()"
 ROUND = "lab.views[0].frame.head.round"

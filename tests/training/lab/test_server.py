@@ -4,10 +4,12 @@ import asyncio
 import multiprocessing
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from tests.training.lab.conftest import start
 from training.lab import server
 from training.lab.__main__ import main
 from training.lab.games import Games, LiveGame
@@ -117,3 +119,8 @@ def test_a_port_that_is_taken_is_named(capsys):
     assert "choose another --port" in capsys.readouterr().err
     assert main(["--games", "0"]) == 2
     assert "games is 0, allowed: 1 .. 64" in capsys.readouterr().err
+
+
+def test_the_address_that_is_printed_may_be_opened() -> None:
+    with start("--host", "127.0.0.2") as lab:
+        assert httpx.get(lab.url, timeout=60).status_code == 200
