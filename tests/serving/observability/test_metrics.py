@@ -105,8 +105,8 @@ def test_all_processes_count_into_the_same_metrics(guarded: Any) -> None:
     guarded.post({"model": "grey", "seeds": []})
     num = 4
     assert len(asked) == 2
-    # --buckets 8,64: a run of one row computes seven in vain. Of several rows, a machine that is slow
-    # for a moment makes several runs.
+    # --buckets 8,64: a run of one row computes seven in vain. Of several rows, a machine that is
+    # slow for a moment makes several runs.
     padding = 7 * num
     expected = [num, num + 1, num, num, num, num, padding, 1]
     wanted = [a + b for a, b in zip(before, expected, strict=True)]
