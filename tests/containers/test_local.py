@@ -129,6 +129,9 @@ class Local:
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         container["image"] = image
+        # podman publishes a container's ports on the host, which a cluster doesn't: the port of the
+        # metrics would be one for all pods of this machine.
+        container.pop("ports", None)
         ungated = [word for word in container["args"] if not word.startswith("--gate=")]
         container["args"] = [*ungated, *extra]
         for volume in pod["volumes"]:
