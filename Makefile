@@ -14,7 +14,7 @@ ARGS ?=
 # Tests at once, for two cores: many wait for processes. Those marked `alone` run when no other does (tests/conftest.py).
 JOBS ?= 3
 # So many that failed among others are tried once more, alone; with more, something is broken.
-AGAIN ?= 5
+AGAIN ?= 10
 # Every file of an image is of this second, the first that a zip can tell: two builds give the same layers, and
 # a commit that leaves the locks alone leaves the large layer as it was.
 SOURCE_DATE_EPOCH ?= 315532800

@@ -138,8 +138,11 @@ def test_a_restart_is_survived(
     page.evaluate("window.stayed = true")
     os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait()
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
     page.fill("#seed", "5000")
     page.press("#seed", "Tab")
+    page.wait_for_function("location.hash.includes('seed=5000')")
+    # What is chosen meanwhile takes nothing back: the server is still lost.
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
     assert isinstance(server.process.args, list)
     again = subprocess.Popen(

@@ -105,7 +105,9 @@ class Parameters:
             try:
                 raw_of(unpacked(self.points))
             except DataError as error:
-                raise ConfigError(f"points is of one place: {error}") from error
+                raise ConfigError(
+                    f"points is of one place, allowed: points of two places or more; {error}"
+                ) from error
         used = self.average == "ema" or self.ema_kimg == NAMES["ema_kimg"].default
         require(used, "ema_kimg", self.ema_kimg, "with average=ema", "leave it out")
         check_idle(self.config, RECIPES[RECIPE].config)

@@ -66,8 +66,8 @@ export class App {
       this.#later(error);
       return;
     }
-    say(null);
     this.lost = false;
+    this.say(null);
     document.body.classList.remove("locked");
     at("model").replaceChildren(...this.models.map(({ name }) => new Option(name)));
     this.store.replace(this.#known(fromText(location.hash.slice(1))));
@@ -76,7 +76,7 @@ export class App {
 
   /** @param {any} error */
   #later(error) {
-    say(error, this.api.key !== "");
+    this.say(error);
     if (error.status !== 401) setTimeout(() => this.start(), 1500);
   }
 
@@ -144,7 +144,7 @@ export class App {
 
   /** @param {Set<string>} changed @param {boolean} settled */
   #show(changed, settled) {
-    if (settled) say(null);
+    if (settled) this.say(null);
     this.#controls(changed);
     document.body.classList.remove("waiting");
     this.wall.update(changed, settled);
@@ -225,7 +225,7 @@ export class App {
     this.models = models;
     if (this.lost) {
       this.lost = false;
-      say(null);
+      this.say(null);
       this.tell("The server answers again.");
       this.retry();
     }
@@ -248,15 +248,16 @@ export class App {
       return;
     }
     this.attempt = 0;
-    say(null);
+    this.say(null);
     this.wall.retry();
     this.picture.retry();
     for (const { box, update } of this.panels) if (!box.hidden && box.open) update(new Set(["opened"]), true);
   }
 
-  /** @param {any} error */
+  /** Says what went wrong; null takes it back, but not that the server is lost: only an answer does.
+   * @param {any} error */
   say(error) {
-    say(error, this.api.key !== "");
+    say(error ?? (this.lost ? { message: LOST } : null), this.api.key !== "");
   }
 
   /** @param {string} text @param {string} [action] @param {() => void} [act] */
@@ -267,7 +268,7 @@ export class App {
   /** Does something that is asked for once, and says why it failed. @param {() => Promise<void>} work */
   async guarded(work) {
     try {
-      say(null);
+      this.say(null);
       await work();
     } catch (error) {
       this.say(error);
