@@ -1,4 +1,4 @@
-"""A reader's terminal: one bash that runs a page's commands, in a copy of the sources of its own."""
+"""A reader's terminal: one bash that runs a page's commands, in a clone of its own."""
 
 import contextlib
 import os
@@ -172,7 +172,8 @@ class Shell:
         text, deadline = b"", time.monotonic() + DEADLINE_S
         while not text.endswith(b"\n"):
             left = deadline - time.monotonic()
-            assert left > 0 and select.select([self._status], [], [], left)[0], f"no end of {code}"
+            is_there = select.select([self._status], [], [], max(left, 0))[0]
+            assert is_there, f"no end of {code}"
             piece = os.read(self._status, 100)
             assert piece, f"bash ended at {code}"
             text += piece

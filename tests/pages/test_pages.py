@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.pages.reading import ROOT, Shown, Statement, statements, steps
+from tests.pages.reading import ROOT, Statement, statements, steps
 from tests.pages.shell import Shell
 from tests.pages.table import ELSEWHERE, PAGES, RULES, SERVES, Page, Rule
 

@@ -61,7 +61,7 @@ class Hurry:
             return None
         patch = PATCHES.pop(name)
         spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
         loader: Any = spec.loader
         load = loader.exec_module
 
