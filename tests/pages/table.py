@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
         "--augment.policy diffaugment",
         "the page says to stop it after a minute",
         terminal="stopped",
-        until="look at its samples",
+        until="images/s",
     ),
     Rule(
         "docs/tutorial.md",

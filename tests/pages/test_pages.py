@@ -44,7 +44,7 @@ def follow(statement: Statement, shell: Shell) -> None:
     elif rule.terminal == "another":
         shell.serve(code)
     elif rule.terminal == "stopped":
-        pid = shell.start(f"HURRY=0 {code}", lambda text: rule.until in text)
+        pid = shell.start(f"HURRY=ticks {code}", lambda text: rule.until in text)
         shell.stop(pid, codes=rule.codes)
 
 
