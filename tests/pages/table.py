@@ -86,13 +86,13 @@ PAGES = (
 
 ELSEWHERE = {
     "docs/api.md": "tests/web/test_api_examples.py runs every block",
-    "docs/coverage.md": "benchmarks, hours long; tests/benchmarks runs them with --quick",
+    "docs/coverage.md": "trainings and benchmarks, hours long",
     "docs/data.md": "examples for images that only a reader has; tests/test_readme.py parses them",
     "docs/deployment.md": "needs a cluster, or builds images: tests/k8s, tests/containers",
     "docs/playground.md": "a benchmark, which needs a browser",
     "docs/scaling.md": "a benchmark, minutes long",
-    "docs/stability.md": "instruments, minutes long; tests/training/stability runs each",
-    "docs/training-metrics.md": "a fixed port; tests/training/runs reads one that is free",
+    "docs/stability.md": "instruments, minutes long; tests/training/stability is about each",
+    "docs/training-metrics.md": "a fixed port; tests/training/runs/prometheus has one that is free",
     "docs/training.md": "hours of trainings by way of example; tests/test_readme.py parses them",
     "docs/watchdog.md": "trainings and benchmarks of minutes; tests/test_readme.py parses them",
     "docs/zoo.md": "a benchmark, a quarter of an hour long",
@@ -101,6 +101,13 @@ ELSEWHERE = {
 
 RULES: tuple[Rule, ...] = (
     Rule("README.md", r"^make (test|lint|image-test|bench)\b", "what CI runs"),
+    Rule(
+        "README.md",
+        "train folder",
+        "64 pixels take a minute",
+        terminal="here",
+        replaced=(("--data.path photos", "--data.path photos --data.resolution 16"),),
+    ),
     Rule(
         "docs/tutorial.md",
         "--augment.policy diffaugment",
