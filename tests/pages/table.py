@@ -144,6 +144,8 @@ RULES: tuple[Rule, ...] = (
         replaced=(("lab", "lab --port 0"),),
         until="http://",
     ),
+    Rule("docs/inside.md", r"training\.run digits ", "`make serve` has trained it"),
+    Rule("docs/inside.md", "units runs/", "40 s; tests/training/interpretation measures tiny ones"),
     Rule(
         "docs/inside.md",
         "--masks eyes.npz",
