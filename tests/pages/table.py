@@ -101,6 +101,7 @@ ELSEWHERE = {
 
 RULES: tuple[Rule, ...] = (
     Rule("README.md", r"^make (test|lint|image-test|bench)\b", "what CI runs"),
+    Rule("README.md", "saddlepoint evaluate", "docs/evaluation.md begins with it"),
     Rule(
         "README.md",
         "train folder",
@@ -154,6 +155,7 @@ RULES: tuple[Rule, ...] = (
         replaced=(("--masks eyes.npz ", ""),),
     ),
     Rule("docs/inversion.md", r"training\.run digits$", "`make serve` has trained it"),
+    Rule("docs/inversion.md", "--kimg 20", "an encoder of other settings; one was trained above"),
     Rule("docs/inversion.md", "benchmarks/", "minutes; they print the figures of the page"),
     Rule("docs/bulk.md", "--ray auto", "needs a cluster"),
     Rule("docs/operating.md", "s3://", "needs a bucket"),
