@@ -23,7 +23,7 @@ def shorter(kimg: float) -> float:
     return kimg if kimg < 1 else min(kimg / 1000, MOST_KIMG)
 
 
-def hurry_trainings(module: ModuleType) -> None:
+def hurry_trainings(module: Any) -> None:
     """Makes the command line of trainings give short ones."""
     parse = module.parse
 
@@ -36,7 +36,7 @@ def hurry_trainings(module: ModuleType) -> None:
     module.parse = parsed
 
 
-def hurry_encoders(module: ModuleType) -> None:
+def hurry_encoders(module: Any) -> None:
     """The same of the training of an encoder."""
     run = module.EncoderCommand.run
 
@@ -46,7 +46,7 @@ def hurry_encoders(module: ModuleType) -> None:
     module.EncoderCommand.run = short_run
 
 
-PATCHES: dict[str, Callable[[ModuleType], None]] = {
+PATCHES: dict[str, Callable[[Any], None]] = {
     "training.cli.command": hurry_trainings,
     "training.inversion.encoder_command": hurry_encoders,
 }
