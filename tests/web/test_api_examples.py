@@ -33,7 +33,8 @@ def digits(
     """What `make serve` serves, but tiny; clients may load and unload."""
     root = tmp_path_factory.mktemp("digits")
     bundle = make_bundle(num_classes=10, directions=True, units=True, encoder=FULL)
-    Repository(root).publish("digits", bundle)
+    for name in ("digits", "photos"):  # two, so that a request has to name one
+        Repository(root).publish(name, bundle)
     jobs = tmp_path_factory.mktemp("jobs")
     flags = ("--model-control", "clients", "--jobs-folder", str(jobs))
     with server_process(root, tmp_path_factory.mktemp("log"), *flags) as running:
