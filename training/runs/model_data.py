@@ -50,7 +50,7 @@ def data_of(bundle: Bundle, words: Sequence[str], *, say: Callable[[str], None])
         path=tyro.MISSING if entry.needs_path else None,  # a manifest names no path
         resolution=f"{manifest.image.width}x{manifest.image.height}",
         channels=manifest.image.channels,
-        conditional=labelled,
+        conditional=labelled and not own.get("only"),
     )
 
 
