@@ -18,6 +18,7 @@ from training.anomaly.images import Learned, Test, default_data, learned, test_i
 from training.anomaly.methods import METHODS, Given
 from training.cli.arguments import peek, read
 from training.data import DataConfig
+from training.data.sources import DATASETS
 from training.errors import (
     CheckpointError,
     ConfigError,
@@ -55,7 +56,8 @@ class AnomalyCommand:
     alpha: float = 0.05
     """An image alarms where its p is at most this: the share of false alarms that is accepted."""
     trained_on: Path | None = None
-    """Where the images of the training lie, if they were moved."""
+    """Where the images of the training lie; by default where its run had them or, of a set in
+    several parts such as mnist, where the test images lie."""
     autoencoder_kimg: float = 40.0
     """Thousands of images to train the autoencoder with."""
     seed: int = 0
@@ -83,7 +85,7 @@ class AnomalyCommand:
                 f"{manifest.name} has no {CALIBRATION}; make it: python -m training.inversion "
                 f"calibrate {manifest.name}"
             )
-        known = learned(bundle, self.runs, self.trained_on, say)
+        known = learned(bundle, self.runs, self._training_images(bundle), say)
         score = {name: each for name, each in self._fitted(bundle, known, say)}
         test = test_images(model, self.data, self._normal(bundle), known, say)
         methods = {
@@ -99,6 +101,11 @@ class AnomalyCommand:
         if self.report is not None:
             _write(self.report, text)
         return text if self.json else table(record)
+
+    def _training_images(self, bundle: Bundle) -> Path | None:
+        name, data = bundle.manifest.options.get("data", {}).get("dataset"), self.data
+        beside = data.dataset == name and DATASETS[data.dataset].has_test
+        return self.trained_on or (data.path if beside else None)
 
     def _normal(self, bundle: Bundle) -> tuple[str, ...]:
         only = bundle.manifest.options.get("data", {}).get("only", "")
