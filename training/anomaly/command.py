@@ -14,7 +14,7 @@ import onnx
 from models.bundle import ENCODER, Bundle
 from models.bundle.anomaly import CALIBRATION, read_calibration
 from training.anomaly.figures import Judged, Scores, best_of, expected_false_alarms, judge
-from training.anomaly.images import Learned, Test, default_data, learned, test_images
+from training.anomaly.images import Learned, Unseen, default_data, learned, unseen_images
 from training.anomaly.methods import METHODS, Given
 from training.cli.arguments import peek, read
 from training.data import DataConfig
@@ -41,7 +41,7 @@ class AnomalyCommand:
     """Judge a model of one class that has an encoder and a calibration, on test images.
 
     Beside it stand pixel kNN, PCA and an autoencoder of equal size, which learn from the images
-    that the model was trained on and are calibrated with the same. Test images are read last, and
+    that the model was trained on and are calibrated with the same. Unseen images are read last, and
     scored once. The model is not changed.
     """
 
@@ -50,7 +50,7 @@ class AnomalyCommand:
     runs: Path = RUNS
     """Folder of runs: that of the model knows where its images lay."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Test images of all classes; by default the test part of the data that it was trained on."""
+    """Unseen images of all classes; by default the test part of the data that it was trained on."""
     normal: tuple[str, ...] = ()
     """Classes that are usual; by default the one that it was trained on."""
     alpha: float = 0.05
@@ -72,6 +72,9 @@ class AnomalyCommand:
         require_number("autoencoder_kimg", self.autoencoder_kimg, above=0)
         fits = math.isfinite(self.alpha) and 0 < self.alpha < 1
         require(fits, "alpha", self.alpha, "more than 0, less than 1", "set --alpha")
+        if self.report is not None and not self.report.absolute().parent.is_dir():
+            where = repr(str(self.report))
+            raise ConfigError(f"report is {where}: its folder does not exist; make it")
         model, manifest = Opened(bundle), bundle.manifest
         model.scorer()
         if model.traits.takes_label:
@@ -87,7 +90,7 @@ class AnomalyCommand:
             )
         known = learned(bundle, self.runs, self._training_images(bundle), say)
         score = {name: each for name, each in self._fitted(bundle, known, say)}
-        test = test_images(model, self.data, self._normal(bundle), known, say)
+        test = unseen_images(model, self.data, self._normal(bundle), known, say)
         methods = {
             MODEL: _of(scored(model, test.images, None), test, calibration.scores),
             **{
@@ -130,7 +133,7 @@ class AnomalyCommand:
         self,
         bundle: Bundle,
         judged: dict[str, Judged],
-        test: Test,
+        test: Unseen,
         known: Learned,
         num_calibration: int,
     ) -> dict[str, Any]:
@@ -220,7 +223,7 @@ def _cell(figure: dict[str, Any] | None) -> str:
     return f"{figure['value']:.3f} ({low:.3f} .. {high:.3f})"
 
 
-def _of(scores: np.ndarray, test: Test, calibration: np.ndarray | None) -> Scores:
+def _of(scores: np.ndarray, test: Unseen, calibration: np.ndarray | None) -> Scores:
     return Scores(
         usual=scores[test.is_usual], unusual=scores[~test.is_usual], calibration=calibration
     )

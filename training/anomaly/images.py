@@ -35,7 +35,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Test:
+class Unseen:
     """Images that nothing has seen."""
 
     images: Images
@@ -93,9 +93,9 @@ def learned(bundle: Bundle, runs: Path, path: Path | None, say: Say) -> Learned:
     return Learned(train, train.held_out.subset(num))
 
 
-def test_images(
+def unseen_images(
     model: Opened, data: DataConfig, normal: tuple[str, ...], known: Learned, say: Say
-) -> Test:
+) -> Unseen:
     """Loads the test images; normal: the classes that are usual.
 
     Raises:
@@ -123,7 +123,7 @@ def test_images(
         if part is not None:
             _require_unseen(image_set, part)
     say(f"test images: {is_usual.sum():,} usual ({', '.join(normal)}), {(~is_usual).sum():,} not")
-    return Test(as_bytes(image_set), is_usual)
+    return Unseen(as_bytes(image_set), is_usual)
 
 
 def _require_unseen(image_set: ImageSet, part: ImageSet) -> None:

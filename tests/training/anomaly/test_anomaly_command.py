@@ -88,6 +88,7 @@ REFUSED = {
         "data has the classes 0 alone, and all are",
     ),
     "no such class": (["usual", "--normal", "7"], "normal is '7', allowed: classes of the test"),
+    "report": (["usual", "--report", "nowhere/x.json"], "its folder does not exist"),
     "alpha": (["usual", "--alpha", "2"], "alpha is 2"),
     "length": (["usual", "--autoencoder-kimg", "0"], "autoencoder_kimg is 0"),
     "other images beside": (["usual", "--data.path", "alone"], "the images there are not those"),
