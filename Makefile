@@ -27,6 +27,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tools that pin what the project doesn't, each set in an environment of its own.
 CHECKERS := .build/checkers
+TYPESCRIPT := 7.0.2
 SUPPLY := .build/supply
 LOCK = requirements/$(TARGET)-$(RUNTIME).txt
 # Where to publish, unless ARGS say it; a run that is resumed knows its own, so the default is left unsaid.
@@ -100,7 +101,7 @@ audit: $(SUPPLY)/.done ## known vulnerabilities in the locks; asks a service on 
 	  $(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock \
 	  || failed=1; done; [[ -z $$failed ]]
 
-checkers: $(CHECKERS)/.done ## install checkov, hadolint and yamllint for tests/k8s/test_checkers.py
+checkers: $(CHECKERS)/.done ## install what checks manifests, Dockerfile and, where npm is, the pages' scripts
 
 image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IMAGE=1 with the trainer; root, podman
 	@$(if $(TRAIN_IMAGE),$(MAKE) --no-print-directory image TARGET=train)
@@ -150,6 +151,8 @@ $(CHECKERS)/.done $(SUPPLY)/.done: .build/%/.done: requirements/%.in
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
+	@if [[ $(@D) == $(CHECKERS) ]] && command -v npm >/dev/null; then \
+	  npm install --silent --no-audit --no-fund --prefix $(@D) typescript@$(TYPESCRIPT) >/dev/null; fi
 	@touch $@
 
 $(VENV)/.lock: | $(BIN)/python

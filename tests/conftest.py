@@ -31,11 +31,13 @@ from tests import real_images
 from tests.support import HTTP
 from tests.tiny_parts import tiny_styles, tiny_units
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 180
 _NUMBERS = itertools.count()
 
 # A loaded machine is no failure: how long an example takes is nothing that a test measures.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("untimed")
 
 

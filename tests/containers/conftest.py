@@ -24,7 +24,7 @@ IMAGE = f"localhost/saddlepoint-serve:{os.environ.get('TAG', 'latest')}"
 TRAIN_IMAGE = "localhost/saddlepoint-train:latest"
 MOUNTED_TRAIN_IMAGE = "localhost/saddlepoint-train-mounted:latest"
 TINY_TRAINING = ("digits", "--total-kimg", "0.5", "--seed", "0")
-READY_TIMEOUT_S = 120
+READY_TIMEOUT_S = 300
 
 
 def call(*arguments: str | Path) -> str:

@@ -32,9 +32,9 @@ POD = f"{SERVE}-pod-0"  # podman's own name for a Deployment's only replica
 TRAIN_POD = f"{PREFIX}-train"
 VOLUMES = {name: f"{PREFIX}-{name}" for name in ("model-repository", "runs")}
 SHORT = ("--total-kimg", "2", "--tick-kimg", "0.1")
-TIMEOUT_S = 240
+TIMEOUT_S = 700
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
 
 KUSTOMIZATION = """
 apiVersion: kustomize.config.k8s.io/v1beta1

@@ -103,7 +103,7 @@ def unit_files(
 def _info(
     units: Units, seeds: np.ndarray, model: Sampler, masks: np.ndarray, images: np.ndarray
 ) -> UnitInfo:
-    effects = units.effects
+    effects, artifacts = units.effects, units.artifacts or ()
     size = len(effects[0].units) if effects else 0
     return UnitInfo(
         layers=np.array([layer.name for layer in units.layers], np.str_),
@@ -119,9 +119,9 @@ def _info(
         labels=model.labels(seeds),
         masks=masks,
         images=images,
-        artifact_units=np.array([each.unit for each in units.artifacts], np.int64),
+        artifact_units=np.array([each.unit for each in artifacts], np.int64),
         artifact_gains=np.array(
-            [(each.gain, each.low, each.high) for each in units.artifacts], np.float32
+            [(each.gain, each.low, each.high) for each in artifacts], np.float32
         ).reshape(-1, 3),
     )
 
@@ -146,7 +146,9 @@ def units_table(units: Units, num: int = 3) -> str:
         lines.append(f"| {each.concept} | {off} | {each.effect:+.2f} | {around} | {each.p:.2g} |")
     if units.artifacts:
         lines += ["", "| artifact unit | Frechet distance falls by | interval |", "|---|---|---|"]
-    for artifact in units.artifacts:
+    elif units.artifacts is not None:
+        lines += ["", "No artifact units: without any of them images are no closer to the data."]
+    for artifact in units.artifacts or ():
         where = f"{artifact.unit} ({places[artifact.unit][0]})"
         around = f"{artifact.low:.3g} .. {artifact.high:.3g}"
         lines.append(f"| {where} | {artifact.gain:.3g} | {around} |")

@@ -40,8 +40,8 @@ class Units:
     """[units, concepts]: information quality ratio; 0 where the overlap is too small."""
     effects: tuple[Effect, ...]
     """By p, the smallest first."""
-    artifacts: tuple[Artifact, ...] = ()
-    """Units without which images are closer to real ones; none where there were no real images."""
+    artifacts: tuple[Artifact, ...] | None = None
+    """Units without which images are closer to real ones; None where there were no real images."""
 
 
 def find_units(
@@ -73,7 +73,7 @@ def find_units(
         num_images=num_images,
         set_size=set_size,
     )
-    artifacts = () if real is None else find_artifacts(subject, layers, real)
+    artifacts = None if real is None else find_artifacts(subject, layers, real)
     return Units(
         layers=layers,
         concepts=(*places, *measured),

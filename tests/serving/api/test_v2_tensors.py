@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -106,7 +106,6 @@ wild_tensors = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # it is the generator that is slow
 @given(st.lists(wild_tensors, max_size=2), st.binary(max_size=60), st.none() | st.integers(0, 300))
 def test_nothing_but_a_problem_comes_of_what_does_not_fit(
     inputs: list[dict[str, Any]], tail: bytes, json_bytes: int | None

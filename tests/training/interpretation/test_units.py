@@ -122,13 +122,17 @@ def test_the_unit_that_spoils_images_is_found_and_no_other() -> None:
 
     real = Real(features=rows(images(Planted(), 0)), of=rows, num_images=64)
     found = find_units(subject(G=Spoiled().eval()), num_images=32, set_size=1, real=real)
-    assert [each.unit for each in found.artifacts] == [9]
-    (artifact,) = found.artifacts
+    assert [each.unit for each in found.artifacts or ()] == [9]
+    (artifact,) = found.artifacts or ()
     assert 0 < artifact.low < artifact.gain < artifact.high
     assert "| artifact unit |" in units_table(found)
     fine = Real(features=real.features, of=rows, num_images=64)
     found = find_units(subject(), num_images=32, set_size=1, real=fine)
+    assert found.artifacts is not None
     assert PLANTED not in [each.unit for each in found.artifacts]
+    assert ("No artifact units" in units_table(found)) is (found.artifacts == ())
+    unlooked = find_units(subject(), num_images=32, set_size=1)
+    assert "rtifact unit" not in units_table(unlooked)
 
 
 def test_masks_that_a_user_gives() -> None:

@@ -146,7 +146,8 @@ _FILES = st.binary(max_size=60) | _LINES.map(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(metrics=_FILES, watchdog=st.binary(max_size=20), record=st.recursive(
     _VALUES, lambda inner: st.dictionaries(

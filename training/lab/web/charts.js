@@ -5,6 +5,7 @@ import { colour, fit } from "./colours.js";
 
 const MOST = 600; // values of a line; beyond it every second one is dropped
 const PAD = 4;
+const LABEL = 12; // pixels of a line of numbers, above and below the lines
 
 export const told = (/** @type {number | null | undefined} */ value) =>
   value == null || !Number.isFinite(value) ? "–" : Number(value.toPrecision(3)).toString();
@@ -71,7 +72,7 @@ export class Chart {
     if (!(high > low)) [low, high] = [low - 0.5, low + 0.5];
     const first = this.rounds[0] ?? 0;
     const span = Math.max(1, (this.rounds[this.rounds.length - 1] ?? 1) - first);
-    const pad = PAD * scale;
+    const pad = (PAD + LABEL) * scale;
     const y_of = (/** @type {number} */ h) => height - pad - ((h - low) / (high - low)) * (height - 2 * pad);
     context.strokeStyle = colour("line");
     context.lineWidth = scale;
@@ -127,7 +128,7 @@ export function drawPlane(canvas, groups, border, note) {
   const beyond = Math.max(0, ...all.map(([x, y]) => Math.max(Math.abs(x - centre), Math.abs(y))));
   reach = 1.15 * Math.max(reach, Math.min(beyond, 4 * reach));
   const unit = Math.min(width, height) / 2 / reach;
-  const place = ([x, y]) => [
+  const place = (/** @type {number[]} */ [x, y]) => [
     width / 2 + Math.max(-reach, Math.min(reach, x - centre)) * unit,
     height / 2 - Math.max(-reach, Math.min(reach, y)) * unit,
   ];

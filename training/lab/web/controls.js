@@ -43,7 +43,7 @@ export class Controls {
       for (const choice of spec.choices ?? ["false", "true"]) {
         const option = input.appendChild(document.createElement("option"));
         option.value = choice;
-        option.textContent = spec.kind === "bool" ? { false: "no", true: "yes" }[choice] ?? choice : choice;
+        option.textContent = spec.kind === "bool" ? (choice === "true" ? "yes" : "no") : choice;
         option.title = this.catalogue.papers[choice] ?? "";
       }
     } else {

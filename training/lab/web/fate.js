@@ -7,6 +7,7 @@ import { colour, fit } from "./colours.js";
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const POINTS_MS = 25;
 const MOST = 4; // times the predicted path's reach, beyond which it isn't drawn to scale
+/** @type {{[name: string]: (string | string[])[]}} label, default, choices */
 const OPTIONS = {
   game: ["Game", "dirac", ["dirac", "lq"]],
   objective: ["Objective", "minimax"],
@@ -132,7 +133,7 @@ export class Fate {
     const far = (/** @type {number[][]} */ list) => Math.max(0.1, ...list.map(([x, y]) => Math.max(Math.abs(x - x0), Math.abs(y - y0))));
     const start = far([found.played[0]]);
     const reach = 1.15 * Math.min(Math.max(far(found.played), far(found.predicted ?? [])), MOST * Math.max(start, 0.25));
-    const place = ([x, y]) => [size / 2 + ((x - x0) / reach) * (size / 2), path.height / 2 - ((y - y0) / reach) * (size / 2)];
+    const place = (/** @type {number[]} */ [x, y]) => [size / 2 + ((x - x0) / reach) * (size / 2), path.height / 2 - ((y - y0) / reach) * (size / 2)];
     context.clearRect(0, 0, size, path.height);
     context.strokeStyle = colour("line");
     context.lineWidth = scale;

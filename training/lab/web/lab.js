@@ -12,6 +12,7 @@ import { View } from "./view.js";
 
 const SPEEDS = [0.5, 1, 2, 5, 10, 30, 100, 300, 0]; // rounds a second; 0: as fast as it goes
 const PARAMETERS_OF_PAGE = ["lesson"];
+/** @type {{[state: string]: string}} */
 const STATES = {
   lost: "The connection is lost; trying again.",
   restarted: "The lab was started again: the game begins anew.",
@@ -32,6 +33,8 @@ class Lab {
     this.differs = {};
     this.isPlaying = false;
     this.layers = new Set();
+    /** What each game is to do and to show. @type {any} */
+    this.wishes = {};
     this.controls = new Controls(at("form"), catalogue, (name, text) => this.edit(name, text));
     this.pad = new Pad(at("pad"), catalogue.maxDrawn, (packed) => this.edit("points", packed), (text) => this.tell(text));
     this.fate = new Fate(at("fate"), catalogue, () => history.replaceState(null, "", this.address()));
@@ -165,7 +168,7 @@ class Lab {
       }
     } else if (event === "state") {
       // Of a refusal the reason is said already, and stays.
-      if (detail in STATES) this.tell(STATES[/** @type {keyof STATES} */ (detail)]);
+      if (detail in STATES) this.tell(STATES[detail]);
       else if (Object.values(STATES).includes(at("message").textContent)) this.tell("");
     } else if (event === "frame" && view === this.views[0]) this.follow(detail);
     else if (event === "command") {
@@ -300,7 +303,7 @@ class Lab {
   }
 
   listLessons() {
-    const list = at("lessons").querySelector("ol");
+    const list = /** @type {HTMLElement} */ (at("lessons").querySelector("ol"));
     for (const lesson of this.catalogue.lessons) {
       const item = list.appendChild(document.createElement("li"));
       const link = item.appendChild(document.createElement("a"));

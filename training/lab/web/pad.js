@@ -57,6 +57,7 @@ export class Pad {
   async read(file) {
     if (!file) return;
     const rows = (await file.text()).split(/\r?\n/).filter((line) => line.trim());
+    /** @type {number[][]} */
     const found = [];
     for (const [index, line] of rows.entries()) {
       const cells = line.split(/[,;\t]/).map(Number);

@@ -40,18 +40,6 @@ export class View {
     this.resets = -1;
     this.num = 0;
     this.times = { draw: /** @type {number[]} */ ([]), frame: /** @type {number[]} */ ([]) };
-    this.build(parent);
-    this.connection = new Connection(query, {
-      message: (message) => this.take(message),
-      frame: (frame) => this.takeFrame(frame),
-      state: (state) => this.connected(state),
-    });
-    this.turn = this.turn.bind(this);
-    this.request = requestAnimationFrame(this.turn);
-  }
-
-  /** @param {HTMLElement} parent */
-  build(parent) {
     const root = parent.appendChild(document.createElement("article"));
     this.root = root;
     root.className = "game";
@@ -95,6 +83,13 @@ export class View {
     this.planeCanvas.setAttribute("aria-label", "Eigenvalues, not measured yet");
     this.planeCanvas.hidden = true; // until there are some
     this.planeText.textContent = "No eigenvalues yet: they are measured after the first round, which takes seconds.";
+    this.connection = new Connection(query, {
+      message: (message) => this.take(message),
+      frame: (frame) => this.takeFrame(frame),
+      state: (state) => this.connected(state),
+    });
+    this.turn = this.turn.bind(this);
+    this.request = requestAnimationFrame(this.turn);
   }
 
   /** @param {{[name: string]: any}} message */
