@@ -41,7 +41,7 @@ class AnomalyCommand:
     """Judge a model of one class that has an encoder and a calibration, on test images.
 
     Beside it stand pixel kNN, PCA and an autoencoder of equal size, which learn from the images
-    that the model was trained on and are calibrated with the same. Unseen images are read last, and
+    that the model was trained on and are calibrated with the same. Test images are read last, and
     scored once. The model is not changed.
     """
 
@@ -50,7 +50,7 @@ class AnomalyCommand:
     runs: Path = RUNS
     """Folder of runs: that of the model knows where its images lay."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Unseen images of all classes; by default the test part of the data that it was trained on."""
+    """Test images of all classes; by default the test part of the data that it was trained on."""
     normal: tuple[str, ...] = ()
     """Classes that are usual; by default the one that it was trained on."""
     alpha: float = 0.05
