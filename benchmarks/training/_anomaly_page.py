@@ -9,7 +9,10 @@ from _anomaly_runs import Job
 from _log import Record
 from _tables import row, table
 
-MODEL = "generator and encoder"
+from training.anomaly.command import MODEL
+from training.anomaly.methods import METHODS
+
+_DIGITS = 3  # of an AUROC: methods that are equal in them are equally good
 FIGURES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -22,7 +25,7 @@ def tables(records: Sequence[Record], wanted: int) -> str:
     """AUROC by class, all figures by method, and who wins. wanted: how many jobs there are."""
     if not records:
         return "Not played yet.\n"
-    methods = list(records[0]["methods"])
+    methods = [MODEL, *METHODS]
     classes = sorted({each["job"]["normal"] for each in records})
     by_class = [_row_of(records, methods, normal) for normal in classes]
     means = [np.mean([each["methods"][name]["auroc"] for each in records]) for name in methods]
@@ -52,14 +55,18 @@ def _values(records: Sequence[Record], name: str, figure: str, normal: str) -> l
     return [each["methods"][name][figure] for each in records if each["job"]["normal"] == normal]
 
 
+def _mean(records: Sequence[Record], name: str, normal: str) -> float:
+    return round(float(np.mean(_values(records, name, "auroc", normal))), _DIGITS)
+
+
 def _row_of(records: Sequence[Record], methods: Sequence[str], normal: str) -> str:
-    means = {name: np.mean(_values(records, name, "auroc", normal)) for name in methods}
-    best = max(means, key=lambda name: float(means[name]))
+    means = {name: _mean(records, name, normal) for name in methods}
+    best = max(means.values())
     cells = []
     for name in methods:
         deviation = spread(records, name, normal)
         text = f"{means[name]:.3f}" + ("" if deviation is None else f" +- {deviation:.3f}")
-        cells.append(f"**{text}**" if name == best else text)
+        cells.append(f"**{text}**" if means[name] == best else text)
     return row(normal, len(_values(records, MODEL, "auroc", normal)), *cells)
 
 
@@ -89,8 +96,7 @@ def _said(records: Sequence[Record], methods: Sequence[str], classes: Sequence[s
         ahead = [
             normal
             for normal in classes
-            if np.mean(_values(records, name, "auroc", normal))
-            > np.mean(_values(records, MODEL, "auroc", normal))
+            if _mean(records, name, normal) > _mean(records, MODEL, normal)
         ]
         if name != MODEL:
             where = f"for {', '.join(ahead)}" if ahead else "for no class"
