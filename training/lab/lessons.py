@@ -38,6 +38,7 @@ class Lesson:
 
 _ARTICLE = {"objective": "minimax", "regularizers": ""}
 _PLAIN = {"objective": "non-saturating", "regularizers": ""}
+_SLOW_D = {**_PLAIN, "optim_D.lr": "0.0001", "optim_D.beta1": "0.5", "optim_G.beta1": "0.5"}
 
 LESSONS = (
     Lesson(
@@ -109,12 +110,13 @@ LESSONS = (
         name="momentum",
         title="Momentum 0.9 breaks what 0 keeps",
         sentences=(
-            "One game with Adam's first beta 0, as in R3GAN, and one with 0.9, as for classifiers.",
-            "A settles; B swings through the modes with an amplitude that doesn't die.",
+            "The plain loss with Adam's first beta 0, and in B with 0.9, as for classifiers.",
+            "The average of A covers the ring; that of B loses modes and half of its good points, "
+            "though its |v| is smaller. With R1 and R2 both keep the ring.",
             "With frozen second moments the largest stable step of the damped Dirac game falls "
             "from 1.2 at 0 to 0.07 at 0.9: momentum pushes on along a direction that has turned.",
         ),
-        a={},
+        a=_PLAIN,
         b={"optim_G.beta1": "0.9", "optim_D.beta1": "0.9"},
         fate={"objective": "minimax", "regularizers": "r1=0.3", "momentum": "0.9", "lr": "0.02"},
     ),
@@ -123,7 +125,7 @@ LESSONS = (
         title="Two time scales",
         sentences=(
             "The plain loss; in B D learns four times as fast as G (Heusel et al. 2017).",
-            "B keeps more of the modes, and its D stays ahead; it is not at rest either.",
+            "B covers no more than A, and its |v| is twice as large.",
             "In the Dirac-GAN rates alone change nothing but the speed of the rotation, the "
             "eigenvalues stay imaginary: time scales help a game that is damped already.",
         ),
@@ -140,21 +142,22 @@ LESSONS = (
             "come would already be there.",
             "Each round of B costs several of A: look at the rounds a second.",
         ),
-        a={**_PLAIN, "optim_D.lr": "0.0001", "optim_D.beta1": "0.5", "optim_G.beta1": "0.5"},
+        a=_SLOW_D,
         b={"unrolled_steps": "5", "unrolled_lr": "0.01"},
     ),
     Lesson(
         name="packing",
         title="Mode collapse and packing",
         sentences=(
-            "25 modes on a grid and the plain loss; in B D judges four points at once (PacGAN, Lin "
-            "et al. 2018).",
-            "A finds some modes and loses them again, B finds more.",
-            "Four points of one mode are never seen in the data, so that a collapse is visible in "
-            "each pack, while single points of it look perfect.",
+            "The plain loss and a D that learns slowly; in B D judges two points at once (PacGAN, "
+            "Lin et al. 2018).",
+            "A puts all its points into one place and moves on, B keeps most of the ring; with "
+            "four at once it finds the modes more slowly.",
+            "Two points of one place are rare in the data, so that a collapse is visible in each "
+            "pack, while single points of it look perfect.",
         ),
-        a={**_PLAIN, "data": "grid-25"},
-        b={"packing": "4"},
+        a=_SLOW_D,
+        b={"packing": "2"},
     ),
     Lesson(
         name="lazy",
@@ -162,8 +165,8 @@ LESSONS = (
         sentences=(
             "B computes R1 and R2 in every sixteenth step only, sixteen times as strong (Karras et "
             "al. 2020).",
-            "B has more rounds a second and a rougher path; R3GAN's authors report that it fails "
-            "for them.",
+            "B plays a quarter more rounds a second and covers as much; R3GAN's authors report "
+            "that it fails for them.",
             "On average the damping is the same, but the kick every sixteen steps is a step size "
             "of its own, and that one has a limit.",
         ),

@@ -18,7 +18,7 @@ def command_of(run: Run) -> tuple[str, bool]:
         of another release, and its config.json counts.
     """
     recipe = run.options.get("recipe")
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         return f"{PROG} --resume {shlex.quote(str(run.folder))}", False
     try:
         # What an earlier release didn't know, as it was meant.

@@ -8,7 +8,9 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
+
+from training.runs.catalogue import is_number
 
 Column = list[float | None]
 """A value for each line; None where there is none, or none that can be drawn."""
@@ -56,11 +58,6 @@ class History:
     def last(self, name: str) -> float | None:
         """The last finite value."""
         return next((v for v in reversed(self.columns.get(name, [])) if v is not None), None)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """True for an int or a float, NaN and infinity as well."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def thinned(

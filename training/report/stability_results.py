@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from training.report.charts import Chart, curve
-from training.report.history import is_number
 from training.report.plane import Points, plane
+from training.runs.catalogue import is_number
 from training.stability.commands.results import FOLDER
 
 Record = Mapping[str, Any]
@@ -19,6 +19,8 @@ Results = Mapping[str, Record]
 _NUM_WEIGHTS = 60
 _DECADES = 2.0  # around the present weight
 _LEAST_WEIGHT = 1e-3
+_MALFORMED = (TypeError, LookupError, ValueError, ArithmeticError, AttributeError)
+"""What comes of a result that another program has written; its chart is left out."""
 
 
 def results_of(run: Path) -> dict[str, Record]:
@@ -74,15 +76,15 @@ def curves(results: Results) -> Iterator[Chart]:
     """Yields the charts of damping over gamma, and of the path."""
     penalties = _path(results.get("gamma"), "penalties")
     for name, record in penalties.items() if isinstance(penalties, dict) else ():
-        with contextlib.suppress(TypeError, KeyError, ValueError):
+        with contextlib.suppress(*_MALFORMED):
             if (chart := _damping(name, record)) is not None:
                 yield chart
     path = results.get("path")
-    with contextlib.suppress(TypeError, KeyError, ValueError):
+    with contextlib.suppress(*_MALFORMED):
         if path is not None and path["a"]:
             yield from _path_charts(path)
     exponent = results.get("exponent")
-    with contextlib.suppress(TypeError, KeyError, ValueError):
+    with contextlib.suppress(*_MALFORMED):
         if exponent is not None and exponent["blocks"]:
             yield _exponents(exponent)
 

@@ -114,8 +114,9 @@ def _measured(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     said = [limit.get("says")] if isinstance(limit, dict) else []
     if isinstance(record.get("point"), str):
         said.append(f"At this point: {record['point']}.")
-    said += [line for line in record.get("limits") or () if isinstance(line, str)]
-    return [line for line in said if line]
+    limits = record.get("limits")
+    said += limits if isinstance(limits, list) else []
+    return [line for line in said if isinstance(line, str) and line]
 
 
 def _figures(run: Run) -> list[tuple[str, ...]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from training.evaluation.looks import HEADLINE
 from training.evaluation.verdict import Circumstances, verdict
-from training.report.history import History, is_number
-from training.runs.catalogue import Run
+from training.report.history import History
+from training.runs.catalogue import Run, is_number
 from training.runs.quality import best_look, much_better, stale_since
 from training.watchdog.alarms import AlarmCounter
 from training.watchdog.detectors import DETECTORS, Alarm, Diagnostics
@@ -116,10 +116,10 @@ def verdict_of(run: Run, history: History, results: Mapping[str, Mapping[str, An
 def alarms_of(run: Run) -> list[Alarm]:
     """The alarms at the end of the run, by its figures; none where they aren't there."""
     config = run.options
-    total = config.get("total_kimg")
+    total, ignored = config.get("total_kimg"), config.get("watchdog.ignore")
     counter = AlarmCounter(
         total_nimg=round(total * 1000) if is_number(total) and math.isfinite(total) else 0,
-        ignore=[name for name in config.get("watchdog.ignore") or () if name in DETECTORS],
+        ignore=[name for name in DETECTORS if isinstance(ignored, list) and name in ignored],
     )
     ticks = [tick for tick in map(_diagnostics, run.metrics) if tick is not None]
     return counter.follow(ticks).alarms()
@@ -254,8 +254,9 @@ def events_of(run: Run) -> list[dict[str, Any]]:
             if not isinstance(entry, dict) or not is_number(entry.get("cur_nimg")):
                 continue
             failure = str(entry.get("failure", "failure"))
+            to_nimg = entry.get("to_nimg")
             text = entry.get("says") or (
-                f"{failure}: back to {entry.get('to_nimg', 0) / 1000:g} kimg, "
+                f"{failure}: back to {(to_nimg if is_number(to_nimg) else 0) / 1000:g} kimg, "
                 f"{entry.get('remedy')}: {entry.get('change')}"
             )
             kimg = entry["cur_nimg"] / 1000

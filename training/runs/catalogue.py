@@ -4,11 +4,12 @@ import contextlib
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from models.bundle import MANIFEST, Bundle
 from models.bundle.manifest import Manifest
@@ -162,6 +163,7 @@ class Run:
 
 
 _AT = "cur_nimg"
+_TOO_LARGE = int(sys.float_info.max)
 _NEAR_KIMG = 0.05
 
 
@@ -170,9 +172,15 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """True for a float, NaN and infinity as well, and for an int that fits into one."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < _TOO_LARGE
+    return isinstance(value, float)
+
+
 def _is_place(value: object) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)  # type: ignore[arg-type]
+    return is_number(value) and math.isfinite(value)
 
 
 def runs_in(folder: Path) -> list[Run]:

@@ -132,7 +132,11 @@ def test_thinning_leaves_both_extremes_of_every_stretch() -> None:
     assert x == sorted(x)
 
 
-_NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers(-(10**12), 10**12)
+_NUMBERS = (
+    st.floats(allow_nan=True, allow_infinity=True)
+    | st.integers(-(10**12), 10**12)
+    | st.just(10**400)
+)
 _VALUES = (
     _NUMBERS | st.none() | st.text(max_size=5) | st.booleans() | st.lists(_NUMBERS, max_size=2)
 )
@@ -143,22 +147,73 @@ _LINES = st.lists(st.dictionaries(_NAMES, _VALUES), max_size=12)
 _FILES = st.binary(max_size=60) | _LINES.map(
     lambda lines: "\n".join(map(json.dumps, lines)).encode()
 )
+_ENTRY = st.dictionaries(
+    st.sampled_from(["cur_nimg", "failure", "says", "to_nimg", "remedy", "change"]), _VALUES
+)
+_WATCHDOG = st.binary(max_size=20) | st.dictionaries(
+    st.sampled_from(["alarms", "rescues", "state"]), _VALUES | st.lists(_ENTRY, max_size=2)
+).map(lambda content: json.dumps(content).encode())
+_RESULT = st.sampled_from(
+    [
+        "advice",
+        "a",
+        "batches",
+        "block",
+        "blocks",
+        "border",
+        "cosine",
+        "cur_nimg",
+        "damping_ratio",
+        "exact",
+        "exponent",
+        "flow",
+        "lambda",
+        "limits",
+        "modes",
+        "penalties",
+        "point",
+        "r1",
+        "region",
+        "round",
+        "rule",
+        "says",
+        "since",
+        "slope",
+        "solved",
+        "speed",
+        "step_limit",
+        "values",
+        "verdict",
+        "weight",
+    ]
+)
+_RECORD = st.recursive(
+    _VALUES,
+    lambda inner: st.dictionaries(_RESULT, inner) | st.lists(inner, max_size=3),
+    max_leaves=8,
+)
+_OPTIONS = st.dictionaries(
+    st.sampled_from(["total_kimg", "recipe", "regularizers", "seed", "watchdog", "data"]),
+    _VALUES | st.dictionaries(st.sampled_from(["ignore", "path", "dataset"]), _VALUES),
+)
 
 
 @settings(
-    max_examples=60,
+    max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(metrics=_FILES, watchdog=st.binary(max_size=20), record=st.recursive(
-    _VALUES, lambda inner: st.dictionaries(
-        st.sampled_from(["batches", "flow", "region", "penalties", "r1", "modes", "blocks",
-                         "cur_nimg", "verdict", "a", "cosine", "speed", "limits", "round",
-                         "values", "weight", "exponent", "step_limit", "says"]), inner
-    ) | st.lists(inner, max_size=3), max_leaves=8))  # fmt: skip
+@given(metrics=_FILES, watchdog=_WATCHDOG, record=_RECORD, options=_OPTIONS)
 def test_any_files_give_a_report(
-    tmp_path_factory: pytest.TempPathFactory, metrics: bytes, watchdog: bytes, record: Any
+    tmp_path_factory: pytest.TempPathFactory,
+    metrics: bytes,
+    watchdog: bytes,
+    record: Any,
+    options: dict[str, Any],
 ) -> None:
     folder = plant(tmp_path_factory.mktemp("any") / "run", [], outcome=None, num_grids=0)
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= options
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.jsonl").write_bytes(metrics)
     (folder / "watchdog.json").write_bytes(watchdog)
     (folder / "samples" / "samples-000001.png").write_bytes(watchdog)
