@@ -2,6 +2,9 @@
 
 BUNDLE is a bundle's folder, or NAME[@VERSION] in --repository. The model is compared with the data
 that its manifest names, unless --data.* options name other data. The bundle is not changed.
+
+`python -m training.evaluate anomaly MODEL` judges a model of what is usual: how well it tells other
+images. A model that is called `anomaly` is measured where no name follows.
 """
 
 import hashlib
@@ -20,6 +23,7 @@ from models.bundle.manifest import Manifest, Metric
 from models.errors import ModelError
 from models.repository import Repository
 from models.repository.lookup import open_named
+from training.anomaly import command as anomaly
 from training.cli.arguments import peek, read
 from training.config.compute import device_names
 from training.data import DataConfig, ImageSet, load
@@ -110,8 +114,12 @@ class Command:
 
 def main(argv: Sequence[str], *, prog: str = PROG) -> int:
     """Runs a command line and returns the exit code; prog: how it was called."""
+    words = list(argv)
     try:
-        _run(list(argv), prog)
+        if anomaly.is_asked(words):
+            anomaly.main(words[1:], f"{prog} anomaly")
+        else:
+            _run(words, prog)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

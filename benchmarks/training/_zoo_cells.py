@@ -14,7 +14,7 @@ MARKS = 8
 DATASETS = ("digits",)
 # Recipes that are about data, or of a size that needs GPU-days.
 NOT_METHODS = (
-    *("mnist", "fashion-mnist", "cifar10", "emoji", "stacked-mnist", "folder"),
+    *("mnist", "fashion-mnist", "cifar10", "emoji", "stacked-mnist", "anomaly", "folder"),
     *mixtures.RECIPES,
     *presets.RECIPES,
 )

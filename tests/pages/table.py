@@ -145,6 +145,8 @@ RULES: tuple[Rule, ...] = (
         replaced=(("lab", "lab --port 0"),),
         until="http://",
     ),
+    Rule("docs/lab.md", r"lessons\.py", "ten minutes; tests/training/lab plays two lessons"),
+    Rule("docs/inversion.md", "package", "it needs MNIST; tests/training/anomaly has small images"),
     Rule("docs/inside.md", r"training\.run digits ", "`make serve` has trained it"),
     Rule("docs/inside.md", "units runs/", "40 s; tests/training/interpretation measures tiny ones"),
     Rule(

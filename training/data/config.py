@@ -64,7 +64,8 @@ class DataConfig:
     level of subfolders."""
     split: Literal["auto", "none", "all", "train", "val", "test"] = "auto"
     """Which of a folder's parts train/, val/ and test/ to take. auto: train where there are such
-    parts; none: such folders are classes."""
+    parts; none: such folders are classes. Of mnist, fashion-mnist, kmnist and cifar10: train, or
+    test."""
     labels: str = "auto"
     """File of labels of a folder's images (.csv, .json, .jsonl), by path or by its name in the
     data. auto: dataset.json, metadata.csv and the like, or else subfolders; none: subfolders."""
@@ -80,7 +81,7 @@ class DataConfig:
     (watch.held_out_gap); 0 for none. Which ones follows from their pixels."""
     only: str = ""
     """The one class to take, by name, for a model of what is usual; the others are left out. It
-    needs --data.no-conditional."""
+    needs --data.no-conditional. Empty for all images."""
     weights: tuple[str, ...] = ()
     """How often to draw an image relative to others: CLASS=WEIGHT or PATH=WEIGHT, or a .csv or
     .json file of these."""
@@ -128,7 +129,17 @@ class DataConfig:
         check(self.weights)
         self._require_form(entry)
         if not entry.own:
-            self._require_unused("split", "labels", "label_column", "class_order")
+            self._check_split(entry)
+            self._require_unused("labels", "label_column", "class_order")
+
+    def _check_split(self, entry: Dataset) -> None:
+        if not entry.has_test:
+            self._require_unused("split")
+        elif self.split not in ("auto", "none", "train", "test"):
+            raise ConfigError(
+                f"data.split is {self.split!r}; the dataset {self.dataset!r} has the parts train "
+                "and test: name one of them"
+            )
 
     def _check_only(self, entry: Dataset) -> None:
         if self.only and self.conditional:

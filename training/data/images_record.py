@@ -27,7 +27,7 @@ def images_record(image_set: ImageSet) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("digest", "name"))
-    writer.writerows(zip(_digests(image_set), _names(image_set), strict=True))
+    writer.writerows(zip(digests(image_set), names_of(image_set), strict=True))
     return text.getvalue().encode(errors="backslashreplace")
 
 
@@ -39,14 +39,12 @@ def as_recorded(image_set: ImageSet, run: Path) -> ImageSet:
     """
     if image_set.is_mapped:  # packed once, in an order of its own
         return image_set
-    try:
-        text = (run / IMAGES).read_text(encoding="utf-8")
-        rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
-        recorded = [digest for digest, _ in rows]
-        names = [name for _, name in rows]
-    except (OSError, ValueError, csv.Error):  # of an earlier release, or cut off
+    rows = recorded_rows(run)
+    if rows is None:
         return image_set
-    found = _digests(image_set)
+    recorded = [digest for digest, _ in rows]
+    names = [name for _, name in rows]
+    found = digests(image_set)
     if found == recorded:
         return image_set
     places: dict[str, list[int]] = defaultdict(list)
@@ -56,7 +54,7 @@ def as_recorded(image_set: ImageSet, run: Path) -> ImageSet:
         queues = {digest: iter(indices) for digest, indices in places.items()}
         return reordered(image_set, np.array([next(queues[each]) for each in recorded]))
     gone = _missing(recorded, names, found)
-    new = _missing(found, _names(image_set), recorded)
+    new = _missing(found, names_of(image_set), recorded)
     raise CheckpointError(
         f"the images are not those of {run}: {_told(gone)} of its {len(recorded):,} are gone, "
         f"{_told(new)} of these {len(found):,} are new; restore the folder, or start a new run "
@@ -64,7 +62,18 @@ def as_recorded(image_set: ImageSet, run: Path) -> ImageSet:
     )
 
 
-def _digests(image_set: ImageSet) -> list[str]:
+def recorded_rows(run: Path) -> list[tuple[str, str]] | None:
+    """Digest and name of each image that a run is trained on; None where it has no record."""
+    try:
+        text = (run / IMAGES).read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        return [(digest, name) for digest, name in rows]
+    except (OSError, ValueError, csv.Error):  # of an earlier release, or cut off
+        return None
+
+
+def digests(image_set: ImageSet) -> list[str]:
+    """A digest of each image's pixels."""
     pixels = image_set.images.cpu().numpy()
     return [
         hashlib.blake2b(np.ascontiguousarray(each).data, digest_size=_DIGEST_BYTES).hexdigest()
@@ -72,7 +81,8 @@ def _digests(image_set: ImageSet) -> list[str]:
     ]
 
 
-def _names(image_set: ImageSet) -> list[str]:
+def names_of(image_set: ImageSet) -> list[str]:
+    """A name of each image: its file's, or its number."""
     if image_set.origins:
         return [origin.name for origin in image_set.origins]
     return [str(index) for index in range(len(image_set))]

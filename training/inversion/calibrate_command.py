@@ -1,8 +1,9 @@
 """`python -m training.inversion calibrate MODEL`: the scores of images that are usual."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,12 @@ from models.bundle.manifest import Metric
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
 from training.data.config import EARLIER
+from training.data.images_record import digests, names_of, recorded_rows
 from training.data.sources import DATASETS
-from training.errors import ConfigError, require
+from training.errors import ConfigError, DataError, require
 from training.interpretation.published import publish
 from training.inversion.opened import Labels, Opened, require_fitting
+from training.runs.catalogue import run_of_model
 from training.runs.model_data import RUNS
 
 Say = Callable[[str], None]
@@ -52,7 +55,7 @@ class CalibrateCommand:
         require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
         model = Opened(bundle)
         model.scorer()  # before any image is read
-        image_set = unseen(model, load(self.data), self.data)
+        image_set = unseen(model, load(self.data), self.data, self._recorded(bundle))
         require_fitting(model, image_set)
         chosen = image_set.subset(num)
         found = len(chosen)
@@ -76,11 +79,26 @@ class CalibrateCommand:
         lines += [f"| {rate:g} | {threshold(scores, rate):.4g} |" for rate in (0.1, 0.05, 0.01)]
         return "\n".join([f"{found} images, smallest p {1 / (found + 1):.2g}", "", *lines])
 
+    def _recorded(self, bundle: Bundle) -> frozenset[str]:
+        """Digests of the images that the model was trained on, where its run is there."""
+        run = run_of_model(bundle.manifest, bundle.path, self.runs)
+        rows = None if run is None else recorded_rows(run.folder)
+        return frozenset(digest for digest, _ in rows or ())
 
-def unseen(model: Opened, image_set: ImageSet, data: DataConfig) -> ImageSet:
-    """The images that the model hasn't seen. data: where they are from.
 
-    A published set is known by its name: other labels, or one class of it, are the same images.
+def unseen(
+    model: Opened, image_set: ImageSet, data: DataConfig, recorded: Collection[str] = ()
+) -> ImageSet:
+    """The images that the model hasn't seen.
+
+    A published set is known by its name, people's own images by what they are under the options of
+    the training: other labels, or one class of them, are the same images.
+
+    Args:
+        model: what was trained.
+        image_set: the images.
+        data: where they are from.
+        recorded: digests of the images that it was trained on, as its run has them.
 
     Raises:
         ConfigError: they are those that it was trained on, and none were held out, or others.
@@ -94,17 +112,56 @@ def unseen(model: Opened, image_set: ImageSet, data: DataConfig) -> ImageSet:
             "training: another share would hold out images that the model has seen; leave "
             "--data.held-out out, or give other images with --data.path"
         )
-    is_known = image_set.content == (manifest.dataset.content or manifest.dataset.fingerprint)
+    content = manifest.dataset.content or manifest.dataset.fingerprint
+    is_known = image_set.content == content
     if not DATASETS[data.dataset].own:
-        is_known |= data.dataset == trained.get("dataset")
+        is_test = trained["split"] == "test", data.split == "test"
+        is_known |= data.dataset == trained.get("dataset") and is_test[0] == is_test[1]
+    elif not is_known:
+        is_known = content in _contents_as_trained(data, trained)
     if not is_known:
-        return image_set
+        return require_unrecorded(image_set, recorded)
     if image_set.held_out is None:
         raise ConfigError(
             "data is what the model was trained on: these images score too low, and every other "
             "would alarm; give others with --data.path, or train with --data.held-out 0.1"
         )
-    return image_set.held_out
+    return require_unrecorded(image_set.held_out, recorded)
+
+
+def _contents_as_trained(data: DataConfig, trained: dict[str, Any]) -> set[str]:
+    """What these images are under the training's options: the class, the share, the labels."""
+    found = set()
+    options = {name: trained[name] for name in ("held_out", "conditional") if name in trained}
+    for only in {data.only, trained["only"]}:
+        try:
+            found.add(load(replace(data, **options, only=only)).content)
+        except (ConfigError, DataError):  # they have no such class, or can't be so divided
+            continue
+    return found
+
+
+def require_unrecorded(image_set: ImageSet, recorded: Collection[str]) -> ImageSet:
+    """The images, none of which may be among those of a training.
+
+    Raises:
+        ConfigError: some are; the message says how many, and names a few.
+    """
+    if not recorded:
+        return image_set
+    seen = [
+        name
+        for digest, name in zip(digests(image_set), names_of(image_set), strict=True)
+        if digest in recorded
+    ]
+    if seen:
+        shown = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+        raise ConfigError(
+            f"data is in part what the model was trained on: {len(seen):,} of {len(image_set):,} "
+            f"images ({shown}); their scores are too low: leave them out, or give others with "
+            "--data.path"
+        )
+    return image_set
 
 
 def scored(model: Opened, images: Images, labels: Labels | None) -> npt.NDArray[np.float64]:

@@ -83,7 +83,8 @@ class EncoderCommand:
         manifest = bundle.manifest
         folder = self.folder or self.runs / "encoders" / f"{manifest.name}-{manifest.version}"
         fit = EncoderFit(subject, config, seen)
-        work = Work(folder, manifest.files["model.onnx"].sha256, say)
+        images = "" if seen is None else seen.content
+        work = Work(folder, manifest.files["model.onnx"].sha256, say, images)
         work.train(fit, resume=self.resume)
         files = encoder_files(fit.average.eval(), subject, self.passes, bundle.golden)
         return self._finish(model, files, apart, say)

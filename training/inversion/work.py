@@ -28,6 +28,8 @@ class Work:
     model: str
     """SHA-256 of the model.onnx that it belongs to."""
     say: Callable[[str], None]
+    images: str = ""
+    """SHA-256 of the real images that it learns from; empty for none."""
 
     def train(self, fit: EncoderFit, *, resume: bool) -> None:
         """Trains to the end, saving every half minute; a signal saves and stops.
@@ -70,7 +72,9 @@ class Work:
         try:
             state = torch.load(path, weights_only=True)
             same = (state["model"], state["config"]) == (self.model, fit.state()["config"])
-            if same:
+            # Earlier releases didn't write down which images they had.
+            alike = state.get("images", self.images) == self.images
+            if same and alike:
                 fit.restore(state)
         except Exception as error:  # torch's and zip's errors share no base
             raise CheckpointError(
@@ -81,13 +85,18 @@ class Work:
                 f"{path} is of another model, or has other options: {_shown(state['config'])}; "
                 "choose another --folder, or give these options"
             )
+        if not alike:
+            raise CheckpointError(
+                f"the images are not those that {path} began with: some were changed, added, "
+                "removed or renamed; restore them, or choose another --folder for a new training"
+            )
         self.say(f"goes on at step {fit.step} of {fit.config.num_steps}")
 
     def _save(self, fit: EncoderFit) -> None:
         """Writes the checkpoint under a temporary name and renames it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        torch.save({**fit.state(), "model": self.model}, buffer)
+        torch.save({**fit.state(), "model": self.model, "images": self.images}, buffer)
         partial = self.folder / f".{CHECKPOINT}"
         write_synced(partial, buffer.getvalue())
         partial.replace(self.folder / CHECKPOINT)

@@ -218,7 +218,8 @@ def test_an_option_that_nothing_looks_at_is_refused_until_something_does(option:
 
 def test_what_a_recipe_has_and_does_not_use_is_no_mistake() -> None:
     for recipe in RECIPES:
-        parse([recipe, "--data.path", "x"])
+        one_class = ["--data.only", "3"] if recipe == "anomaly" else []
+        parse([recipe, "--data.path", "x", *one_class])
     parse(["unrolled", "--unrolled-steps", "0"])  # its unrolled_lr isn't the default
     parse(["digits", "--average", "uniform"])  # nor its ema_kimg
     parse(["ada", "--augment.target", "0"])

@@ -1,5 +1,6 @@
 """Calibration takes images that the model hasn't seen, and its p is what it says."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from models.bundle.anomaly import Calibration, read_calibration
 from models.repository import Repository
 from training.data import ImageSet, load
 from training.data.config import DataConfig
+from training.data.images_record import digests, images_record
 from training.errors import ConfigError, DataError
 from training.inversion.__main__ import main
 from training.inversion.calibrate_command import FIGURE, threshold, unseen
@@ -70,6 +72,79 @@ def test_what_was_trained_on_is_known_by_its_name_and_its_share(model: Bundle) -
     with pytest.raises(ConfigError, match=r"data\.held_out is 0\.2, allowed: 0\.1"):
         unseen(opened, halves, DataConfig(held_out=0.2))
     assert unseen(opened, other, DataConfig(dataset="folder", path=Path("x"))) is other
+    trained = {"dataset": "mnist", "split": "auto"}
+    manifest = msgspec.structs.replace(model.manifest, options={"data": trained})
+    opened = Opened(replace(model, manifest=manifest))
+    test_part = DataConfig(dataset="mnist", split="test")
+    assert unseen(opened, other, test_part) is other
+    with pytest.raises(ConfigError, match="data is what the model was trained on"):
+        unseen(opened, other, DataConfig(dataset="mnist", split="train"))
+
+
+def _class_folders(folder: Path) -> None:
+    """Two classes of 30 images of noise each."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.4])
+def test_any_class_of_own_images_that_were_seen(
+    model: Bundle, tmp_path: Path, held_out: float
+) -> None:
+    _class_folders(tmp_path / "own")
+    own = DataConfig(
+        dataset="folder", path=tmp_path / "own", resolution=16, conditional=False, held_out=held_out
+    )
+    trained = load(own)
+    options = {"dataset": "folder", "held_out": held_out, "conditional": False}
+    dataset = msgspec.structs.replace(model.manifest.dataset, content=trained.content)
+    manifest = msgspec.structs.replace(
+        model.manifest, dataset=dataset, options={"data": options | {"only": ""}}
+    )
+    opened = Opened(replace(model, manifest=manifest))
+    one = replace(own, only="a")
+    if held_out:
+        found = unseen(opened, load(one), one)
+        assert set(digests(found)) <= set(digests(trained.held_out))  # type: ignore[arg-type]
+        assert set(found.classes or ()) == {"a"}
+    else:
+        with pytest.raises(ConfigError, match="data is what the model was trained on"):
+            unseen(opened, load(one), one)
+    # The folder of one class isn't that of the training: its run's record of images tells.
+    alone = replace(own, path=tmp_path / "own" / "a", held_out=0.0)
+    recorded = frozenset(digests(trained))
+    with pytest.raises(ConfigError, match=r"data is in part .*: \d+ of 30 images \(.*png"):
+        unseen(opened, load(alone), alone, recorded)
+    assert len(unseen(opened, load(alone), alone)) == 30
+    # And the other way round: trained on one class, all of them given.
+    dataset = msgspec.structs.replace(model.manifest.dataset, content=load(one).content)
+    manifest = msgspec.structs.replace(
+        model.manifest, dataset=dataset, options={"data": options | {"only": "a"}}
+    )
+    if not held_out:
+        with pytest.raises(ConfigError, match="data is what the model was trained on"):
+            unseen(Opened(replace(model, manifest=manifest)), trained, own)
+
+
+def test_the_record_of_a_run_is_asked(
+    model: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _class_folders(tmp_path / "own")
+    own = DataConfig(
+        dataset="folder", path=tmp_path / "own", resolution=16, conditional=False, only="a"
+    )
+    run = tmp_path / "runs" / "00000-test"
+    shutil.copytree(model.path, run / "bundle")
+    (run / "config.json").write_text("{}")
+    (run / "images.csv").write_bytes(images_record(load(own)))
+    words = ["calibrate", str(model.path), "--runs", str(tmp_path / "runs"), "--no-publish"]
+    words += ["--data.dataset", "folder", "--data.path"]
+    assert main([*words, str(tmp_path / "own" / "a")]) == 2
+    assert "data is in part what the model was trained on: 30 of 30" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "own" / "b")]) == 0
 
 
 def test_a_threshold_alarms_where_p_does() -> None:

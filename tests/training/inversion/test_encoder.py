@@ -93,6 +93,27 @@ def test_a_resumed_training_ends_as_one_that_never_stopped(tmp_path: Path) -> No
         work.train(rest, resume=True)
 
 
+def test_a_training_goes_on_with_the_images_that_it_began_with(tmp_path: Path) -> None:
+    images = real()
+    fit = EncoderFit(subject(), CONFIG, images)
+    fit.advance()
+    Work(tmp_path, "m", print, images.content)._save(fit)
+    before = fit.average.state_dict()
+    changed = EncoderFit(subject(), CONFIG, images)
+    with pytest.raises(CheckpointError, match=r"the images are not those that .* began with"):
+        Work(tmp_path, "m", print, "f" * 64).train(changed, resume=True)
+    assert changed.step == 0
+    Work(tmp_path, "m", print, images.content)._enter(changed, resume=True)
+    assert changed.step == 1
+    for name, values in changed.average.state_dict().items():
+        assert torch.equal(values, before[name])
+    # A checkpoint of an earlier release doesn't say which images it had.
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state["images"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    Work(tmp_path, "m", print, "f" * 64)._enter(changed, resume=True)
+
+
 def test_the_next_version_has_an_encoder_and_the_same_model(repository: Repository) -> None:
     old, new = Bundle.open(repository.root / "tiny" / "1"), repository.bundle("tiny")
     assert new.manifest.version == 2

@@ -11,7 +11,9 @@ from training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[3]
 # Recipes that are about the data.
-DATA = {"mnist", "fashion-mnist", "cifar10", "stacked-mnist", "folder", "ring-8", "grid-25"}
+DATA = {"mnist", "fashion-mnist", "cifar10", "stacked-mnist", "folder", "ring-8", "grid-25"} | {
+    "anomaly"
+}
 
 
 def rows() -> list[list[str]]:

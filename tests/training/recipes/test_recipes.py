@@ -11,6 +11,7 @@ from training.data import Batches, DataConfig, load
 from training.data.sources import DATASETS
 from training.engine.state import State
 from training.engine.stepper import Stepper
+from training.errors import ConfigError
 from training.recipes import DEFAULT, RECIPES
 
 
@@ -84,6 +85,17 @@ def test_goodfellow_is_the_game_of_the_first_paper() -> None:
 def test_folder_needs_a_folder(tmp_path: object) -> None:
     config = parse(["folder", "--data.path", str(tmp_path)]).config
     assert str(config.data.path) == str(tmp_path)
+
+
+def test_anomaly_needs_a_class() -> None:
+    with pytest.raises(ConfigError, match=r"--data\.only is not given, allowed: .*one class"):
+        parse(["anomaly"])
+    config = parse(["anomaly", "--data.only", "3"]).config
+    assert config.data.only == "3"
+    assert config.data.held_out > 0
+    kept = load(config.data)
+    assert kept.held_out is not None
+    assert set((kept.classes or ()) + (kept.held_out.classes or ())) == {"3"}
 
 
 def test_every_method_of_the_article_has_its_recipe() -> None:

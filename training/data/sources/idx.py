@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from training.errors import DataError
 
-_IMAGES = re.compile(r"(.*[-_])?train[-_.]images?[-_.]idx3[-_.]ubyte(\.gz)?", re.IGNORECASE)
+_IMAGES = r"(.*[-_])?({})[-_.]images?[-_.]idx3[-_.]ubyte(\.gz)?"
+TRAIN, TEST = (re.compile(_IMAGES.format(part), re.IGNORECASE) for part in ("train", "t10k|test"))
+"""Names of the files of images of each part."""
 _UNSIGNED_BYTE = 8
 _MAX_DEPTH = 3
 
@@ -26,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, order=True)
 class Pair:
-    """The files of the training split."""
+    """The files of one part, train or test."""
 
     images: Path
     labels: Path
@@ -46,8 +48,8 @@ class Pair:
         return images, labels
 
 
-def find(root: Path) -> Pair | None:
-    """The training images and labels at most three folders below a folder; None for none.
+def find(root: Path, part: re.Pattern[str] = TRAIN) -> Pair | None:
+    """The images and labels of a part at most three folders below a folder; None for none.
 
     Raises:
         DataError: there are several, or the labels are missing.
@@ -57,14 +59,14 @@ def find(root: Path) -> Pair | None:
         if len(Path(folder).relative_to(root).parts) == _MAX_DEPTH:
             subfolders.clear()
         subfolders.sort()
-        for name in sorted(filter(_IMAGES.fullmatch, names)):
+        for name in sorted(filter(part.fullmatch, names)):
             images = Path(folder, name)
             # Where both are there, the unpacked file is read: it comes first in sorted order.
             found.setdefault(_unpacked(images), Pair(images, _labels_of(images)))
     if len(found) > 1:
         places = ", ".join(str(path.relative_to(root)) for path in found)
         raise DataError(
-            f"data.path is {root}: it holds the training images of several sets ({places}); give "
+            f"data.path is {root}: it holds such images of several sets ({places}); give "
             "the folder of one of them"
         )
     return next(iter(found.values()), None)

@@ -19,31 +19,34 @@ from training.data.sources import idx
 from training.data.sources.registry import ImageRequest, Raw, dataset, decoded
 from training.errors import DataError
 
+TEST = "test"
+"""The split that isn't trained on; every other is."""
 
-@dataset("mnist", labelled=True, downloads=True)
+
+@dataset("mnist", labelled=True, downloads=True, has_test=True)
 def mnist(request: ImageRequest) -> Raw:
-    """60,000 handwritten digits of 28x28 pixels (LeCun et al. 1998)."""
+    """60,000 handwritten digits of 28x28 pixels, 10,000 to test with (LeCun et al. 1998)."""
     return _idx(request, "MNIST", tuple("0123456789"))
 
 
-@dataset("fashion-mnist", labelled=True, downloads=True)
+@dataset("fashion-mnist", labelled=True, downloads=True, has_test=True)
 def fashion_mnist(request: ImageRequest) -> Raw:
     """60,000 articles of clothing of 28x28 pixels (Xiao et al. 2017)."""
     return _idx(request, "FashionMNIST", None)
 
 
-@dataset("kmnist", labelled=True, downloads=True)
+@dataset("kmnist", labelled=True, downloads=True, has_test=True)
 def kmnist(request: ImageRequest) -> Raw:
     """60,000 cursive Japanese characters of 28x28 pixels (Clanuwat et al. 2018)."""
     return _idx(request, "KMNIST", None)
 
 
-@dataset("cifar10", labelled=True, downloads=True)
+@dataset("cifar10", labelled=True, downloads=True, has_test=True)
 def cifar10(request: ImageRequest) -> Raw:
     """50,000 photographs of 32x32 pixels in 10 classes (Krizhevsky 2009)."""
     cls = _torchvision("CIFAR10")
     files = f"cifar-10-python.tar.gz, or the folder {cls.base_folder} unpacked from it,"
-    data = _open(request, cls, files, request.root)
+    data = _open(request, cls, files, request.root, train=request.split != TEST)
     return Raw(
         images=fit(data.data, request.form),
         labels=np.array(data.targets, dtype=np.int64),
@@ -68,14 +71,14 @@ def _idx(request: ImageRequest, cls_name: str, label_names: tuple[str, ...] | No
     """Loads a dataset in MNIST's format, from files with or without .gz."""
     raw_folder = request.root / cls_name / "raw"
     # The default folder may hold other sets in this format, so that only a given one is searched.
-    if request.is_given and not raw_folder.is_dir() and (pair := idx.find(request.root)):
+    if request.is_given and not raw_folder.is_dir() and (pair := _pair(request)):
         return _of_pair(request, pair, label_names or tuple(_torchvision(cls_name).classes))
     cls = _torchvision(cls_name)
     packed = [raw_folder / name for name, _ in cls.resources]
     for file in packed:
         _unpack(file)
     files = ", ".join(file.stem for file in packed) + " (each as it is, or with .gz)"
-    data = _open(request, cls, files, raw_folder)
+    data = _open(request, cls, files, raw_folder, train=request.split != TEST)
     images = data.data.numpy()
     if images.ndim != 3 or len(images) != len(data.targets):
         raise DataError(
@@ -87,6 +90,10 @@ def _idx(request: ImageRequest, cls_name: str, label_names: tuple[str, ...] | No
         labels=data.targets.numpy().astype(np.int64),
         label_names=label_names or tuple(cls.classes),
     )
+
+
+def _pair(request: ImageRequest) -> idx.Pair | None:
+    return idx.find(request.root, idx.TEST if request.split == TEST else idx.TRAIN)
 
 
 def _of_pair(request: ImageRequest, pair: idx.Pair, label_names: tuple[str, ...]) -> Raw:

@@ -49,7 +49,8 @@ class ImageRequest:
     conditional: bool
     """True where labels are needed."""
     split: str = "auto"
-    """One of `training.data.listing.splits.CHOICES`; for people's own images, as all below."""
+    """One of `training.data.listing.splits.CHOICES`: for people's own images, as all below, and
+    for sets that were published in parts, where all but test means train."""
     labels: str = "auto"
     """auto, none, or the path of a list of labels."""
     label_column: str = ""
@@ -78,6 +79,8 @@ class Dataset:
     """Values of a pixel, where the set has no other form."""
     points: bool = False
     """True where the images are points of the plane, 2x1 grey values."""
+    has_test: bool = False
+    """True where it was published in two parts, train and test."""
 
 
 DATASETS: dict[str, Dataset] = {}
@@ -92,6 +95,7 @@ def dataset(
     downloads: bool = False,
     channels: int | None = None,
     points: bool = False,
+    has_test: bool = False,
 ) -> Callable[[Load], Load]:
     """Registers a function in DATASETS under a name; the other arguments are `Dataset`'s fields.
 
@@ -110,6 +114,7 @@ def dataset(
             downloads=downloads,
             channels=channels,
             points=points,
+            has_test=has_test,
         )
         return load
 

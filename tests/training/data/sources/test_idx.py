@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.data.sources.test_sources import config, idx
 from training.data import load
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
 LABELS = (np.arange(30) % 10).astype(np.uint8)
@@ -38,6 +38,23 @@ def test_as_it_is(tmp_path, place, names, packed):
         assert np.array_equal(image_set.images[:, 0].numpy(), IMAGES)
         assert np.array_equal(image_set.labels.numpy(), LABELS)
         assert len(image_set.label_names) == 10
+
+
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "emnist-digits-test-images-idx3-ubyte"])
+def test_the_test_part(tmp_path, name):
+    write(tmp_path, "train-images-idx3-ubyte", IMAGES, False)
+    write(tmp_path, "train-labels-idx1-ubyte", LABELS, False)
+    write(tmp_path, name, IMAGES[:12], True)
+    write(tmp_path, name.replace("images-idx3", "labels-idx1"), LABELS[:12], False)
+    image_set = load(config("mnist", tmp_path, split="test"))
+    assert np.array_equal(image_set.images[:, 0].numpy(), IMAGES[:12])
+    assert np.array_equal(image_set.labels.numpy(), LABELS[:12])
+    for split in ("auto", "none", "train"):
+        assert len(load(config("mnist", tmp_path, split=split))) == 30
+    with pytest.raises(ConfigError, match=r"data\.split is 'val'; .* has the parts train and test"):
+        config("mnist", tmp_path, split="val")
+    with pytest.raises(ConfigError, match=r"data\.split is 'test'; the dataset 'digits' doesn't"):
+        config("digits", tmp_path, split="test")
 
 
 def test_more_classes_than_ten_are_numbered(tmp_path):
