@@ -20,9 +20,9 @@ budget allows.
 `kimg_s` is real images shown, `gflop` the operations of a round's products and convolutions as
 torch counts them, gradients and second derivatives included, and `floor` the share of --peak-tflops
 that they reach, where the card's peak is given: 1 is the arithmetic floor. `peak` is the most
-memory that was allocated. What differentiates twice isn't compiled (see `training.config.compute`),
-so rpgan's compiled figures are of G alone. --device cpu runs the same code without a GPU, fp32 and
-bf16 only.
+memory that was allocated. With --quick what hasn't begun after 20 s is left out, and named. What
+differentiates twice isn't compiled (see `training.config.compute`), so rpgan's compiled figures are
+of G alone. --device cpu runs the same code without a GPU, fp32 and bf16 only.
 """
 
 import argparse
@@ -49,6 +49,7 @@ class Entry:
 
 
 WINDOW_S = 0.5
+FULL_S, QUICK_S = 180.0, 20.0
 
 
 def _entry(recipe: str, resolution: int, batch_size: int, **options: object) -> Entry:
@@ -146,7 +147,8 @@ def main() -> None:
     options.add_argument("--games", type=games, default=list(GAMES))
     options.add_argument("--peak-tflops", type=peaks, default={})
     options.add_argument("--only", default="", help="part of a label: dcgan-64_bf16, _eager ...")
-    options.add_argument("--budget-s", type=float, default=180.0, help="begin nothing after that")
+    words = "begin nothing after that; 180, or 20 with --quick"
+    options.add_argument("--budget-s", type=float, help=words)
     args = options.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         print(
@@ -158,7 +160,7 @@ def main() -> None:
         print(torch.cuda.get_device_name(device))
     precisions = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
     modes = (False, True) if device.type == "cuda" else (False,)
-    budget = Budget(args.budget_s, args.only)
+    budget = Budget(args.budget_s or (QUICK_S if args.quick else FULL_S), args.only)
     for compiled in modes:
         for name in args.games:
             for precision in precisions:
