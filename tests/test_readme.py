@@ -171,6 +171,7 @@ def test_every_curl_client_and_repository_command_works(
         bundle = make_bundle(size=16, num_classes=10, weights_seed=weights_seed, directions=True)
         repository.publish("digits", bundle)
         repository.publish("photos", bundle)
+    (tmp_path / "alice.key").write_text("unused\n")  # this server asks for no key
     server = start_server(repository.root)
     curls = [command for command in commands() if command.startswith("curl")]
     assert len(curls) >= 5
