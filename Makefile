@@ -28,6 +28,7 @@ BIN := $(VENV)/bin
 # Tools that pin what the project doesn't, each set in an environment of its own.
 CHECKERS := .build/checkers
 TYPESCRIPT := 7.0.2
+TSC := $(if $(shell command -v npm),$(CHECKERS)/node_modules/.bin/tsc)
 SUPPLY := .build/supply
 LOCK = requirements/$(TARGET)-$(RUNTIME).txt
 # Where to publish, unless ARGS say it; a run that is resumed knows its own, so the default is left unsaid.
@@ -73,8 +74,9 @@ format: $(VENV)/.dev ## let ruff mend what it can
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.dev ## every benchmark, a line per figure; ARGS=--quick for a short look
-	@for script in $$(git ls-files 'benchmarks/*/*.py' ':!*/_*'); do \
-	  echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+	@failed=; for script in $$(git ls-files ':(glob)benchmarks/*/*.py' ':!benchmarks/*/_*'); do \
+	  echo "== $$script"; $(BIN)/python $$script $(ARGS) || failed+=" $$script"; done; \
+	  [[ -z $$failed ]] || { echo "failed:$$failed" >&2; exit 1; }
 
 coverage: $(VENV)/.dev ## modes of ring-8 and grid-25 by every method, a night of two cores; resumable
 	@$(BIN)/python benchmarks/training/modes.py --workers 2 --write docs/coverage.md $(ARGS)
@@ -101,7 +103,7 @@ audit: $(SUPPLY)/.done ## known vulnerabilities in the locks; asks a service on 
 	  $(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock \
 	  || failed=1; done; [[ -z $$failed ]]
 
-checkers: $(CHECKERS)/.done ## install what checks manifests, Dockerfile and, where npm is, the pages' scripts
+checkers: $(CHECKERS)/.done $(TSC) ## install what checks manifests, Dockerfile and, where npm is, the pages' scripts
 
 image-test: $(VENV)/.dev ## build and run the image as a cluster would; TRAIN_IMAGE=1 with the trainer; root, podman
 	@$(if $(TRAIN_IMAGE),$(MAKE) --no-print-directory image TARGET=train)
@@ -151,8 +153,10 @@ $(CHECKERS)/.done $(SUPPLY)/.done: .build/%/.done: requirements/%.in
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r $<
-	@if [[ $(@D) == $(CHECKERS) ]] && command -v npm >/dev/null; then \
-	  npm install --silent --no-audit --no-fund --prefix $(@D) typescript@$(TYPESCRIPT) >/dev/null; fi
+	@touch $@
+
+$(CHECKERS)/node_modules/.bin/tsc: $(CHECKERS)/.done
+	@npm install --silent --no-audit --no-fund --prefix $(CHECKERS) typescript@$(TYPESCRIPT) >/dev/null
 	@touch $@
 
 $(VENV)/.lock: | $(BIN)/python

@@ -114,3 +114,21 @@ def test_a_few_failures_are_tried_once_more_and_must_pass_then(
     assert (tmp_path / "passed").read_text() == "once"
     again = 0 < passing_at_second + failing <= 2
     assert ("again, alone" in done.stdout) == again
+
+
+def test_every_benchmark_is_run_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    python = bin_folder / "python"
+    python.write_text('#!/bin/sh\necho "ran $@"\ncase $1 in */rpc.py) exit 3;; esac\n')
+    python.chmod(0o755)
+    words = [f"BIN={bin_folder}", "-o", ".venv/.dev", "bench", "ARGS=--quick"]
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(ROOT), *words], capture_output=True, text=True
+    )
+    ran = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ran ")]
+    folders = ("serving", "training")
+    files = [p for name in folders for p in (ROOT / "benchmarks" / name).glob("[!_]*.py")]
+    assert sorted(ran) == sorted(str(path.relative_to(ROOT)) for path in files)
+    assert "failed: benchmarks/serving/rpc.py" in done.stderr
+    assert done.returncode == 2

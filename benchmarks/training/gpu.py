@@ -160,7 +160,8 @@ def main() -> None:
         print(torch.cuda.get_device_name(device))
     precisions = PRECISIONS if device.type == "cuda" else ("fp32", "bf16")
     modes = (False, True) if device.type == "cuda" else (False,)
-    budget = Budget(args.budget_s or (QUICK_S if args.quick else FULL_S), args.only)
+    default = QUICK_S if args.quick else FULL_S
+    budget = Budget(default if args.budget_s is None else args.budget_s, args.only)
     for compiled in modes:
         for name in args.games:
             for precision in precisions:

@@ -145,7 +145,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST's files")
+    parser.add_argument("--data", type=Path, help="folder of MNIST's files")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="tiny networks, seconds of training")
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/stacked"))
@@ -153,6 +153,9 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--write", type=Path, help="page whose table is written")
     given = parser.parse_args()
+    if given.data is None:
+        print("nothing was measured: it needs MNIST's files; name their folder with --data")
+        return 0
     out = given.out / ("quick" if given.quick else f"kimg-{given.kimg:g}")
     folder = given.out if given.quick else Path(__file__).parent
     log = Log(given.log or folder / "logs" / "stacked.jsonl")

@@ -23,6 +23,7 @@ def quick_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (shared / "quick-start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
             folder.mkdir()
             make_quick_start(folder)
             (folder / "done").touch()

@@ -1,9 +1,11 @@
 """A reader's terminal: one bash that runs a page's commands, in a clone of its own."""
 
 import contextlib
+import itertools
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +14,12 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import free_port
 from tests.pages.reading import ROOT
 from tests.support import HTTP, wait_for
 
 DEADLINE_S = 600
 """For one command: a machine with other work may be slow."""
+FIRST_PORT, PORTS_EACH = 21_000, 200
 HURRY = Path(__file__).parent / "hurry"
 _SOURCES = (
     *("models", "training", "serving", "saddlepoint.py", "examples", "benchmarks"),
@@ -43,6 +45,18 @@ def clone(folder: Path) -> None:
     (packages / ".serve").touch()
 
 
+def own_port() -> int:
+    """A free port that the system gives to nobody by itself, of this test process alone.
+
+    A page's server is started minutes after its port was chosen, and more than once.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in itertools.count(FIRST_PORT + PORTS_EACH * worker):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
+
+
 class Shell:
     """A bash in which one command runs after another."""
 
@@ -53,7 +67,7 @@ class Shell:
             folder: for the output of commands, and their temporary files.
             clone: where it starts.
         """
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.clone = clone
         self.output = ""
@@ -146,6 +160,7 @@ class Shell:
         assert self._bash.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._bash.stdin.close()
+        self._bash.wait()
         os.close(self._status)
 
     def _left(self) -> Iterator[int]:

@@ -41,8 +41,8 @@ class AnomalyCommand:
     """Judge a model of one class that has an encoder and a calibration, on test images.
 
     Beside it stand pixel kNN, PCA and an autoencoder of equal size, which learn from the images
-    that the model was trained on and are calibrated with the same. Test images are read last, and
-    scored once. The model is not changed.
+    that the model was trained on and are calibrated with the same. Test images are scored last, and
+    once. The model is not changed.
     """
 
     repository: Path = Path("model-repository")
@@ -72,6 +72,8 @@ class AnomalyCommand:
         require_number("autoencoder_kimg", self.autoencoder_kimg, above=0)
         fits = math.isfinite(self.alpha) and 0 < self.alpha < 1
         require(fits, "alpha", self.alpha, "more than 0, less than 1", "set --alpha")
+        require(self.seed >= 0, "seed", self.seed, "0 or more", "set --seed")
+        normal = self._normal(bundle)
         if self.report is not None and not self.report.absolute().parent.is_dir():
             where = repr(str(self.report))
             raise ConfigError(f"report is {where}: its folder does not exist; make it")
@@ -89,8 +91,8 @@ class AnomalyCommand:
                 f"calibrate {manifest.name}"
             )
         known = learned(bundle, self.runs, self._training_images(bundle), say)
+        test = unseen_images(model, self.data, normal, known, say)
         score = {name: each for name, each in self._fitted(bundle, known, say)}
-        test = unseen_images(model, self.data, self._normal(bundle), known, say)
         methods = {
             MODEL: _of(scored(model, test.images, None), test, calibration.scores),
             **{

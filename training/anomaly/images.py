@@ -1,7 +1,7 @@
 """The three sets of images that a judgement needs: learned from, calibrated on, tested with.
 
 Those that were learned from are the model's own, by its manifest and its run; the calibration's
-follow from them. No test image may be in either.
+follow from them. Test images that are in either are left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from training.data import DataConfig, ImageSet, load
 from training.data.images_record import digests
 from training.data.sources import DATASETS
 from training.errors import ConfigError, require
-from training.inversion.calibrate_command import FIGURE, require_unrecorded
+from training.inversion.calibrate_command import FIGURE, without_recorded
 from training.inversion.opened import Opened, require_fitting
 from training.runs.model_data import data_of
 
@@ -87,7 +87,8 @@ def learned(bundle: Bundle, runs: Path, path: Path | None, say: Say) -> Learned:
     if train.held_out is None or train.held_out.content != protocol.get("content"):
         say(
             "note: the model was calibrated with other images than --data.held-out kept apart, so "
-            "that the other methods have no false-alarm rate"
+            "that the other methods have no false-alarm rate, and nobody knows whether some of "
+            "those images are among the test images: see to it that none are"
         )
         return Learned(train, None)
     return Learned(train, train.held_out.subset(num))
@@ -103,6 +104,9 @@ def unseen_images(
     """
     image_set = load(data)
     require_fitting(model, image_set)
+    for part in (known.train, known.calibration):
+        if part is not None:
+            image_set = _without(image_set, part, say)
     classes = image_set.classes or ()
     named = sorted(set(classes) - {""})
     shown = ", ".join(named[:20]) or "none: give a folder with one subfolder a class"
@@ -119,16 +123,13 @@ def unseen_images(
             f"data has the classes {shown} alone, and all are usual; allowed: some images of other "
             "classes, too: give test images with --data.path"
         )
-    for part in (known.train, known.calibration):
-        if part is not None:
-            _require_unseen(image_set, part)
     say(f"test images: {is_usual.sum():,} usual ({', '.join(normal)}), {(~is_usual).sum():,} not")
     return Unseen(as_bytes(image_set), is_usual)
 
 
-def _require_unseen(image_set: ImageSet, part: ImageSet) -> None:
+def _without(image_set: ImageSet, part: ImageSet, say: Say) -> ImageSet:
     try:
-        require_unrecorded(image_set, frozenset(digests(part)))
+        return without_recorded(image_set, frozenset(digests(part)), say)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; test images of the same data are --data.split test, where it has them"

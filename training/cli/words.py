@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import tyro
+
 from training.cli.command import parse
 from training.config.training import TrainingConfig, flag, flatten, to_builtins
 from training.game.regularizers import Term
@@ -20,8 +22,11 @@ def changed_words(options: Mapping[str, Any], recipe: TrainingConfig) -> list[st
     """
     words: list[str] = []
     path, family = options.get("data.path"), options.get("network.family")
-    if path is not None:  # some recipes have no default
+    # Some recipes have no default.
+    if path is not None:
         words += [flag("data.path"), str(path)]
+    if recipe.data.only is tyro.MISSING:
+        words += [flag("data.only"), str(options.get("data.only", ""))]
     if family != recipe.network.name:
         words += ["--network", str(family)]
     default = flatten(to_builtins(parse([recipe.recipe, *words]).config))

@@ -138,7 +138,7 @@ def units_table(units: Units, num: int = 3) -> str:
             if units.agreement[unit, column] > 0
         )
         lines.append(f"| {concept} | {told or '-'} |")
-    lines += ["", "| concept | units off | effect (sd) | random sets' range | p (Holm) |"]
+    lines += ["", "| concept | units off | effect (sd) | range of chance around it | p (Holm) |"]
     lines.append("|---|---|---|---|---|")
     for each in units.effects:
         off = ", ".join(map(str, each.units))
@@ -147,7 +147,7 @@ def units_table(units: Units, num: int = 3) -> str:
     if units.artifacts:
         lines += ["", "| artifact unit | Frechet distance falls by | interval |", "|---|---|---|"]
     elif units.artifacts is not None:
-        lines += ["", "No artifact units: without any of them images are no closer to the data."]
+        lines += ["", "No artifact units: none was found without which images are surely closer."]
     for artifact in units.artifacts or ():
         where = f"{artifact.unit} ({places[artifact.unit][0]})"
         around = f"{artifact.low:.3g} .. {artifact.high:.3g}"

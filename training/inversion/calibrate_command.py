@@ -15,6 +15,7 @@ from models.bundle.manifest import Metric
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
 from training.data.config import EARLIER
+from training.data.image_set import reordered
 from training.data.images_record import digests, names_of, recorded_rows
 from training.data.sources import DATASETS
 from training.errors import ConfigError, DataError, require
@@ -26,6 +27,7 @@ from training.runs.model_data import RUNS
 Say = Callable[[str], None]
 FIGURE = "calibration images"
 _LEAST, _MOST, _ROWS = 19, 100_000, 64
+_MAX_COPIES = 0.01  # of all images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class CalibrateCommand:
         require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
         model = Opened(bundle)
         model.scorer()  # before any image is read
-        image_set = unseen(model, load(self.data), self.data, self._recorded(bundle))
+        image_set = unseen(model, load(self.data), self.data, self._recorded(bundle), say)
         require_fitting(model, image_set)
         chosen = image_set.subset(num)
         found = len(chosen)
@@ -87,7 +89,11 @@ class CalibrateCommand:
 
 
 def unseen(
-    model: Opened, image_set: ImageSet, data: DataConfig, recorded: Collection[str] = ()
+    model: Opened,
+    image_set: ImageSet,
+    data: DataConfig,
+    recorded: Collection[str] = (),
+    say: Say = print,
 ) -> ImageSet:
     """The images that the model hasn't seen.
 
@@ -99,6 +105,7 @@ def unseen(
         image_set: the images.
         data: where they are from.
         recorded: digests of the images that it was trained on, as its run has them.
+        say: told what was left out.
 
     Raises:
         ConfigError: they are those that it was trained on, and none were held out, or others.
@@ -120,13 +127,17 @@ def unseen(
     elif not is_known:
         is_known = content in _contents_as_trained(data, trained)
     if not is_known:
-        return require_unrecorded(image_set, recorded)
+        # Of other images none need be held out.
+        whole = image_set if image_set.held_out is None else load(replace(data, held_out=0.0))
+        return without_recorded(whole, recorded, say)
     if image_set.held_out is None:
+        held_out = trained["held_out"]
+        remedy = "leave --data.held-out out" if held_out else "train with --data.held-out 0.1"
         raise ConfigError(
             "data is what the model was trained on: these images score too low, and every other "
-            "would alarm; give others with --data.path, or train with --data.held-out 0.1"
+            f"would alarm; give others with --data.path, or {remedy}"
         )
-    return require_unrecorded(image_set.held_out, recorded)
+    return without_recorded(image_set.held_out, recorded, say)
 
 
 def _contents_as_trained(data: DataConfig, trained: dict[str, Any]) -> set[str]:
@@ -134,33 +145,40 @@ def _contents_as_trained(data: DataConfig, trained: dict[str, Any]) -> set[str]:
     found = set()
     options = {name: trained[name] for name in ("held_out", "conditional") if name in trained}
     for only in {data.only, trained["only"]}:
+        candidate = replace(data, **options, only=only)
+        if candidate == data:
+            continue  # is known already
         try:
-            found.add(load(replace(data, **options, only=only)).content)
+            found.add(load(candidate).content)
         except (ConfigError, DataError):  # they have no such class, or can't be so divided
             continue
     return found
 
 
-def require_unrecorded(image_set: ImageSet, recorded: Collection[str]) -> ImageSet:
-    """The images, none of which may be among those of a training.
+def without_recorded(image_set: ImageSet, recorded: Collection[str], say: Say) -> ImageSet:
+    """The images that are not among those of a training.
+
+    A few may be: sets hold copies, and small images are alike by chance. They are left out.
 
     Raises:
-        ConfigError: some are; the message says how many, and names a few.
+        ConfigError: they are more than one in a hundred: it is the same data.
     """
     if not recorded:
         return image_set
-    seen = [
-        name
-        for digest, name in zip(digests(image_set), names_of(image_set), strict=True)
-        if digest in recorded
-    ]
-    if seen:
-        shown = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+    fresh = np.array([digest not in recorded for digest in digests(image_set)])
+    num = int((~fresh).sum())
+    if num > _MAX_COPIES * len(image_set):
+        names = names_of(image_set)
+        seen = [names[place] for place in np.flatnonzero(~fresh)[:3]]
+        shown = ", ".join(seen) + (", ..." if num > len(seen) else "")
         raise ConfigError(
-            f"data is in part what the model was trained on: {len(seen):,} of {len(image_set):,} "
+            f"data is in part what the model was trained on: {num:,} of {len(image_set):,} "
             f"images ({shown}); their scores are too low: leave them out, or give others with "
             "--data.path"
         )
+    if num:
+        say(f"left out: {num:,} images that are among those of the training, pixel by pixel")
+        return reordered(image_set, np.flatnonzero(fresh))
     return image_set
 
 

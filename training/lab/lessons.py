@@ -151,8 +151,7 @@ LESSONS = (
         sentences=(
             "The plain loss and a D that learns slowly; in B D judges two points at once (PacGAN, "
             "Lin et al. 2018).",
-            "A puts all its points into one place and moves on, B keeps most of the ring; with "
-            "four at once it finds the modes more slowly.",
+            "A puts all its points into one place and moves on, B keeps most of the ring.",
             "Two points of one place are rare in the data, so that a collapse is visible in each "
             "pack, while single points of it look perfect.",
         ),

@@ -1,8 +1,12 @@
 """The processes that decode: what a file does to one of them is that file's own fault alone."""
 
+import fcntl
 import io
 import os
 import signal
+import socket
+import struct
+import termios
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -56,6 +60,23 @@ def process_of(decoder: Decoder) -> Any:
     return process._process
 
 
+def unread(end: socket.socket) -> int:
+    """The kernel's memory for what was sent there and not read yet, in bytes."""
+    (found,) = struct.unpack("i", fcntl.ioctl(end.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return int(found)
+
+
+def least_unread() -> int:
+    """The same for one short message."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(b"x")
+        return unread(one)
+
+
+LEAST_UNREAD = least_unread()
+
+
 def test_a_file_becomes_pixels_and_a_bad_one_words(decoder: Decoder, ended: list[str]) -> None:
     ended.clear()
     found = decoder.submit(GOOD, WANTED).result()
@@ -87,10 +108,13 @@ def test_a_file_that_ends_its_process_is_refused_alone(
     decoder: Decoder, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     decoder.submit(GOOD, WANTED).result()
+    (worker,) = decoder._idle
     process = process_of(decoder)
     os.kill(process.pid, signal.SIGSTOP)
     doomed = decoder.submit(GOOD, WANTED)
     waiting = decoder.submit(GOOD, WANTED)
+    # Both messages of a file are on their way: else it would get another process.
+    wait_for(lambda: unread(worker.socket) >= 2 * LEAST_UNREAD)
     os.kill(process.pid, number)
     os.kill(process.pid, signal.SIGCONT)
     with pytest.raises(InvalidRequestProblem, match="ended the process that decoded it"):

@@ -90,6 +90,7 @@ REFUSED = {
     "no such class": (["usual", "--normal", "7"], "normal is '7', allowed: classes of the test"),
     "report": (["usual", "--report", "nowhere/x.json"], "its folder does not exist"),
     "alpha": (["usual", "--alpha", "2"], "alpha is 2"),
+    "seed": (["usual", "--seed", "-1"], "seed is -1, allowed: 0 or more"),
     "length": (["usual", "--autoencoder-kimg", "0"], "autoencoder_kimg is 0"),
     "other images beside": (["usual", "--data.path", "alone"], "the images there are not those"),
     "other images": (["usual", "--trained-on", "alone"], "the images there are not those that"),

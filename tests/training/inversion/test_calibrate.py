@@ -81,6 +81,29 @@ def test_what_was_trained_on_is_known_by_its_name_and_its_share(model: Bundle) -
         unseen(opened, other, DataConfig(dataset="mnist", split="train"))
 
 
+def test_a_few_copies_are_left_out_and_many_are_refused(model: Bundle) -> None:
+    images = torch.arange(200, dtype=torch.uint8)[:, None, None, None].expand(200, 1, 16, 16)
+    other = ImageSet("t", images.contiguous(), None, None, "1" * 64, ())
+    seen = digests(other)
+    said: list[str] = []
+    found = unseen(Opened(model), other, DataConfig(), frozenset(seen[:2]), said.append)
+    assert digests(found) == seen[2:]
+    assert said == ["left out: 2 images that are among those of the training, pixel by pixel"]
+    with pytest.raises(ConfigError, match=r"data is in part .*: 3 of 200 images"):
+        unseen(Opened(model), other, DataConfig(), frozenset(seen[:3]), said.append)
+
+
+def test_of_other_images_none_is_held_out(model: Bundle, tmp_path: Path) -> None:
+    _class_folders(tmp_path / "own")
+    options = {"dataset": "folder", "held_out": 0.4, "conditional": False}
+    manifest = msgspec.structs.replace(model.manifest, options={"data": options})
+    data = DataConfig(
+        dataset="folder", path=tmp_path / "own", resolution=16, conditional=False, held_out=0.4
+    )
+    opened = Opened(replace(model, manifest=manifest))
+    assert len(unseen(opened, load(data), data)) == 60
+
+
 def _class_folders(folder: Path) -> None:
     """Two classes of 30 images of noise each."""
     rng = np.random.default_rng(0)

@@ -244,12 +244,16 @@ def test_a_run_of_an_unknown_recipe_is_told_apart(tmp_path: Path) -> None:
     assert "config.json in the run's folder counts" in checked(document([Run(folder)])).text
 
 
-@pytest.mark.parametrize("name", ["article", "digits", "folder", "style", "wgan", "consensus"])
+@pytest.mark.parametrize(
+    "name", ["article", "digits", "folder", "style", "wgan", "consensus", "anomaly"]
+)
 def test_the_command_makes_the_run_again(tmp_path: Path, name: str) -> None:
     """Also with options of every kind changed."""
     words = [name, "--seed", "7", "--total-kimg", "12.5"]
     if RECIPES[name].config.data.conditional:
         words.append("--data.no-conditional")
+    if name == "anomaly":
+        words += ["--data.only", "3"]
     if name == "folder":
         words += ["--data.path", str(tmp_path), "--schedules", "optim_G.lr=0@5:cosine"]
     if name == "article":

@@ -93,7 +93,20 @@ def _idx(request: ImageRequest, cls_name: str, label_names: tuple[str, ...] | No
 
 
 def _pair(request: ImageRequest) -> idx.Pair | None:
-    return idx.find(request.root, idx.TEST if request.split == TEST else idx.TRAIN)
+    """The files of the wanted part; None where there are none of either part.
+
+    Raises:
+        DataError: only the other part is there. Another set must not be fetched in its place.
+    """
+    wanted, other = (idx.TEST, idx.TRAIN) if request.split == TEST else (idx.TRAIN, idx.TEST)
+    pair = idx.find(request.root, wanted)
+    if pair is None and (found := idx.find(request.root, other)) is not None:
+        names = "t10k-images-idx3-ubyte" if request.split == TEST else "train-images-idx3-ubyte"
+        raise DataError(
+            f"data.path is {request.root}: it holds {found.images.name}, and not the part that is "
+            f"asked for, {names} and its labels; put them there, or set another --data.split"
+        )
+    return pair
 
 
 def _of_pair(request: ImageRequest, pair: idx.Pair, label_names: tuple[str, ...]) -> Raw:

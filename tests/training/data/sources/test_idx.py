@@ -57,6 +57,16 @@ def test_the_test_part(tmp_path, name):
         config("digits", tmp_path, split="test")
 
 
+@pytest.mark.parametrize(("there", "split"), [("train", "test"), ("t10k", "train")])
+def test_another_set_is_not_fetched_where_one_part_is_missing(tmp_path, there, split):
+    write(tmp_path, f"{there}-images-idx3-ubyte", IMAGES, False)
+    write(tmp_path, f"{there}-labels-idx1-ubyte", LABELS, False)
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError, match=f"it holds {there}-images-idx3-ubyte, and not the part"):
+        load(config("mnist", tmp_path, split=split))
+    assert sorted(tmp_path.iterdir()) == files
+
+
 def test_more_classes_than_ten_are_numbered(tmp_path):
     write(tmp_path, "train-images-idx3-ubyte", IMAGES, False)
     write(tmp_path, "train-labels-idx1-ubyte", LABELS + 20, False)
