@@ -15,7 +15,7 @@ HTTP = httpx.Client(
 """A new connection for each request, as `httpx.get` has; that takes 25 ms to read certificates."""
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     """Returns when the condition holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -113,7 +113,7 @@ def ended(server: ServerProcess, id: str, **headers: str) -> dict[str, Any]:
         found.update(server.get(f"/v1/jobs/{id}", headers=headers).json())
         return found["ended"] is not None
 
-    wait_for(has_ended, 60)
+    wait_for(has_ended, 240)
     return found
 
 
