@@ -3,7 +3,7 @@
 BUNDLE is a bundle's folder, or NAME[@VERSION] in --repository. The model is compared with the data
 that its manifest names, unless --data.* options name other data. The bundle is not changed.
 
-`python -m training.evaluate anomaly MODEL` judges a model of what is usual: how well it tells other
+With the word `anomaly` before MODEL it judges a model of what is usual: how well it tells other
 images. A model that is called `anomaly` is measured where no name follows.
 """
 
