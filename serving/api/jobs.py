@@ -149,6 +149,10 @@ class JobRoutes:
                 f"the job is {found.status}, {found.num_done} of {found.num_images} images are "
                 f"made{'' if found.problem is None else f' ({found.problem})'}; ask when it is done"
             )
+        if await in_thread(lambda: job.has_lost(job.state()), "jobs"):
+            raise JobGoingOnProblem(
+                "storage has lost a part of the archive; it is made again; ask when it is done"
+            )
         name = f"{found.model}-{found.id[:8]}.{found.archive}"
         headers = (
             (b"content-length", b"%d" % found.num_bytes),

@@ -105,6 +105,8 @@ class JobRunner:
                 if state.ended is not None and now > state.ended + self._settings.jobs_keep_s:
                     self._store.remove(job)
                     continue
+                if state.status == "done" and job.has_lost(state):
+                    state = _begun_again(job)
                 counts[state.status] += 1
                 if state.ended is None or self._webhooks.must_tell(job, state, now):
                     to_do.append(job)
@@ -323,6 +325,18 @@ class JobRunner:
                     state, problem=told, num_faults=state.num_faults + 1
                 )
             job.write(state)
+
+
+def _begun_again(job: Job) -> State:
+    """Lets a job be made anew whose archive was lost: it can be, byte for byte."""
+    with job.claimed() as is_ours:
+        state = job.state()
+        if not is_ours or state.status != "done" or not job.has_lost(state):
+            return state  # another process was first
+        logger.warning("job %s: storage has lost a part of its archive; it is made again", job.id)
+        state = State(problem="a part of the archive was lost; it is made again", told=state.told)
+        job.write(state)
+        return state
 
 
 def _append(file: BinaryIO, data: bytes) -> None:

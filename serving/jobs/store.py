@@ -119,6 +119,13 @@ class Job:
         """
         _write(self.path / "state.json", msgspec.json.encode(state))
 
+    def has_lost(self, state: State) -> bool:
+        """Whether storage has lost a part of the archive that the state tells of."""
+        try:
+            return self.archive_path.stat().st_size < state.num_bytes
+        except FileNotFoundError:
+            return state.num_bytes > 0
+
     def _read(self, name: str, kind: type[Kept]) -> Kept:
         try:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)

@@ -349,13 +349,12 @@ def test_jobs_belong_to_keys(
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("loses", [False, True])
+@pytest.mark.parametrize("loses", ["nothing", "a part", "a part when done", "all when done"])
 def test_a_job_outlives_the_server(
     tiny_repository: Path,
     start_server: Callable[..., ServerProcess],
     tmp_path: Path,
-    *,
-    loses: bool,
+    loses: str,
 ) -> None:
     """Also where storage has lost a part of the archive that it had: a power cut can do that."""
     flags = ("--jobs-folder", str(tmp_path / "jobs"))
@@ -363,14 +362,19 @@ def test_a_job_outlives_the_server(
     job = {"model": "grey", "seeds": "1-20000", "archive": "zip"}
     id = post(first, **job).json()["id"]
     wait_for(lambda: first.get(f"/v1/jobs/{id}").json()["num_done"] > 0)
+    if "done" in loses:
+        ended(first, id)
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    if loses:
+    if "part" in loses:
         os.truncate(tmp_path / "jobs" / id / "images", 100)
+    elif "all" in loses:
+        (tmp_path / "jobs" / id / "images").unlink()
     half_made, foreign = tmp_path / "jobs" / f".{'0' * 32}", tmp_path / "jobs" / ".config"
     half_made.mkdir()
     foreign.mkdir()
     second = start_server(tiny_repository, *flags)
+    wait_for(lambda: second.get(f"/v1/jobs/{id}/result").status_code == 200, 240)
     assert ended(second, id)["status"] == "done"
     result = second.get(f"/v1/jobs/{id}/result").content
     assert not half_made.exists()

@@ -180,15 +180,20 @@ def test_what_is_wrong_with_the_only_model_is_said_where_one_looks(
     server = start_server(repository.root, *flags, ready=False)
     server.wait_until("/livez", 200)
     words = "model.onnx: holds"
-    # Each HTTP process hears of it from the workers; which one answers is chance.
-    wait_for(lambda: all(words in server.get("/readyz").text for _ in range(10)))
-    for _ in range(10):
+
+    def is_said() -> bool:
         named = server.generate(model="tiny", seeds=[1])
-        assert named.status_code == 503
-        assert "model 'tiny' is refused" in named.json()["detail"]
         (entry,) = server.post("/v2/repository/index").json()
-        assert entry["state"] == "UNAVAILABLE"
-        assert words in entry["reason"]
+        return (
+            words in server.get("/readyz").text
+            and named.status_code == 503
+            and "model 'tiny' is refused" in named.json()["detail"]
+            and entry["state"] == "UNAVAILABLE"
+            and words in entry["reason"]
+        )
+
+    # Each HTTP process hears of it from the workers; which one answers is chance.
+    wait_for(lambda: all(is_said() for _ in range(10)))
     bundle.model_path.write_bytes(whole)
     assert server.post("/v2/repository/models/tiny/load").status_code == 200
     wait_for(lambda: all(server.get("/readyz").status_code == 200 for _ in range(10)))
