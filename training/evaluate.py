@@ -41,7 +41,14 @@ from training.evaluation.gates import (
 )
 from training.evaluation.metrics.manifold import NEAREST_K
 from training.evaluation.plan import AUTO, ResolvedPlan
-from training.evaluation.report import comparisons, record, table, warnings
+from training.evaluation.report import (
+    comparisons,
+    record,
+    require_folder,
+    table,
+    warnings,
+    write_report,
+)
 from training.evaluation.verdict import Circumstances, verdict
 from training.runs.model_data import RUNS, data_of
 from training.stdout import ClosedPipeIgnored
@@ -132,8 +139,7 @@ def _run(words: list[str], prog: str) -> None:
     assert bundle is not None  # --help has ended
     manifest = bundle.manifest
     plan, gates = command.plan(), parse_gates(command.gate)
-    if command.report is not None and not command.report.absolute().parent.is_dir():
-        raise ConfigError(f"report is {str(command.report)!r}: its folder does not exist; make it")
+    require_folder(command.report)
     image_set = load(command.data)
     _check_fits(manifest, image_set)
     num_classes = len(manifest.labels or ())
@@ -212,13 +218,7 @@ def _report(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> No
     manifest = bundle.manifest
     subject = {"name": manifest.name, "version": manifest.version, "digest": bundle.digest}
     text = json.dumps(record(subject, metrics), indent=2)
-    if command.report is not None:
-        try:
-            command.report.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise EvaluationError(
-                f"report is {str(command.report)!r}: {error.strerror}; choose another file"
-            ) from error
+    write_report(command.report, text)
     with ClosedPipeIgnored():
         print(text if command.json else table(metrics))
 

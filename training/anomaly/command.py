@@ -22,10 +22,10 @@ from training.data.sources import DATASETS
 from training.errors import (
     CheckpointError,
     ConfigError,
-    EvaluationError,
     require,
     require_number,
 )
+from training.evaluation.report import require_folder, write_report
 from training.interpretation.published import open_model
 from training.inversion.calibrate_command import scored
 from training.inversion.opened import Opened, to_img
@@ -74,9 +74,7 @@ class AnomalyCommand:
         require(fits, "alpha", self.alpha, "more than 0, less than 1", "set --alpha")
         require(self.seed >= 0, "seed", self.seed, "0 or more", "set --seed")
         normal = self._normal(bundle)
-        if self.report is not None and not self.report.absolute().parent.is_dir():
-            where = repr(str(self.report))
-            raise ConfigError(f"report is {where}: its folder does not exist; make it")
+        require_folder(self.report)
         model, manifest = Opened(bundle), bundle.manifest
         model.scorer()
         if model.traits.takes_label:
@@ -103,8 +101,7 @@ class AnomalyCommand:
         judged = judge(methods, alpha=self.alpha, seed=self.seed)
         record = self._record(bundle, judged, test, known, len(calibration.scores))
         text = json.dumps(record, indent=2)
-        if self.report is not None:
-            _write(self.report, text)
+        write_report(self.report, text)
         return text if self.json else table(record)
 
     def _training_images(self, bundle: Bundle) -> Path | None:
@@ -121,7 +118,7 @@ class AnomalyCommand:
 
     def _fitted(self, bundle: Bundle, known: Learned, say: Say) -> Any:
         given = Given(
-            x=known.train.images.float() / 127.5 - 1,
+            x=known.train.seen(slice(None)),
             z_dim=bundle.manifest.z_dim,
             num_parameters=num_parameters(bundle),
             autoencoder_kimg=self.autoencoder_kimg,
@@ -234,17 +231,8 @@ def _of(scores: np.ndarray, test: Unseen, calibration: np.ndarray | None) -> Sco
 def _calibrated(score: Callable[..., Any], known: Learned) -> np.ndarray | None:
     if known.calibration is None:
         return None
-    found: np.ndarray = score(known.calibration.images.float() / 127.5 - 1)
+    found: np.ndarray = score(known.calibration.seen(slice(None)))
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(
-            f"report is {str(path)!r}: {error.strerror}; choose another file"
-        ) from error
 
 
 def _say(line: str) -> None:

@@ -19,7 +19,7 @@ from training.data.images_record import digests
 from training.data.sources import DATASETS
 from training.errors import ConfigError, require
 from training.inversion.calibrate_command import FIGURE, without_recorded
-from training.inversion.opened import Opened, require_fitting
+from training.inversion.opened import Opened, as_bytes, require_fitting
 from training.runs.model_data import data_of
 
 Say = Callable[[str], None]
@@ -134,8 +134,3 @@ def _without(image_set: ImageSet, part: ImageSet, say: Say) -> ImageSet:
         raise ConfigError(
             f"{error}; test images of the same data are --data.split test, where it has them"
         ) from None
-
-
-def as_bytes(image_set: ImageSet) -> Images:
-    """Its images as [N, H, W, C] uint8."""
-    return np.ascontiguousarray(image_set.images.permute(0, 2, 3, 1).numpy())

@@ -1,10 +1,12 @@
 """An evaluation as a table for people and as JSON for programs."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from models.bundle.manifest import Metric
+from training.errors import ConfigError, EvaluationError
 from training.evaluation.measures import ALL_FIGURES, MEASURES
 from training.evaluation.plan import PUBLISHED_IMAGES, WHOLE
 
@@ -116,3 +118,29 @@ def _protocols(metrics: tuple[Metric, ...]) -> list[str]:
 
 def _line(protocol: dict[str, Any]) -> str:
     return "; ".join(f"{key} {value}" for key, value in protocol.items())
+
+
+def require_folder(path: Path | None) -> None:
+    """Refuses a file of --report that can't be written, before anything is measured.
+
+    Raises:
+        ConfigError: its folder is missing.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigError(f"report is {str(path)!r}: its folder does not exist; make it")
+
+
+def write_report(path: Path | None, text: str) -> None:
+    """Writes --report, if it is asked for.
+
+    Raises:
+        EvaluationError: it can't be written.
+    """
+    if path is None:
+        return
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(
+            f"report is {str(path)!r}: {error.strerror}; choose another file"
+        ) from error

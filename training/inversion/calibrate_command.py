@@ -20,7 +20,7 @@ from training.data.images_record import digests, names_of, recorded_rows
 from training.data.sources import DATASETS
 from training.errors import ConfigError, DataError, require
 from training.interpretation.published import publish
-from training.inversion.opened import Labels, Opened, require_fitting
+from training.inversion.opened import Labels, Opened, as_bytes, require_fitting
 from training.runs.catalogue import run_of_model
 from training.runs.model_data import RUNS
 
@@ -62,7 +62,7 @@ class CalibrateCommand:
         chosen = image_set.subset(num)
         found = len(chosen)
         require(found >= _LEAST, "data", f"{found} images", f"{_LEAST} or more", "give more images")
-        images = chosen.images.permute(0, 2, 3, 1).contiguous().numpy()
+        images = as_bytes(chosen)
         labels = model.labels_named(self.label, found)
         if labels is None and chosen.labels is not None:
             labels = chosen.labels.numpy()

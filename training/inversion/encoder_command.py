@@ -21,7 +21,7 @@ from training.inversion.figures import figures
 from training.inversion.fit import EncoderFit, FitConfig, Subject
 from training.inversion.graph import encoder_files
 from training.inversion.network import EncoderConfig
-from training.inversion.opened import Opened, require_fitting
+from training.inversion.opened import Opened, as_bytes, require_fitting
 from training.inversion.work import Work
 from training.runs.model_data import RUNS
 
@@ -128,7 +128,7 @@ class EncoderCommand:
         """Measures the exported files, writes and publishes them."""
         images = labels = None
         if apart is not None:
-            images = apart.images.permute(0, 2, 3, 1).contiguous().numpy()
+            images = as_bytes(apart)
             labels = None if apart.labels is None else apart.labels.numpy()
         with tempfile.TemporaryDirectory() as place:
             trial = assembled(model.bundle, files, Path(place, "bundle"), without=(CALIBRATION,))

@@ -166,6 +166,11 @@ def require_fitting(model: Opened, image_set: ImageSet) -> None:
         )
 
 
+def as_bytes(image_set: ImageSet) -> Images:
+    """Its images as [N, H, W, C] uint8."""
+    return np.ascontiguousarray(image_set.images.permute(0, 2, 3, 1).numpy())
+
+
 def to_img(images: Images) -> Tensor:
     """[N, H, W, C] uint8 to [N, C, H, W] in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

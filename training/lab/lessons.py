@@ -112,7 +112,7 @@ LESSONS = (
         sentences=(
             "The plain loss with Adam's first beta 0, and in B with 0.9, as for classifiers.",
             "The average of A covers the ring; that of B loses modes and half of its good points, "
-            "though its |v| is smaller. With R1 and R2 both keep the ring.",
+            "though its |v| is smaller.",
             "With frozen second moments the largest stable step of the damped Dirac game falls "
             "from 1.2 at 0 to 0.07 at 0.9: momentum pushes on along a direction that has turned.",
         ),
