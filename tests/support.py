@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,22 @@ from typing import Any
 
 import httpx
 
-HTTP = httpx.Client(
-    timeout=30, verify=False, limits=httpx.Limits(max_keepalive_connections=0, max_connections=None)
-)
-"""A new connection for each request, as `httpx.get` has; that takes 25 ms to read certificates."""
+
+class _ClientOfThread(threading.local):
+    """httpx's requests, each on a new connection, as `httpx.get` has; that takes 25 ms more.
+
+    Threads share no pool: one would close the socket that another one waits for (EBADF).
+    """
+
+    def __init__(self) -> None:
+        limits = httpx.Limits(max_keepalive_connections=0, max_connections=None)
+        self._client = httpx.Client(timeout=30, verify=False, limits=limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+HTTP: Any = _ClientOfThread()
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:

@@ -49,6 +49,7 @@ class Generation:
         self._hold = hold
         self._encoding: asyncio.Task[None] | None = None
         self._ticket: Ticket
+        self._on_left: Callable[[Ticket], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.ended = False
 
@@ -61,11 +62,21 @@ class Generation:
             self._deadline.cancel()
         if self._encoding is not None:
             self._encoding.cancel()
+        if self._on_left is not None:
+            self._on_left(self._ticket)
         self._on_end(outcome)
 
-    def wait_for(self, ticket: Ticket, scheduling: Scheduling) -> None:
-        """Ends with the images of an admitted ticket, or at the deadline."""
-        self._ticket = ticket
+    def wait_for(
+        self,
+        ticket: Ticket,
+        scheduling: Scheduling,
+        on_left: Callable[[Ticket], None] | None = None,
+    ) -> None:
+        """Ends with the images of an admitted ticket, or at the deadline.
+
+        on_left: called when this has ended, with the ticket.
+        """
+        self._ticket, self._on_left = ticket, on_left
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(scheduling.timeout_ms / 1e3, self.expire, scheduling)
         ticket.done.add_done_callback(self._on_images)

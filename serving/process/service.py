@@ -296,13 +296,25 @@ class Service:
         cached = self.encoder.cached(order, context)
         if cached is not None:
             generation.end(cached)
+        # Without a cache the same image is asked for to be made: benchmarks rely on it.
+        elif order.num_rows == 1 and self.encoder.cache.max_bytes and order.image_keys:
+            key, flights = order.image_keys[0], self._single_flight
+            ticket = self.submit(order, scheduling, context, functools.partial(flights.join, key))
+            generation.wait_for(ticket, scheduling, functools.partial(flights.leave, key))
         else:
-            ticket = self.submit(order, scheduling, context)
-            generation.wait_for(ticket, scheduling)
+            generation.wait_for(self.submit(order, scheduling, context), scheduling)
         return generation
 
-    def submit(self, order: Order, scheduling: Scheduling, context: RequestContext) -> Ticket:
-        """Admits an order; one image that is being made already isn't made twice.
+    def submit(
+        self,
+        order: Order,
+        scheduling: Scheduling,
+        context: RequestContext,
+        join: Callable[[Callable[[], Ticket]], Ticket] | None = None,
+    ) -> Ticket:
+        """Admits an order.
+
+        join: calls what it is given, to submit the rows, unless they are being made already.
 
         Raises:
             Problem: it is not admitted, as `make` says.
@@ -312,11 +324,7 @@ class Service:
             self.batcher.check_capacity(num_rows)  # what is refused here is not charged
             self.access.charge(context.key, num_rows)
         admit = functools.partial(self._admit, order, scheduling, context.hold)
-        # Without a cache the same image is asked for to be made: benchmarks rely on it.
-        if num_rows == 1 and self.encoder.cache.max_bytes and order.image_keys:
-            ticket = self._single_flight.join(order.image_keys[0], admit)
-        else:
-            ticket = admit()
+        ticket = admit() if join is None else join(admit)
         context.model, context.encoding = order.served.key, order.encoding.label
         context.timing, context.bulk = ticket.timing, scheduling.bulk
         context.num_rows += num_rows

@@ -92,7 +92,32 @@ def test_the_first_ones_own_fate_is_not_the_others(fate: Exception | None) -> No
         with pytest.raises(ClientGoneError):
             await third.done
         await asyncio.sleep(0)
+        late = flights.join(key(5), admit)  # the image is not in the cache yet
+        assert await late.done == "image"
+        assert len(admitted) == 2
+        for ticket in (first, second, third, late, late):  # twice is once
+            flights.leave(key(5), ticket)
+        assert len(flights) == 0
         assert flights.join(key(5), admit) is admitted[2]  # the flight is over
+
+    asyncio.run(scenario())
+
+
+def test_an_image_is_asked_for_anew_where_all_have_left() -> None:
+    async def scenario() -> None:
+        flights = SingleFlight()
+        first, second = (flights.join(key(5), new_ticket) for _ in range(2))
+        for ticket in (first, second):
+            ticket.done.set_exception(ClientGoneError())
+            flights.leave(key(5), ticket)
+        other = flights.join(key(5), new_ticket)  # before the loop tells that the first has ended
+        assert other not in (first, second)
+        await asyncio.sleep(0)
+        assert flights.join(key(5), new_ticket) is not other
+        other.done.set_result("image")  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert len(flights) == 1
+        first.done.exception(), second.done.exception()
 
     asyncio.run(scenario())
 
@@ -104,6 +129,7 @@ def test_what_befalls_the_image_befalls_all() -> None:
         first.done.set_exception(UnavailableProblem("the worker died"))
         with pytest.raises(UnavailableProblem):
             await second.done
+        assert len(flights) == 0
 
     asyncio.run(scenario())
 

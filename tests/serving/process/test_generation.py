@@ -127,6 +127,43 @@ def test_large_images_are_encoded_in_a_thread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [2, 1000])
+@pytest.mark.parametrize("first_leaves", [False, True])
+def test_an_image_that_is_made_and_not_yet_kept_is_not_made_again(
+    tmp_path: Path, side: int, first_leaves: bool
+) -> None:
+    """Whenever the second request comes: a turn of the event loop may lie between any two steps."""
+
+    async def scenario(setup: Setup) -> None:
+        num_made = num_late = 0
+
+        def answer() -> None:
+            nonlocal num_made
+            num_made += len(setup.worker.held)
+            setup.answer(side)
+
+        first = setup.start(setup.order())
+        await asyncio.sleep(0)
+        answer()
+        async with asyncio.timeout(30):
+            while not setup.outcomes:
+                setup.start(setup.order())
+                num_late += 1
+                if first_leaves:
+                    first.leave()
+                await asyncio.sleep(0)
+                answer()
+            while len(setup.outcomes) <= num_late:
+                await asyncio.sleep(0)
+                answer()
+        assert num_made == 1
+        bodies = {outcome.body for outcome in setup.outcomes if isinstance(outcome, Response)}
+        assert len(bodies) == 1
+        assert len(setup.service._single_flight) == 0
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("side", [2, 1000])
 def test_a_defect_of_an_encoder_is_the_outcome(tmp_path: Path, side: int) -> None:
     def broken(image: Images) -> bytes:
         raise RuntimeError("odd")
