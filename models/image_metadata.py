@@ -32,39 +32,69 @@ MAX_LIST_BYTES = 24 << 10
 A JPEG comment has room for two."""
 
 
-def provenance(
-    *,
+class Origin:
+    """How images were made that differ in seed and label alone; `origin` makes one."""
+
+    def __init__(self, common: Mapping[str, str]) -> None:
+        """common: the words beside seed and label."""
+        self._common = dict(common)
+        self._png = b"".join(_chunk(keyword, text) for keyword, text in common.items())
+
+    def words(self, seed: int | None = None, label: int | None = None) -> dict[str, str]:
+        """Says how an image was made.
+
+        Args:
+            seed: None where it was made of no seed.
+            label: None where the model knows no classes.
+        """
+        fields = {} if seed is None else {"seed": str(seed)}
+        if label is not None:
+            fields["label"] = str(label)
+        return fields | self._common
+
+    def told(self, data: bytes, kind: str, seed: int | None, label: int | None) -> bytes:
+        """Does for `words` what `with_metadata` does, in a third of the time for PNG."""
+        if kind != "png":
+            return with_metadata(data, kind, self.words(seed, label))
+        own = b"" if seed is None else _new_chunk("seed", str(seed))
+        if label is not None:
+            own += _chunk("label", str(label))
+        return b"".join((data[:_PNG_HEADER_BYTES], own, self._png, data[_PNG_HEADER_BYTES:]))
+
+
+@functools.lru_cache(maxsize=1024)  # a server makes many images of one model
+def origin(
     model: str,
     version: int,
     digest: str,
     truncation: float,
-    seed: int | None = None,
-    label: int | None = None,
     directions: str = "",
     styles: str = "",
     units_off: str = "",
-) -> dict[str, str]:
-    """Says how an image was made.
+) -> Origin:
+    """Says how images were made.
 
     Args:
         model: name of the model.
         version: its version.
         digest: of its bundle: with seed, label and truncation it determines the pixels.
         truncation: psi.
-        seed: None where it was made of no seed.
-        label: None where the model knows no classes.
-        directions: what it was moved along, as `written_amounts` has it; empty for nothing.
+        directions: what they were moved along, as `written_amounts` has it; empty for nothing.
         styles: the field `styles` of the request as JSON; empty for none.
         units_off: numbers of units that were off, with commas; empty for none.
     """
-    fields = {} if seed is None else {"seed": str(seed)}
-    if label is not None:
-        fields["label"] = str(label)
     # The shortest text that is read back as the same number.
     psi = repr(float(truncation)).removesuffix(".0")
-    fields |= {"model": model, "version": str(version), "digest": digest, "truncation": psi}
+    fields = {"model": model, "version": str(version), "digest": digest, "truncation": psi}
     more = {"directions": directions, "styles": styles, "units_off": units_off}
-    return fields | {name: text for name, text in more.items() if text}
+    return Origin(fields | {name: text for name, text in more.items() if text})
+
+
+def provenance(
+    *, seed: int | None = None, label: int | None = None, **common: Any
+) -> dict[str, str]:
+    """Says how one image was made, as `Origin.words`; common: what `origin` takes."""
+    return origin(**common).words(seed, label)
 
 
 def written_styles(
@@ -144,8 +174,7 @@ def _png(data: bytes, fields: Mapping[str, str]) -> bytes:
     return b"".join((data[:_PNG_HEADER_BYTES], *chunks, data[_PNG_HEADER_BYTES:]))
 
 
-@functools.lru_cache(maxsize=1024)  # most of an image's words are those of the last one
-def _chunk(keyword: str, text: str) -> bytes:
+def _new_chunk(keyword: str, text: str) -> bytes:
     body = b"tEXt" + keyword.encode("ascii") + b"\0" + text.encode("latin-1")
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
@@ -197,3 +226,7 @@ _WRITERS: dict[str, Callable[[bytes, Mapping[str, str]], bytes]] = {
     "jpeg": _jpeg,
     "webp": _webp,
 }
+
+
+# Most of an image's words are those of the last one.
+_chunk = functools.lru_cache(maxsize=1024)(_new_chunk)

@@ -73,7 +73,7 @@ class Settings:
         "nvidia-smi, GPU-... or MIG-...; empty: all that work",
     )
     api_processes: int = _setting(
-        1,
+        AUTO,
         "processes that speak HTTP and encode images; auto, or 0: one for each core, at most 2 "
         "beside a CPU worker and 4 beside GPUs",
         least=1,
@@ -255,12 +255,11 @@ class Settings:
         _check_origins(self.cors_origins)
         _check_hosts(self.allowed_hosts)
         for name in ("max_seeds", "max_frames"):
-            least = getattr(self, name) * max(1, self.api_processes)  # each process has its part
+            least = getattr(self, name)
             if self.max_waiting_rows < least:
                 raise SettingsError(
                     f"--max-waiting-rows is {self.max_waiting_rows}, must be at least {least}, "
-                    f"{flag(name)} for each of --api-processes: the largest allowed request could "
-                    "never be admitted"
+                    f"as {flag(name)} is: the largest allowed request could never be admitted"
                 )
         try:
             for name in self.models:
@@ -308,10 +307,7 @@ class Settings:
         """
         if self.api_processes != AUTO:
             return self
-        # Each process has its part of the waiting rows, which the largest request must fit.
-        most = self.max_waiting_rows // max(self.max_seeds, self.max_frames)
-        num = min(num_cpus, _MOST_PROCESSES[device], most)
-        return dataclasses.replace(self, api_processes=num)
+        return dataclasses.replace(self, api_processes=min(num_cpus, _MOST_PROCESSES[device]))
 
     def check_device(self, device: str) -> None:
         """Raises SettingsError for settings of the other device, "cpu" or "cuda".

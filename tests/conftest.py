@@ -323,7 +323,9 @@ def server_process(
     log = folder / f"server-{port}.log"
     variables = {k: v for k, v in os.environ.items() if not k.startswith("SADDLEPOINT_")}
     variables |= {"TMPDIR": str(folder), "PYTHONUNBUFFERED": "1", **(environ or {})}
-    arguments = ["--repository", str(repository), "--port", str(port), *flags]
+    # One process, unless a test asks for more: what it counts is then all in one place.
+    one = ("--api-processes", "1")
+    arguments = ["--repository", str(repository), "--port", str(port), *one, *flags]
     with log.open("w") as file:
         process = subprocess.Popen(
             [*prefix, *command, *arguments],

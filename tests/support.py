@@ -52,6 +52,7 @@ def make_service(settings: Any, folder: Path) -> Any:
     from serving.process.shared import Shared
 
     path = settings.api_keys
+    settings = settings.chosen("cpu", 1)
     shared = Shared.make(settings, 0, None if path is None else KeyFile.read(path))
     return Service(
         settings,

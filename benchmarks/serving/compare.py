@@ -39,10 +39,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "serving" / "peers"
 ENVIRONMENTS = ROOT / ".benchmarks"
 BODY = '{"seeds":[42]}'
-# Ours as it comes, and with one more HTTP process, which pays where models are tiny.
+# Ours as it comes, and with one HTTP process alone.
 OURS: dict[str, tuple[str, ...]] = {
     "saddlepoint": (),
-    "saddlepoint_2_processes": ("--api-processes", "2"),
+    "saddlepoint_1_process": ("--api-processes", "1"),
 }
 CONNECTIONS = (1, 8, 64, 256)
 

@@ -1,6 +1,7 @@
 """How many HTTP processes: the same server with one, two and as many as it chooses, alternating.
 
-    python benchmarks/serving/processes.py [--quick] [--model article] [--processes 1,2,auto]
+    python benchmarks/serving/processes.py [--quick] [--model article] [--processes 1,auto]
+         [--connections 1,8,64,256]
 
 Protocol: the servers are up together and take turns under wrk, one new seed a POST, no cache. For
 each number of connections: requests/s and the CPU time of a request in all of a server's processes,
@@ -13,13 +14,14 @@ import statistics
 
 from _harness import SEED, figure, make_repository, parser, saddlepoint, scratch_folder, wrk
 
-CONNECTIONS = (1, 8, 64, 256)
+CONNECTIONS = "1,8,64,256"
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--model", default="article", help="of benchmarks/serving/_harness.py")
-    arguments.add_argument("--processes", default="1,2,auto", help="comma separated")
+    arguments.add_argument("--processes", default="1,auto", help="comma separated")
+    arguments.add_argument("--connections", default=CONNECTIONS, help="comma separated")
     options = arguments.parse_args()
     seconds, rounds = (1, 5) if options.quick else (3, 9)
     choices = options.processes.split(",")
@@ -32,7 +34,7 @@ def main() -> None:
             for choice in choices
         }
         for number in range(rounds):
-            for connections in CONNECTIONS:
+            for connections in map(int, options.connections.split(",")):
                 for choice in choices if number % 2 else reversed(choices):
                     server = servers[choice]
                     before = server.cpu_s()

@@ -12,12 +12,11 @@ import numpy as np
 
 from models.bundle.directions import DirectionError, parse_amounts
 from models.bundle.generator import Images
-from models.image_metadata import with_metadata
 from serving.api import v2_tensors
 from serving.api.schemas import V2Inference, V2Model, V2Tensor
 from serving.dispatch.catalogue import Served
 from serving.encoding.bodies import PixelEncoding
-from serving.encoding.png import encode_png
+from serving.encoding.png import encode_pngs
 from serving.errors import InvalidRequestProblem, quoted
 from serving.http.auth import Header
 from serving.http.messages import Headers
@@ -67,8 +66,8 @@ class TensorEncoding(PixelEncoding):
     """Name, and whether as bytes instead of JSON."""
     coding: bytes | None
     """Content-Encoding of the response."""
-    describe: Callable[[int], dict[str, str]] | None = None
-    """Says how the image of a row was made; None where files don't say it."""
+    told: Callable[[bytes, str, int], bytes] | None = None
+    """Adds to a file of a format how the image of a row was made; None where files don't say it."""
     json_bytes: int = 0
     label = "tensors"
 
@@ -100,10 +99,10 @@ class TensorEncoding(PixelEncoding):
 
     def files(self, images: Images) -> list[bytes]:
         """Encodes images as PNG files."""
-        files = [encode_png(image) for image in images]
-        if self.describe is None:
+        files = encode_pngs(images)
+        if self.told is None:
             return files
-        return [with_metadata(data, "png", self.describe(row)) for row, data in enumerate(files)]
+        return [self.told(data, "png", row) for row, data in enumerate(files)]
 
     def headers(self) -> Headers:
         """Returns the response headers; only valid after `from_images`."""
@@ -190,7 +189,7 @@ def read_order(
         encoding=encoded,
     )
     if settings.image_metadata:
-        encoded.describe = order.provenance
+        encoded.told = order.told
     return order, _scheduling(infer, header, settings)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle.generator import Images
-from models.image_metadata import provenance, with_metadata
+from models.image_metadata import origin
 from serving.bulk.errors import PlanError
 from serving.bulk.plan import Plan
 from serving.bulk.storage.store import Store, StoredFile
@@ -120,6 +120,7 @@ def _write_folder(task: Task, batches: Iterable[Batch]) -> list[StoredFile]:
     """An image file each, in a folder of its class: what torchvision's ImageFolder reads."""
     plan, store = task.plan, task.store
     encode, end = encoder(plan), suffix(plan)
+    made_by = origin(plan.model, plan.version, plan.bundle_digest, plan.truncation)
     folders: dict[int | None, str] = {}
     part = task.name.rpartition("-")[2]
     entries: list[bytes] = []
@@ -127,17 +128,9 @@ def _write_folder(task: Task, batches: Iterable[Batch]) -> list[StoredFile]:
         for seed, label, data in _rows(batch, encode):
             if label not in folders:
                 folders[label] = f"{IMAGES}/{class_folder(plan, label)}/{part}"
-            fields = provenance(
-                model=plan.model,
-                version=plan.version,
-                digest=plan.bundle_digest,
-                truncation=plan.truncation,
-                seed=seed,
-                label=label,
-            )
             name = f"{folders[label]}/{seed}.{end}"
             with store.create(name, sync=False) as file:
-                file.write(with_metadata(data, plan.image_format, fields))
+                file.write(made_by.told(data, plan.image_format, seed, label))
             line = {"seed": seed, "label": label, **msgspec.structs.asdict(file.entry(name))}
             entries.append(msgspec.json.encode(line))
     store.sync()

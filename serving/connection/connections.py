@@ -70,6 +70,7 @@ class Connections:
         on_refused: Callable[[str], None] = lambda reason: None,
         on_ended: Callable[[str], None] = lambda reason: None,
         on_change: Callable[[], None] = lambda: None,
+        on_number: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Creates an empty set; `run` looks after it.
 
@@ -78,7 +79,9 @@ class Connections:
             root_path: taken off the beginning of paths that have it.
             on_refused: called with the reason when a connection is not taken.
             on_ended: called with the reason when a client is cut off.
-            on_change: called when there are more or fewer connections, or bytes held.
+            on_change: called some times a second if there are more or fewer connections, or bytes
+                held.
+            on_number: called at once with the number of connections.
         """
         self.limits = limits
         self.root_path = root_path
@@ -87,7 +90,8 @@ class Connections:
         self.refusal = _refusal()
         """What a connection is told for which there is no descriptor."""
         self._all: set[Watched] = set()
-        self._on_refused, self._on_ended, self._on_change = on_refused, on_ended, on_change
+        self._on_refused, self._on_ended = on_refused, on_ended
+        self._on_change, self._on_number = on_change, on_number
         self._last = (0, 0)
         self._spares = Spares()
         self._refused = RepeatedWarning(
@@ -138,10 +142,12 @@ class Connections:
     def add(self, connection: Watched) -> None:
         """A connection was made."""
         self._all.add(connection)
+        self._on_number(len(self._all))
 
     def discard(self, connection: Watched) -> None:
         """A connection is over."""
         self._all.discard(connection)
+        self._on_number(len(self._all))
 
     def may_take(self, descriptor: int) -> bool:
         """False where a new connection takes one of the last descriptors, which are for the server.

@@ -30,6 +30,7 @@ from serving.dispatch.tickets import Batch, Styled, Ticket
 from serving.errors import OverloadedProblem, UnavailableProblem
 from serving.inference.frames import Identity
 from serving.observability.loops import Loop, ends
+from serving.shared_counts import SharedCounts
 
 BULK_SHARE = 8
 """One batch in so many is a bulk one while both kinds wait: bulk is slow, but never starved."""
@@ -79,15 +80,18 @@ class Batcher:
         on_made: Callable[[Batch, float], None],
         on_load: Callable[[], None],
         recovery_s: float = RECOVERY_S,
+        admitted: SharedCounts | None = None,
     ) -> None:
         """Creates a batcher without workers.
 
         Args:
             max_batch_rows: rows of a batch.
-            max_waiting_rows: rows that may be admitted and not yet made, waiting or in flight.
+            max_waiting_rows: rows that may be admitted and not yet made, waiting or in flight, of
+                all processes together.
             on_made: called with each batch that was made, and the seconds that it took.
             on_load: called when the number of waiting rows has changed.
             recovery_s: how long tickets wait for a new worker when the last one has died.
+            admitted: where this process tells the others of such rows; None if it is alone.
         """
         self.max_batch_rows = max_batch_rows
         self.max_waiting_rows = max_waiting_rows
@@ -105,6 +109,7 @@ class Batcher:
         self._row_s: dict[Identity, float] = {}  # seconds per row, a moving average
         self._pumping = False
         self._failures = Loop("dispatch")
+        self._admitted = admitted
 
     @property
     def workers(self) -> Iterable[Worker]:
@@ -127,6 +132,8 @@ class Batcher:
         """
         self.check_workers()
         waiting = self.waiting_rows + self.in_flight_rows
+        if self._admitted is not None:
+            waiting += self._admitted.others
         if waiting + num_rows > self.max_waiting_rows:
             wait_s = self._rate.seconds_for(waiting)
             raise OverloadedProblem(
@@ -189,6 +196,7 @@ class Batcher:
         elif part:
             ticket.key, ticket.rows = key._replace(part=part), rows
         self.waiting_rows += num_rows
+        self._tell()
         if not is_held:
             self._queues[bulk].add(ticket)
             self._pump_soon()
@@ -210,6 +218,7 @@ class Batcher:
                 self._queues[ticket.bulk].remove(ticket)
             self.waiting_rows -= unsent
             ticket.num_sent = ticket.num_rows
+            self._tell()
             self._on_load()
         return unsent
 
@@ -279,7 +288,12 @@ class Batcher:
         if self._booked.pop(batch, None) is None:
             return False
         self.in_flight_rows -= batch.num_rows
+        self._tell()
         return True
+
+    def _tell(self) -> None:
+        if self._admitted is not None:
+            self._admitted.own = self.waiting_rows + self.in_flight_rows
 
     def _fail(self, batch: Batch, reason: str, *, by_version: bool = False) -> None:
         for piece in batch.valid():
@@ -359,6 +373,7 @@ class Batcher:
         if ticket.num_sent == ticket.num_rows:  # otherwise it is still in its queue
             self._queues[ticket.bulk].put_back(ticket)
         self.waiting_rows += ticket.num_sent
+        self._tell()
         ticket.num_sent = ticket.num_made = 0
         ticket.images = None
         ticket.attempt += 1  # from now on the pieces that were sent before are ignored

@@ -17,7 +17,6 @@ from typing import BinaryIO
 import msgspec
 
 from models.bundle.generator import Images
-from models.image_metadata import with_metadata
 from serving.dispatch.tickets import Ticket
 from serving.encoding.bodies import FileEncoding
 from serving.errors import (
@@ -368,6 +367,6 @@ def _encoded(made: Order, images: Images, first: int, describes: bool) -> list[t
         name = f"{first + row:08d}-{made.seeds[row]}"
         if made.labels is not None:
             name += f"-label{made.labels[row]}"
-        told = with_metadata(data, kind, made.provenance(row)) if describes else data
+        told = made.told(data, kind, row) if describes else data
         found.append((f"{name}.{kind}", told))
     return found

@@ -21,6 +21,7 @@ import litserve.server
 
 from serving import signals
 from serving.observability import logs
+from serving.process.accepting import Acceptors
 from serving.process.shared import Shared
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ UVICORN_INTERNALS: dict[str, str | None] = {
     "uvicorn.server.Server.capture_signals": "self",
     "uvicorn.server.Server.run": "self, sockets",
     "uvicorn.server.Server.shutdown": "self, sockets",
+    "uvicorn.server.Server.startup": "self, sockets",
 }
 """Members of uvicorn that `serving` overrides or uses and that are not public: by their path, with
 a method's parameters, or None for an attribute of instances. `serving.connection.Connection` is the
@@ -99,6 +101,17 @@ class DrainingServer(litserve.server._Server):  # type: ignore[misc]
         with super().capture_signals():
             signals.release()
             yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens; where there are several HTTP processes, they take connections in turn."""
+        if sockets is None or len(self.shared.bells) == 1:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for listener in sockets:
+            listener.listen(self.config.backlog)
+        turns = self.config.loaded_app.service.turns
+        self.servers = [Acceptors(sockets, turns, self._protocol)]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops handshakes, accepts what has come, then lets uvicorn drain the connections."""

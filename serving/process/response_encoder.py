@@ -236,10 +236,7 @@ class ResponseEncoder:
         if not self._describes:
             return files
         kind = encoding.format.name
-        return [
-            with_metadata(data, kind, order.provenance(row))
-            for row, data in zip(rows, files, strict=True)
-        ]
+        return [order.told(data, kind, row) for row, data in zip(rows, files, strict=True)]
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

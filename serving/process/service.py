@@ -45,9 +45,11 @@ from serving.process.readiness import StartupBarrier
 from serving.process.real_image_work import RealImageWork
 from serving.process.response_encoder import ResponseEncoder
 from serving.process.shared import Shared
+from serving.process.turns import Turns
 from serving.requests.deadlines import Scheduling
 from serving.requests.generate import Order
 from serving.settings import Settings
+from serving.shared_counts import SharedCounts
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +108,8 @@ class Service:
         self.recorder = RequestRecorder(settings, self.buffered)
         self.batcher = Batcher(
             max_batch_rows=settings.max_batch_rows,
-            max_waiting_rows=settings.max_waiting_rows // settings.api_processes,
+            max_waiting_rows=settings.max_waiting_rows,
+            admitted=SharedCounts(shared.rows, index, settings.api_processes),
             on_made=self._on_made,
             on_load=self.buffered.schedule_flush,
         )
@@ -121,6 +124,8 @@ class Service:
             for worker in range(num_workers)
         ]
         self.models = ModelControl(Withdrawn(shared.withdrawn), self.catalogue, self._workers)
+        counts = SharedCounts(shared.connections, index, settings.api_processes)
+        self.turns = Turns(counts, shared.bells, index)
         self.connections = Connections(
             Limits(
                 read_timeout_s=settings.read_timeout_s,
@@ -133,6 +138,7 @@ class Service:
             on_refused=lambda reason: metrics.CONNECTIONS_REFUSED.labels(reason).inc(),
             on_ended=lambda reason: metrics.CONNECTIONS_ENDED.labels(reason).inc(),
             on_change=self.buffered.schedule_flush,
+            on_number=self.turns.set_connected,
         )
         # There from the start, at 0: otherwise a query would not see the first of a kind.
         for metric, reasons in _REASONS.items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from serving.notice import Notice
 from serving.observability.shared_values import SharedMetrics
 from serving.process.key_watch import KeyFile
+from serving.process.turns import make_bells
 from serving.settings import Settings
 from serving.shared_file import SharedFile
 
@@ -20,6 +21,12 @@ class Shared:
     """What each API key may still ask for (`serving.http.rate_limit`)."""
     started: SharedFile
     """Which HTTP processes have had a model (`serving.process.readiness`)."""
+    connections: SharedFile
+    """How many each HTTP process has (`serving.process.turns`)."""
+    rows: SharedFile
+    """Rows that each HTTP process has admitted and not yet made."""
+    bells: list[int]
+    """Descriptors by which HTTP processes wake each other."""
     draining: Notice
     """Given when the server was told to stop."""
     keys: KeyFile | None
@@ -37,6 +44,9 @@ class Shared:
             withdrawn=SharedFile("withdrawn"),
             rates=SharedFile("rates"),
             started=SharedFile("started"),
+            connections=SharedFile("connections"),
+            rows=SharedFile("rows"),
+            bells=make_bells(settings.api_processes),
             draining=Notice(),
             keys=keys,
         )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle.directions import Applied, as_text
-from models.image_metadata import MAX_LIST_BYTES, provenance
+from models.image_metadata import MAX_LIST_BYTES, Origin, origin
 from models.seed_list import written_seeds
 from serving.dispatch.catalogue import Catalogue, Served
 from serving.encoding.bodies import JSON, Alone, Array, Encoding, FileEncoding, Listed, Tiled
@@ -152,24 +152,29 @@ class Order:
 
     def provenance(self, row: int) -> dict[str, str]:
         """Says how one image was made, for its file."""
-        return provenance(
-            model=self.name,
-            version=self.version,
-            digest=self.digest,
-            truncation=self.psi,
-            seed=None if self.seeds is None else self.seeds[row],
-            label=None if self.labels is None else self.labels[row],
-            **self._changes,
+        return self._origin.words(*self._own(row))
+
+    def told(self, data: bytes, kind: str, row: int) -> bytes:
+        """Returns an image's file of some format with the words that `provenance` has."""
+        return self._origin.told(data, kind, *self._own(row))
+
+    def _own(self, row: int) -> tuple[int | None, int | None]:
+        """Seed and label of an image."""
+        return (
+            None if self.seeds is None else self.seeds[row],
+            None if self.labels is None else self.labels[row],
         )
 
     @functools.cached_property
-    def _changes(self) -> dict[str, str]:
-        """What was changed in all images, in the words of their files."""
-        return {
-            "directions": as_text(self.directions),
-            "styles": "" if self.styles is None else self.styles.words,
-            "units_off": "" if self.off is None else self.off.text.removeprefix("off="),
-        }
+    def _origin(self) -> Origin:
+        return origin(
+            *self.served.key,
+            self.digest,
+            self.psi,
+            as_text(self.directions) if self.directions else "",
+            "" if self.styles is None else self.styles.words,
+            "" if self.off is None else self.off.text.removeprefix("off="),
+        )
 
     def provenance_of_all(self) -> dict[str, str]:
         """Says how all images were made, for one file that shows them."""
@@ -182,15 +187,7 @@ class Order:
         elif labels:
             told["labels"] = ",".join(map(str, labels))
         told = {name: text for name, text in told.items() if len(text) <= MAX_LIST_BYTES}
-        return told | provenance(
-            model=self.name,
-            version=self.version,
-            digest=self.digest,
-            truncation=self.psi,
-            seed=None,
-            label=None,
-            **self._changes,
-        )
+        return told | self._origin.words()
 
     @functools.cached_property
     def image_keys(self) -> tuple[ImageKey, ...]:

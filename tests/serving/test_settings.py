@@ -36,9 +36,7 @@ def test_the_number_of_http_processes_may_be_left_to_the_server() -> None:
     settings = parse(["--api-processes", "auto"], {})
     assert [settings.chosen("cpu", cpus).api_processes for cpus in (1, 2, 16)] == [1, 2, 2]
     assert [settings.chosen("cuda", cpus).api_processes for cpus in (1, 3, 16)] == [1, 3, 4]
-    # The largest request must fit what one of them may have waiting.
-    tight = parse(["--api-processes", "auto", "--max-waiting-rows", "1500"], {})
-    assert tight.chosen("cuda", 16).api_processes == 1
+    assert parse([], {}).api_processes == settings.api_processes  # the default
     assert parse(["--api-processes", "3"], {}).chosen("cpu", 16).api_processes == 3
     with pytest.raises(SettingsError, match="must be a whole number or auto"):
         parse(["--api-processes", "many"], {})
@@ -68,7 +66,7 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--root-path", "/v1/x"], {}, "paths of the server itself begin so"),
         (["--unix-socket", "s", "--port", "9"], {}, "give one of them"),
         (["--max-batch-rows", "0"], {}, "must be at least 1"),
-        (["--max-waiting-rows", "5"], {}, "must be at least 1024, --max-seeds for each"),
+        (["--max-waiting-rows", "5"], {}, "must be at least 1024, as --max-seeds is"),
         (["--models", "../x"], {}, "--models: model name '../x' is not allowed"),
         (["--buckets", "8,4", "--max-batch-rows", "4"], {}, "--buckets is 8,4, must be rising"),
         (["--buckets", "0,64"], {}, "must be rising, from 1 on"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from models.latents import latents
 from serving.dispatch.batcher import BULK_SHARE, Batcher
 from serving.dispatch.tickets import Batch, Ticket
-from serving.errors import OverloadedProblem, UnavailableProblem
+from serving.errors import ClientGoneError, OverloadedProblem, UnavailableProblem
+from serving.shared_counts import SharedCounts
+from serving.shared_file import SharedFile
 
 Z_DIM = 2
 
@@ -54,7 +57,10 @@ def image_of(z: np.ndarray) -> np.ndarray:
 
 
 def make_batcher(
-    max_batch_rows: int = 4, max_waiting_rows: int = 1000, recovery_s: float = 0.05
+    max_batch_rows: int = 4,
+    max_waiting_rows: int = 1000,
+    recovery_s: float = 0.05,
+    admitted: SharedCounts | None = None,
 ) -> Batcher:
     return Batcher(
         max_batch_rows=max_batch_rows,
@@ -62,6 +68,7 @@ def make_batcher(
         on_made=lambda batch, compute_s: None,
         on_load=lambda: None,
         recovery_s=recovery_s,
+        admitted=admitted,
     )
 
 
@@ -182,6 +189,41 @@ def test_rows_beyond_the_bound_are_refused_with_a_time_to_come_back() -> None:
             batcher.submit(("a", 1), seeds=[1])
         worker.answer()
         batcher.submit(("a", 1), seeds=[1, 2, 3, 4])
+
+    asyncio.run(scenario())
+
+
+def test_the_bound_is_of_all_processes_together() -> None:
+    """Also of rows that are restarted, cancelled or fail: what was booked is given back."""
+
+    async def scenario() -> None:
+        file = SharedFile("rows")
+        one, other = (
+            make_batcher(max_waiting_rows=10, admitted=SharedCounts(file, index, 2))
+            for index in range(2)
+        )
+        workers = [FakeWorker(batcher, capacity=1) for batcher in (one, other)]
+        one.add_worker(workers[0])
+        other.add_worker(workers[1])
+        one.submit(("a", 1), seeds=list(range(8)))
+        with pytest.raises(OverloadedProblem, match="8 images wait, 10 may, 3 more"):
+            other.submit(("a", 1), seeds=[1, 2, 3])
+        ticket = other.submit(("a", 1), seeds=[1, 2])
+        with pytest.raises(OverloadedProblem, match="10 images wait"):
+            one.submit(("a", 1), seeds=[1])
+        other.cancel(ticket, ClientGoneError())
+        await turn()
+        one.remove_worker(workers[0])  # four were in flight, and wait again
+        with pytest.raises(OverloadedProblem, match="8 images wait"):
+            other.submit(("a", 1), seeds=[1, 2, 3])
+        workers[0] = FakeWorker(one)
+        one.add_worker(workers[0])
+        await turn()
+        while workers[0].held:
+            workers[0].answer()
+            await turn()
+        other.submit(("a", 1), seeds=list(range(10)))
+        os.close(file.descriptor)
 
     asyncio.run(scenario())
 
