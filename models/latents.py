@@ -11,6 +11,7 @@ The result is cast to float32 and cut to z_dim. A row depends on its own seed al
 batch.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -19,6 +20,9 @@ from numpy.random import Philox  # `np.random` is only imported, from files, whe
 
 MAX_SEED = 2**64 - 1
 _ROWS_AT_A_TIME = 64  # 64 rows x 128 dimensions of float64 stay in a core's second-level cache
+
+
+_of_thread = threading.local()
 
 
 def as_seeds(seeds: Iterable[int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -125,12 +129,16 @@ def walk(
 def _raw_bits(keys: npt.NDArray[np.uint64], n: int) -> npt.NDArray[np.uint64]:
     """The first n raw words of Philox(key=[key, 0]) for each key, [N, n] uint64.
 
-    One generator is given a new key for each seed; a new generator for each costs five times as
-    much.
+    One generator a thread is given a new key for each seed; a new one for each costs five times as
+    much, and a new one for each call as much as five seeds.
     """
-    generator = Philox(key=0)
-    state = generator.state
-    key = state["state"]["key"]
+    try:
+        generator, state, key = _of_thread.philox
+    except AttributeError:
+        generator = Philox(key=0)
+        state = generator.state  # as it begins, whatever is drawn later
+        key = state["state"]["key"]
+        _of_thread.philox = generator, state, key
     bits = np.empty((len(keys), n), dtype=np.uint64)
     for row, seed in enumerate(keys):
         key[0] = seed

@@ -9,6 +9,7 @@ again.
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import functools
 import logging
 import math
@@ -107,6 +108,7 @@ class Worker:
 
     async def serve(self) -> None:
         """As `run`, in an event loop that runs."""
+        gc.freeze()  # as the HTTP processes do
         self._loop = asyncio.get_running_loop()
         self._stopped, self._wake = asyncio.Event(), asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, self.stop)
