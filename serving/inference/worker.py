@@ -9,8 +9,8 @@ again.
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import functools
+import gc
 import logging
 import math
 import multiprocessing
