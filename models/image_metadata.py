@@ -53,7 +53,7 @@ class Origin:
         return fields | self._common
 
     def told(self, data: bytes, kind: str, seed: int | None, label: int | None) -> bytes:
-        """Does for `words` what `with_metadata` does, in a third of the time for PNG."""
+        """Does for `words` what `with_metadata` does; for PNG the common ones are written once."""
         if kind != "png":
             return with_metadata(data, kind, self.words(seed, label))
         own = b"" if seed is None else _new_chunk("seed", str(seed))

@@ -12,7 +12,7 @@ import time
 from _harness import figure, parser
 from png import digits, noise
 
-from models.image_metadata import provenance, with_metadata
+from models.image_metadata import origin
 from serving.encoding.formats import FORMATS
 
 
@@ -33,15 +33,8 @@ def main() -> None:
                 began = time.perf_counter()
                 for data in files:
                     seed += 1  # never the same words
-                    words = provenance(
-                        model="digits",
-                        version=1,
-                        digest="d" * 64,
-                        truncation=1.0,
-                        seed=seed * 7919,
-                        label=seed % 10,
-                    )
-                    more.append(len(with_metadata(data, kind, words)) - len(data))
+                    made_by = origin("digits", 1, "d" * 64, 1.0)
+                    more.append(len(made_by.told(data, kind, seed * 7919, seed % 10)) - len(data))
                     sizes.append(len(data))
                 told.append((time.perf_counter() - began) / len(images))
             figure(f"{name}_{kind}_encode", statistics.median(plain) * 1e6, "us")

@@ -1,4 +1,4 @@
-"""How many HTTP processes: the same server with one, two and as many as it chooses, alternating.
+"""How many HTTP processes: the same server with one and with as many as it chooses, alternating.
 
     python benchmarks/serving/processes.py [--quick] [--model article] [--processes 1,auto]
          [--connections 1,8,64,256]

@@ -90,6 +90,7 @@ class Lanes:
     def take(self, job: Job) -> None:
         """Runs a batch: at once where that is quick, else by the next thread that is free."""
         if self._num_jobs == 0 and job.engine.is_steady and self._is_quick(job.run):
+            # On one thread: to wake a second one takes longer than it saves.
             self._on_answer(job.protocol, self._make(job, alone=False))
         else:
             self.put(job)
