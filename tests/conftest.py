@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import itertools
 import os
 import signal
@@ -30,6 +31,10 @@ from models.latents import latents
 from tests import real_images
 from tests.support import HTTP
 from tests.tiny_parts import tiny_styles, tiny_units
+
+# A forked child collects no garbage that earlier tests have left: the end of a session of ONNX
+# Runtime waits for its threads, which the parent alone has.
+os.register_at_fork(after_in_child=gc.freeze)
 
 READY_TIMEOUT_S = 180
 _NUMBERS = itertools.count()

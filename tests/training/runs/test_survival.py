@@ -4,7 +4,6 @@ The processes are forked from this one, which has imported torch already, so tha
 a second. SURVIVAL_KILLS sets their number.
 """
 
-import gc
 import os
 import random
 import resource
@@ -35,9 +34,6 @@ def start(log: Path, words: list[str], before: Callable[[], None] = lambda: None
     """Forks a training and returns its process id."""
     pid = os.fork()
     if pid == 0:
-        # What earlier tests have left is no garbage here: to collect a session of ONNX Runtime would
-        # wait for its threads, which only the parent has.
-        gc.freeze()
         try:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
