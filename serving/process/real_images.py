@@ -109,7 +109,9 @@ async def encode(
     Raises:
         Problem: the request can't be carried out.
     """
-    images, labels, found = await _inverted(work, request, served, settings)
+    images, labels = await _decoded(work, request, served, settings)
+    found = await work.encode(served, images, labels=labels)
+    labels = _classes(labels, found)
     scores = found.label_scores if found.label_scores.size else None
     if not request.reconstruct:
         return Encoded(served, found.z, labels, scores, None, None)
@@ -251,8 +253,19 @@ async def score(
     Raises:
         Problem: the request can't be carried out.
     """
+    images, labels = await _decoded(work, request, served, settings)
+    return await scored(work, images, labels, served)
+
+
+async def scored(work: RealImageWork, images: Images, labels: Labels, served: Served) -> Scored:
+    """The same of images [N, H, W, C] of the model's size, and their classes where it needs them.
+
+    Raises:
+        Problem: it can't be carried out.
+    """
     calibration = calibration_of(served)
-    images, labels, found = await _inverted(work, request, served, settings)
+    found = await work.encode(served, images, labels=labels)
+    labels = _classes(labels, found)
     made = await work.generate(served, found.z, labels)
     has_features = SCORE in served.manifest.files
     if has_features:
@@ -272,25 +285,22 @@ async def score(
     )
 
 
-async def _inverted(
+async def _decoded(
     work: RealImageWork,
     request: EncodeRequest | ScoreRequest,
     served: Served,
     settings: Settings,
-) -> tuple[Images, Labels, EncoderOutput]:
-    """The images of a request, their classes, and what the encoder gives for them."""
+) -> tuple[Images, Labels]:
+    """The images of a request, and the classes that it gives them."""
     num = len(request.images)
-    traits = traits_of(served)
-    labels: Labels = needed_labels(request.labels, num, traits, served, field="labels")
+    labels = needed_labels(request.labels, num, traits_of(served), served, field="labels")
     decoded = await work.decode(
         [
             (data, wanted(served, settings, f"images[{index}]", request.fit))
             for index, data in enumerate(request.images)
         ]
     )
-    images = np.stack([each.pixels for each in decoded])
-    found = await work.encode(served, images, labels=labels)
-    return images, _classes(labels, found), found
+    return np.stack([each.pixels for each in decoded]), labels
 
 
 async def _before_and_after(

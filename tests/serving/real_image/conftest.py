@@ -12,7 +12,7 @@ from models.bundle import Bundle
 from models.bundle.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
-from tests.conftest import ServerProcess, server_process
+from tests.conftest import ServerProcess, free_port, server_process
 from tests.real_images import FRAGILE, FULL, OLD, TOLD
 
 
@@ -43,8 +43,14 @@ def bundles(make_bundle: Callable[..., Bundle]) -> dict[str, Bundle]:
 
 
 @pytest.fixture(scope="session")
+def grpc_port() -> int:
+    """Of the server `real`."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
 def real(
-    bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory
+    bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory, grpc_port: int
 ) -> Iterator[ServerProcess]:
     """One server for all tests that do it no harm."""
     folder = tmp_path_factory.mktemp("real")
@@ -52,6 +58,7 @@ def real(
     for name, bundle in bundles.items():
         repository.publish(name, bundle)
     flags = ("--max-input-pixels", "100000", "--max-body-bytes", "400000")
+    flags += ("--grpc-port", str(grpc_port), "--model-control", "clients")
     with server_process(repository.root, folder, *flags) as running:
         yield running
 
