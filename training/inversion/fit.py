@@ -34,11 +34,11 @@ class FitConfig:
     """How an encoder is trained. Defaults are for digits: minutes on two cores."""
 
     network: EncoderConfig = field(default_factory=EncoderConfig)
-    kimg: float = 120.0
+    kimg: float = 50.0
     """Thousands of images, each with all its passes."""
     batch_size: int = 128
     """Images in the pool."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     real: float = 0.25
     """Share of real images, where there are any; the others are pairs."""
     seed: int = 0
