@@ -43,14 +43,8 @@ def bundles(make_bundle: Callable[..., Bundle]) -> dict[str, Bundle]:
 
 
 @pytest.fixture(scope="session")
-def grpc_port() -> int:
-    """Of the server `real`."""
-    return free_port()
-
-
-@pytest.fixture(scope="session")
 def real(
-    bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory, grpc_port: int
+    bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
     """One server for all tests that do it no harm."""
     folder = tmp_path_factory.mktemp("real")
@@ -58,7 +52,7 @@ def real(
     for name, bundle in bundles.items():
         repository.publish(name, bundle)
     flags = ("--max-input-pixels", "100000", "--max-body-bytes", "400000")
-    flags += ("--grpc-port", str(grpc_port), "--model-control", "clients")
+    flags += ("--grpc-port", str(free_port()), "--model-control", "clients")
     with server_process(repository.root, folder, *flags) as running:
         yield running
 

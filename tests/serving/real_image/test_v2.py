@@ -274,8 +274,10 @@ def test_deadlines_and_counts_are_those_of_requests_for_images(real: ServerProce
 
 
 def test_the_stock_client_asks_parts_over_grpc(
-    real: ServerProcess, bundles: dict[str, Bundle], grpc_port: int
+    real: ServerProcess, bundles: dict[str, Bundle]
 ) -> None:
+    flags = list(map(str, real.process.args))  # type: ignore[call-overload]
+    grpc_port = flags[flags.index("--grpc-port") + 1]
     images = made(bundles["digits"], 2)
     with triton.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
         assert client.is_model_ready("digits:encoder")
