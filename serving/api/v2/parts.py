@@ -27,11 +27,13 @@ from serving.api.v2.messages import (
 )
 from serving.dispatch.catalogue import Served
 from serving.errors import InvalidRequestProblem, UnknownModelProblem, quoted
+from serving.http.auth import Header
 from serving.http.messages import Request, Response
 from serving.inference.parts.rows import ENCODER_PART, SCORE_PART
 from serving.process import real_images
 from serving.process.real_image_work import COPIES, RealImageWork
 from serving.process.service import Service
+from serving.requests.deadlines import Scheduling
 from serving.requests.real_image.rules import (
     MAX_IMAGES,
     calibration_of,
@@ -102,40 +104,72 @@ def described(served: Served, part: str, versions: list[int]) -> tuple[V2Model, 
     return model, {tensor.name for tensor, is_optional in inputs if is_optional}
 
 
-async def infer(
-    service: Service,
-    request: Request,
+@dataclass(frozen=True)
+class Call:
+    """An inference request for a part, checked."""
+
+    served: Served
+    part: str
+    inputs: Tensors
+    answer: Answer
+    held_bytes: int
+    """About what it takes in memory until it is answered."""
+    scheduling: Scheduling
+
+
+def read_call(
+    asked: v2_tensors.InferRequest,
+    given: dict[str, v2_tensors.Array],
     served: Served,
     part: str,
-    given: tuple[v2_tensors.InferRequest, dict[str, v2_tensors.Array]],
-) -> Response:
-    """Runs a part for an inference request; given: its JSON, and its tensors.
+    header: Header,
+    settings: Settings,
+) -> Call:
+    """Reads an inference request: what to run a part on, and what to answer.
+
+    Args:
+        asked: the request without its tensors.
+        given: its tensors.
+        served: the version that it means.
+        part: its part.
+        header: looks its headers up.
+        settings: the server's.
 
     Raises:
-        Problem: it is invalid, not admitted, or can't be carried out.
+        Problem: it is invalid.
     """
-    asked, tensors = given
     model, _ = described(served, part, [])
-    checked = _checked(asked, tensors, served, model, service.settings)
-    num = len(checked["image"])
+    inputs = _checked(asked, given, served, model, settings)
     answer = Answer(
         head=head_of(asked, model.name, served.key[1]),
         outputs=outputs_of(asked, model.outputs, [each.name for each in model.outputs]),
-        coding=coding_of(request.header),
+        coding=coding_of(header),
     )
-    held = checked["image"].nbytes * COPIES + answer.num_bytes(model.outputs, num)
+    image = inputs["image"]
+    held_bytes = image.nbytes * COPIES + answer.num_bytes(model.outputs, len(image))
+    scheduling = scheduling_of(asked, header, settings)
+    return Call(served, part, inputs, answer, held_bytes, scheduling)
+
+
+async def run(service: Service, request: Request, call: Call) -> Response:
+    """Runs a part.
+
+    Raises:
+        Problem: it is not admitted, or can't be carried out.
+    """
+    answer, served = call.answer, call.served
 
     async def steps(work: RealImageWork) -> Response:
-        await work.hold(held)
-        found = await PARTS[part].steps(work, served, checked)
+        await work.hold(call.held_bytes)
+        found = await PARTS[call.part].steps(work, served, call.inputs)
         tensors = [found[name] for name, _ in answer.outputs]
         data, timing = await work.encoded(lambda: answer.written(tensors))
         headers = (*served.headers, timing, *answer.headers())
         return Response(data, answer.media_type, 200, headers)
 
-    scheduling = scheduling_of(asked, request.header, service.settings)
     request.context.model, request.context.encoding = served.key, "tensors"
-    return await service.with_real_images(request, scheduling, num, steps)
+    num_rows = len(call.inputs["image"])
+    return await service.with_real_images(request, call.scheduling, num_rows, steps)
 
 
 def _checked(

@@ -201,9 +201,11 @@ class V2:
         body = await request.body(self._settings.max_body_bytes)
         given = self._read(body, request)
         if part is not None:
-            return await parts.infer(self._service, request, served, part, given)
+            call = parts.read_call(*given, served, part, request.header, self._settings)
+            del body, given  # they are not kept in memory meanwhile
+            return await parts.run(self._service, request, call)
         order, scheduling = self._order(*given, served, request)
-        del body, given  # they are not kept in memory while the images are made
+        del body, given
         response = await self._service.make(order, scheduling, request)
         assert isinstance(order.encoding, TensorEncoding)
         return Response(
