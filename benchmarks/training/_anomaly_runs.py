@@ -79,7 +79,7 @@ def play(job: Job, data: Path, work: Path) -> Record:
                 invert,
                 [
                     *("encoder", "usual", *source, *seed, *places),
-                    *("--kimg", str(job.encoder_kimg), "--width", str(job.width)),
+                    *("--kimg", str(job.encoder_kimg), "--width", str(job.width), "--lr", "0.001"),
                     *("--folder", str(work / "encoder")),
                 ],
             ),

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable
 
-from serving.api import v2
 from serving.api.described.routes import V1Models
 from serving.api.jobs import JobRoutes
 from serving.api.openapi import with_openapi
@@ -12,7 +11,8 @@ from serving.api.probes import Probes
 from serving.api.real_image.routes import RealImageRoutes
 from serving.api.router import Router
 from serving.api.v1 import V1
-from serving.api.v2 import V2
+from serving.api.v2 import routes as v2
+from serving.api.v2.routes import V2
 from serving.http.auth import OPEN
 from serving.http.messages import ASGIApp, Receive, Scope, Send
 from serving.http.origins import Origins

@@ -218,7 +218,7 @@ class V2Tensor(ResponseBody):
 
 
 class V2Model(ResponseBody):
-    """A model's inputs, of which either SEED or z, and outputs."""
+    """A model's inputs, of which either SEED or z, and outputs; or those of a part."""
 
     name: str
     versions: list[str]
@@ -296,7 +296,7 @@ class V2OutputTensor(ResponseBody):
     name: str
     datatype: str
     shape: list[int]
-    data: list[int] | msgspec.UnsetType = msgspec.UNSET
+    data: list[float] | msgspec.UnsetType = msgspec.UNSET
     parameters: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -99,12 +99,15 @@ class AsyncRealImages:
         mask: Given | None = None,
         *,
         seeds: Sequence[int] | None = None,
-        label: int | None = None,
+        label: int | Sequence[int] | None = None,
         fit: str = "exact",
         model: str | None = None,
         version: int | None = None,
     ) -> Restored:
-        """Fills what is white in the mask or transparent in the image; an answer for each seed."""
+        """Fills what is white in the mask or transparent in the image; an answer for each seed.
+
+        label: of all answers, or one for each.
+        """
         given = {
             "mask": None if mask is None else _file(mask),
             "seeds": None if seeds is None else list(seeds),
@@ -117,11 +120,14 @@ class AsyncRealImages:
         image: Given,
         *,
         seeds: Sequence[int] | None = None,
-        label: int | None = None,
+        label: int | Sequence[int] | None = None,
         model: str | None = None,
         version: int | None = None,
     ) -> Restored:
-        """Enlarges a small image to the model's size; an answer for each seed."""
+        """Enlarges a small image to the model's size; an answer for each seed.
+
+        label: of all answers, or one for each.
+        """
         given = {"seeds": None if seeds is None else list(seeds)}
         return await self._restored("/v1/upscale", image, label, model, version, given)
 
@@ -154,11 +160,12 @@ class AsyncRealImages:
         self,
         path: str,
         image: Given,
-        label: int | None,
+        label: int | Sequence[int] | None,
         model: str | None,
         version: int | None,
         given: dict[str, Any],
     ) -> Restored:
+        label = label if label is None or isinstance(label, int) else list(label)
         fields = {"image": _file(image), "label": label, "model": model, "version": version}
         found = read_images(await self._ask_json(path, fields | given), Answers, None)
         return Restored(

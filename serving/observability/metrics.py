@@ -110,7 +110,7 @@ PART_ROWS = _counter(
 PART_COMPUTE = _histogram(
     "saddlepoint_part_compute_seconds",
     "One run of such a part on a batch, as its worker measured it.",
-    "part",
+    *("model", "version", "part"),
 )
 DECODED = _counter(
     "saddlepoint_input_images",

@@ -19,7 +19,6 @@ from models.restoration import edited, filled, repeated, shrunk, spread
 from serving.dispatch.catalogue import Served
 from serving.dispatch.tickets import Styled
 from serving.errors import InvalidRequestProblem
-from serving.inference.parts.rows import EncoderOutput
 from serving.process.real_image_work import RealImageWork
 from serving.requests.directions import applied, directions_of
 from serving.requests.real_image.fields import (
@@ -109,7 +108,9 @@ async def encode(
     Raises:
         Problem: the request can't be carried out.
     """
-    images, labels, found = await _inverted(work, request, served, settings)
+    images, labels = await _decoded(work, request, served, settings)
+    found = await work.encode(served, images, labels=labels)
+    labels = found.labels if labels is None else labels
     scores = found.label_scores if found.label_scores.size else None
     if not request.reconstruct:
         return Encoded(served, found.z, labels, scores, None, None)
@@ -140,7 +141,7 @@ async def edit(
     )
     original = decoded.pixels[None]
     found = await work.encode(served, original, labels=labels)
-    labels = _classes(labels, found)
+    labels = found.labels if labels is None else labels
     there = list(labels) if labels is not None else None
     shift = directions_of(served).shift(directions, 1, there) if directions else None
     moved = found.z if shift is None else found.z + shift
@@ -170,8 +171,8 @@ async def inpaint(
     """
     traits = traits_of(served)
     check_fills(traits, served)
-    label = needed_labels(request.label, 1, traits, served, field="label")
     seeds, starts = starts_of(request.seeds, traits, served)
+    labels: Labels = needed_labels(request.label, len(starts), traits, served, field="label")
     target = wanted(served, settings, "image", request.fit)
     # In a model whose images are transparent, alpha is a part of the image.
     alpha: Literal["refuse", "mask"] = "refuse" if target.channels == 4 else "mask"
@@ -181,9 +182,9 @@ async def inpaint(
     decoded, *masks = await work.decode(files)
     known = known_pixels(masks[0].pixels if masks else None, decoded.known)
     originals, all_known = _times(decoded.pixels, starts), _times(known, starts)
-    labels: Labels = None if label is None else label * len(starts)
     found = await work.encode(served, originals, masks=all_known, starts=starts, labels=labels)
-    labels = _classes(labels, found)
+    if labels is None and found.shared_label is not None:
+        labels = [found.shared_label] * len(starts)
     made = await work.generate(served, found.z, labels)
     where = known == 1
 
@@ -212,8 +213,8 @@ async def upscale(
     """
     traits = traits_of(served)
     check_fills(traits, served)
-    label = needed_labels(request.label, 1, traits, served, field="label")
     seeds, starts = starts_of(request.seeds, traits, served)
+    labels: Labels = needed_labels(request.label, len(starts), traits, served, field="label")
     target = replace(wanted(served, settings, "image"), fit="smaller")
     (decoded,) = await work.decode([(request.image, target)])
     small = decoded.pixels
@@ -224,9 +225,9 @@ async def upscale(
             "send a smaller one"
         )
     large = _times(repeated(small[None], factor)[0], starts)
-    labels: Labels = None if label is None else label * len(starts)
     found = await work.encode(served, large, starts=starts, labels=labels)
-    labels = _classes(labels, found)
+    if labels is None and found.shared_label is not None:
+        labels = [found.shared_label] * len(starts)
     images = await work.generate(served, found.z, labels)
 
     def answered() -> Answered:
@@ -251,8 +252,19 @@ async def score(
     Raises:
         Problem: the request can't be carried out.
     """
+    images, labels = await _decoded(work, request, served, settings)
+    return await scored(work, images, labels, served)
+
+
+async def scored(work: RealImageWork, images: Images, labels: Labels, served: Served) -> Scored:
+    """The same of images [N, H, W, C] of the model's size, and their classes where it needs them.
+
+    Raises:
+        Problem: it can't be carried out.
+    """
     calibration = calibration_of(served)
-    images, labels, found = await _inverted(work, request, served, settings)
+    found = await work.encode(served, images, labels=labels)
+    labels = found.labels if labels is None else labels
     made = await work.generate(served, found.z, labels)
     has_features = SCORE in served.manifest.files
     if has_features:
@@ -272,25 +284,22 @@ async def score(
     )
 
 
-async def _inverted(
+async def _decoded(
     work: RealImageWork,
     request: EncodeRequest | ScoreRequest,
     served: Served,
     settings: Settings,
-) -> tuple[Images, Labels, EncoderOutput]:
-    """The images of a request, their classes, and what the encoder gives for them."""
+) -> tuple[Images, Labels]:
+    """The images of a request, and the classes that it gives them."""
     num = len(request.images)
-    traits = traits_of(served)
-    labels: Labels = needed_labels(request.labels, num, traits, served, field="labels")
+    labels = needed_labels(request.labels, num, traits_of(served), served, field="labels")
     decoded = await work.decode(
         [
             (data, wanted(served, settings, f"images[{index}]", request.fit))
             for index, data in enumerate(request.images)
         ]
     )
-    images = np.stack([each.pixels for each in decoded])
-    found = await work.encode(served, images, labels=labels)
-    return images, _classes(labels, found), found
+    return np.stack([each.pixels for each in decoded]), labels
 
 
 async def _before_and_after(
@@ -310,14 +319,6 @@ async def _before_and_after(
     plain = Styled(np.ones_like(styles.styled.psi), None, None, None)
     before = await work.generate(served, z, labels, styled=plain)
     return before, await work.generate(served, moved, labels, styled=styles.styled)
-
-
-def _classes(given: Labels, found: EncoderOutput) -> Labels:
-    """The classes of images: those that were given, else those that the encoder found."""
-    if given is not None or not found.label_scores.size:
-        return given
-    labels: list[int] = found.label_scores.argmax(axis=1).tolist()
-    return labels
 
 
 def _times(array: npt.NDArray[np.uint8], starts: Floats) -> npt.NDArray[np.uint8]:

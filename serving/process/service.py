@@ -382,7 +382,7 @@ class Service:
         buffered, (name, version) = self.buffered, batch.key.key
         if part := batch.key.part:
             buffered.counter(metrics.PART_ROWS, name, version, part).pending += batch.num_rows
-            buffered.histogram(metrics.PART_COMPUTE, part).observe(compute_s)
+            buffered.histogram(metrics.PART_COMPUTE, name, version, part).observe(compute_s)
             buffered.schedule_flush()
             return
         buffered.counter(metrics.ROWS, name, version).pending += batch.num_rows

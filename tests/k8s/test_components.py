@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from models.bundle.manifest import Metric
-from serving.api.v2 import PREFIX
+from serving.api.v2.routes import PREFIX
 from serving.command_line import parse
 from serving.observability.metrics import DESCRIBED
 from tests.k8s.rendering import (

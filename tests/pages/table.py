@@ -157,7 +157,6 @@ RULES: tuple[Rule, ...] = (
         replaced=(("--masks eyes.npz ", ""),),
     ),
     Rule("docs/inversion.md", r"training\.run digits$", "`make serve` has trained it"),
-    Rule("docs/inversion.md", "--kimg 20", "an encoder of other settings; one was trained above"),
     Rule("docs/inversion.md", "benchmarks/", "minutes; they print the figures of the page"),
     Rule("docs/bulk.md", "--ray auto", "needs a cluster"),
     Rule("docs/operating.md", "s3://", "needs a bucket"),

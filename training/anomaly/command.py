@@ -27,8 +27,8 @@ from training.errors import (
 )
 from training.evaluation.report import require_folder, write_report
 from training.interpretation.published import open_model
-from training.inversion.calibrate_command import scored
 from training.inversion.opened import Opened, to_img
+from training.inversion.score_command import scored
 from training.runs.model_data import RUNS
 from training.stdout import ClosedPipeIgnored
 
@@ -92,7 +92,7 @@ class AnomalyCommand:
         test = unseen_images(model, self.data, normal, known, say)
         score = {name: each for name, each in self._fitted(bundle, known, say)}
         methods = {
-            MODEL: _of(scored(model, test.images, None), test, calibration.scores),
+            MODEL: _of(scored(model, test.images, None).score, test, calibration.scores),
             **{
                 name: _of(each(to_img(test.images)), test, _calibrated(each, known))
                 for name, each in score.items()

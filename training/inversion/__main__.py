@@ -25,6 +25,7 @@ from training.inversion.restore_commands import (
     FillCommand,
     ProjectCommand,
 )
+from training.inversion.score_command import ScoreCommand
 from training.runs.interruption import InterruptedRun
 from training.runs.model_data import data_of
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, type[Any]] = {
     "fill": FillCommand,
     "enlarge": EnlargeCommand,
     "calibrate": CalibrateCommand,
+    "score": ScoreCommand,
 }
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle
-from models.bundle.anomaly import CALIBRATION, Calibration, score_images
-from models.bundle.generator import Images
+from models.bundle.anomaly import CALIBRATION, Calibration
 from models.bundle.manifest import Metric
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
@@ -20,13 +19,14 @@ from training.data.images_record import digests, names_of, recorded_rows
 from training.data.sources import DATASETS
 from training.errors import ConfigError, DataError, require
 from training.interpretation.published import publish
-from training.inversion.opened import Labels, Opened, as_bytes, require_fitting
+from training.inversion.opened import Opened, as_bytes, require_fitting
+from training.inversion.score_command import scored
 from training.runs.catalogue import run_of_model
 from training.runs.model_data import RUNS
 
 Say = Callable[[str], None]
 FIGURE = "calibration images"
-_LEAST, _MOST, _ROWS = 19, 100_000, 64
+_LEAST, _MOST = 19, 100_000
 _MAX_COPIES = 0.01  # of all images
 
 
@@ -66,7 +66,7 @@ class CalibrateCommand:
         labels = model.labels_named(self.label, found)
         if labels is None and chosen.labels is not None:
             labels = chosen.labels.numpy()
-        scores = np.sort(scored(model, images, labels))
+        scores = np.sort(scored(model, images, labels).score)
         if self.publish:
             protocol = {"data": chosen.name, "content": chosen.content}
             publish(
@@ -180,21 +180,6 @@ def without_recorded(image_set: ImageSet, recorded: Collection[str], say: Say) -
         say(f"left out: {num:,} images that are among those of the training, pixel by pixel")
         return reordered(image_set, np.flatnonzero(fresh))
     return image_set
-
-
-def scored(model: Opened, images: Images, labels: Labels | None) -> npt.NDArray[np.float64]:
-    """The score of each image against its reconstruction, [N]."""
-    if model.traits.takes_label and labels is None:
-        names = ", ".join((model.bundle.manifest.labels or ())[:20])
-        raise ConfigError(f"label is not given, allowed: {names}; set --label")
-    encoded = model.encode(images, labels if model.traits.takes_label else None)
-    used = labels if encoded.labels is None else encoded.labels
-    made, session = model.make(encoded.z, used), model.scorer()
-    parts = [
-        score_images(session, images[i : i + _ROWS], made[i : i + _ROWS]).score
-        for i in range(0, len(images), _ROWS)
-    ]
-    return np.concatenate(parts).astype(np.float64)
 
 
 def threshold(scores: npt.NDArray[np.float64], rate: float) -> float:

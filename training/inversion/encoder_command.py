@@ -50,11 +50,11 @@ class EncoderCommand:
     """Share of real images; 0 to learn from the model's own alone, without any data."""
     label: Literal["inferred", "given"] = "inferred"
     """Of conditional models: whether the encoder finds the class of an image, or is told it."""
-    kimg: float = 120.0
+    kimg: float = 50.0
     """Thousands of images to train with."""
     batch_size: int = 128
     """Images that are worked on at once."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Learning rate."""
     width: int = 32
     """Channels of the encoder's widest-resolution map."""

@@ -34,11 +34,11 @@ class FitConfig:
     """How an encoder is trained. Defaults are for digits: minutes on two cores."""
 
     network: EncoderConfig = field(default_factory=EncoderConfig)
-    kimg: float = 120.0
+    kimg: float = 50.0
     """Thousands of images, each with all its passes."""
     batch_size: int = 128
     """Images in the pool."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     real: float = 0.25
     """Share of real images, where there are any; the others are pairs."""
     seed: int = 0
@@ -74,7 +74,12 @@ class EncoderFit:
         self.average = ResidualEncoder(shape, subject.z_dim, config.network, infers_label=infers)
         self.average.load_state_dict(self.encoder.state_dict())
         self.average.requires_grad_(False)
-        self.optim = torch.optim.Adam(self.encoder.parameters(), lr=config.lr, betas=(0.9, 0.99))
+        # On a CPU the gradients of convolutions cost half as much with channels last.
+        for network in (self.encoder, self.average):
+            network.to(memory_format=torch.channels_last)
+        self.optim = torch.optim.Adam(
+            self.encoder.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True
+        )
         self.step = 0
         self._pool = self._fresh(config.batch_size, -1)
         self.loss: dict[str, float] = {}
@@ -89,11 +94,16 @@ class EncoderFit:
         pool = self._pool
         given = Corrupted(pool["seen"], pool["mask"], pool["factor"])
         label = pool["label"] if self.subject.shape.num_classes else None
-        z = pool["z"] + self.encoder(pool["seen"], pool["made"], pool["mask"], pool["z"], label)
+        rows = (pool["seen"], pool["made"], pool["mask"], pool["z"], label)
+        scores = None
+        if self.subject.infers_label:
+            change, scores = self.encoder.step_and_scores(rows, fresh["seen"], fresh["mask"])
+        else:
+            change = self.encoder(*rows)
+        z = pool["z"] + change
         made = self.subject.G(z, label)
         loss = self._loss(z, made, given)
-        if self.subject.infers_label:
-            scores = self.encoder.scores(fresh["seen"], fresh["mask"])
+        if scores is not None:
             classes = functional.cross_entropy(scores, fresh["label"])
             self.loss["classes"] = float(classes.detach())
             loss = loss + _CLASS * classes

@@ -75,21 +75,41 @@ class ResidualEncoder(nn.Module):
 
     def scores(self, x: Tensor, mask: Tensor) -> Tensor:
         """Scores of the classes, [N, classes]: from the image and nothing beside it."""
-        assert self.classify is not None
-        found: Tensor = self.classify(self._hidden(x, torch.zeros_like(x), mask))
-        return found
+        return self._scores(self._hidden(x, torch.zeros_like(x), mask))
 
     def forward(
         self, x: Tensor, made: Tensor, mask: Tensor, z: Tensor, label: Tensor | None
     ) -> Tensor:
         """What to add to z [N, z_dim], of which `made` was made."""
-        parts = [self._hidden(x, made, mask), z]
+        return self._change(self._hidden(x, made, mask), z, label)
+
+    def step_and_scores(
+        self, rows: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None], x: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of some rows and `scores` of other images, with the maps of all at once.
+
+        Each weight then gets its gradient once: the two of the widest layer cost as much to add up
+        as a convolution.
+        """
+        own, made, known, z, label = rows
+        hidden = self._hidden(
+            torch.cat([own, x]), torch.cat([made, torch.zeros_like(x)]), torch.cat([known, mask])
+        )
+        return self._change(hidden[: len(own)], z, label), self._scores(hidden[len(own) :])
+
+    def _hidden(self, x: Tensor, made: Tensor, mask: Tensor) -> Tensor:
+        flat = self.norm(self.flat(self.maps(x, made, mask)[-1].flatten(1)))
+        return functional.leaky_relu(flat, _SLOPE)
+
+    def _change(self, hidden: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
+        parts = [hidden, z]
         if self.label is not None:
             parts.append(self.label(label))
         middle = functional.leaky_relu(self.middle(torch.cat(parts, 1)), _SLOPE)
         change: Tensor = self.step(middle)
         return change
 
-    def _hidden(self, x: Tensor, made: Tensor, mask: Tensor) -> Tensor:
-        flat = self.norm(self.flat(self.maps(x, made, mask)[-1].flatten(1)))
-        return functional.leaky_relu(flat, _SLOPE)
+    def _scores(self, hidden: Tensor) -> Tensor:
+        assert self.classify is not None
+        found: Tensor = self.classify(hidden)
+        return found

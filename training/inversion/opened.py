@@ -130,21 +130,32 @@ class Opened:
             raise CheckpointError(f"{name} has no {SCORE}; {_REMEDY} {name}")
         return open_session(self.bundle.path / SCORE)
 
-    def labels_named(self, word: str | None, num: int) -> Labels | None:
-        """`num` labels of the class that a word names; None for None.
+    def labels_named(self, word: str | None, num: int, answers: int = 1) -> Labels | None:
+        """Labels [num] of the class that a word names; None for None.
+
+        answers: words may be several, as 3,5,8, one for each of so many answers: [num, answers].
 
         Raises:
-            ConfigError: the model has no such class, or no classes.
+            ConfigError: the model has no such class, or no classes; or they are too few or many.
         """
         names = self.bundle.manifest.labels
         if word is None:
             return None
         if names is None:
             raise ConfigError(f"label is {word!r}, allowed: none; the model has no classes")
-        if word not in names:
-            shown = ", ".join(names[:20])
-            raise ConfigError(f"label is {word!r}, allowed: {shown}; set --label")
-        return np.full(num, names.index(word), np.int64)
+        words = [word] if word in names else word.split(",")
+        if len(words) not in (1, answers):
+            raise ConfigError(
+                f"label is {word!r}, {len(words)} classes, allowed: one"
+                + (f", or {answers}, one for each answer" if answers > 1 else "")
+                + "; set --label"
+            )
+        for each in words:
+            if each not in names:
+                shown = ", ".join(names[:20])
+                raise ConfigError(f"label is {each!r}, allowed: {shown}; set --label")
+        found = np.array([names.index(each) for each in words], np.int64)
+        return np.tile(found, (num, 1)) if len(words) > 1 else np.repeat(found, num)
 
 
 def require_fitting(model: Opened, image_set: ImageSet) -> None:

@@ -121,3 +121,12 @@ def names_of(files: Sequence[Path], answers: int) -> list[list[str]]:
     if answers == 1:
         return [[f"{stem}.png"] for stem in stems]
     return [[f"{stem}-{number}.png" for number in range(answers)] for stem in stems]
+
+
+def table(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> str:
+    """A table in Markdown: a line for each image, its figures [N] in columns."""
+    lines = [f"| image | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row, name in enumerate(names):
+        values = " | ".join(f"{float(column[row]):.4g}" for column in columns.values())
+        lines.append(f"| {name} | {values} |")
+    return "\n".join(lines)

@@ -47,7 +47,7 @@ class Wanted:
     """[N, 1, H, W]: 1 where a pixel is known; of small images all of it."""
     factor: int = 1
     label: Tensor | None = None
-    """[N], of conditional models."""
+    """[N], or [N, K] for a class of each start; of conditional models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,9 @@ def project(
     num, restarts, z_dim = starts.shape
     pixels = subject.shape.height * subject.shape.width * restarts
     rows_at_once = max(1, _CHUNK_PIXELS // pixels)
+    label = wanted.label
+    if label is not None and label.ndim == 1:
+        label = label[:, None].expand(-1, restarts)
     parts = []
     for first in range(0, num, rows_at_once):
         rows = slice(first, first + rows_at_once)
@@ -90,7 +93,7 @@ def project(
             wanted.img[rows].repeat_interleave(restarts, 0),
             wanted.mask[rows].repeat_interleave(restarts, 0),
             wanted.factor,
-            None if wanted.label is None else wanted.label[rows].repeat_interleave(restarts, 0),
+            None if label is None else label[rows].flatten(),
         )
         parts.append(_refined(subject, part, starts[rows].reshape(-1, z_dim), config))
         say(f"projected {min(first + rows_at_once, num)} of {num} images, {restarts} starts each")

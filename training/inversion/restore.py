@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from models.bundle.generator import Images
@@ -20,6 +21,7 @@ from training.inversion.projection import Projected, ProjectionConfig, Wanted, p
 
 _FIRST_START = 2**35
 _TRIAL_STEPS = 40
+_LIKELY = 0.05  # of the likeliest class's probability, from which a class is tried, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,43 +32,71 @@ class Answers:
     images: Images
     """[N, K, H, W, C]."""
     label: Labels | None
-    """[N]."""
+    """[N, K]."""
 
 
 def starts_of(model: Opened, images: Images, mask: Mask, label: Labels | None, num: int) -> Floats:
-    """K latents of each image to begin with, [N, K, z_dim]."""
+    """K latents of each image to begin with, [N, K, z_dim]; label: [N, K]."""
     z_dim = model.bundle.manifest.z_dim
     seeds = np.arange(_FIRST_START, _FIRST_START + num, dtype=np.uint64)
     draws = latents(seeds, z_dim)
     if not model.has_encoder:
         return np.broadcast_to(draws, (len(images), num, z_dim)).copy()
-    found = [model.encode(images, label, mask).z]
-    for draw in draws[1:]:
+    found = []
+    for answer, draw in enumerate(draws):
+        told = None if label is None else label[:, answer]
         start = np.broadcast_to(draw, (len(images), z_dim)).copy()
-        found.append(model.encode(images, label, mask, start).z if model.traits.varies else start)
+        if not answer:
+            found.append(model.encode(images, told, mask).z)
+        elif model.traits.varies:
+            found.append(model.encode(images, told, mask, start).z)
+        else:
+            found.append(start)
     return np.stack(found, 1)
 
 
 def classes_of(
-    model: Opened, images: Images, mask: Mask, wanted: Wanted, given: Labels | None
+    model: Opened, images: Images, mask: Mask, wanted: Wanted, answers: int
 ) -> Labels | None:
-    """The class of each image: given, the encoder's, or the one whose images come closest."""
-    if not model.bundle.manifest.conditional or given is not None:
-        return given
-    if model.has_encoder and model.traits.infers_label:
-        return model.encode(images, None, mask).labels
-    if model.has_encoder and model.traits.takes_label:
+    """The class of each image, [N]: the one in which its K answers come closest.
+
+    Where the encoder is sure of a class, that one; otherwise each likely class is tried.
+
+    Raises:
+        ConfigError: the encoder must be told.
+    """
+    if not model.bundle.manifest.conditional:
+        return None
+    likely = _likely_classes(model, images, mask)
+    best: Labels = likely.argmax(1)
+    open_rows = likely.sum(1) > 1
+    errors = np.full(likely.shape, np.inf)
+    for label in np.flatnonzero(likely[open_rows].any(0)):
+        rows = np.flatnonzero(open_rows & likely[:, label])
+        trial = Wanted(
+            wanted.img[rows],
+            wanted.mask[rows],
+            wanted.factor,
+            torch.full((len(rows),), int(label), dtype=torch.int64),
+        )
+        start = torch.from_numpy(starts_of(model, images[rows], mask[rows], None, answers))
+        found = project(model.subject, trial, start, ProjectionConfig(steps=_TRIAL_STEPS))
+        errors[rows, label] = found.error.mean(1).numpy()
+    best[open_rows] = errors[open_rows].argmin(1)
+    return best
+
+
+def _likely_classes(model: Opened, images: Images, mask: Mask) -> npt.NDArray[np.bool_]:
+    """The classes that an image may have, [N, classes]; all where nothing says more."""
+    if not model.has_encoder or not (model.traits.infers_label or model.traits.takes_label):
+        return np.ones((len(images), model.shape.num_classes), np.bool_)
+    if model.traits.takes_label:
         names = ", ".join((model.bundle.manifest.labels or ())[:20])
         raise ConfigError(f"label is not given, allowed: {names}; set --label")
-    errors = []
-    for label in range(model.shape.num_classes):
-        labels = np.full(len(images), label, np.int64)
-        trial = replace(wanted, label=torch.from_numpy(labels))
-        start = torch.from_numpy(starts_of(model, images, mask, labels, 1))
-        found = project(model.subject, trial, start, ProjectionConfig(steps=_TRIAL_STEPS))
-        errors.append(found.error[:, 0])
-    best: Labels = torch.stack(errors).argmin(0).numpy()
-    return best
+    scores = model.encode(images, None, mask).label_scores
+    assert scores is not None
+    share = np.exp(scores - scores.max(1, keepdims=True))  # of the likeliest class's probability
+    return np.asarray(share >= _LIKELY)
 
 
 def restore(
@@ -89,7 +119,7 @@ def restore(
         mask: [N, H, W], 1 where a pixel is known; None for everywhere.
         small: [N, H / factor, W / factor, C]: what the answers must average to.
         factor: of small images.
-        label: [N], of conditional models; None to find it.
+        label: [N], or [N, K] for a class of each answer; None to find one for all of an image.
         answers: K.
         config: of the refinement.
         say: for progress.
@@ -100,11 +130,14 @@ def restore(
         torch.from_numpy(known)[:, None].float(),
         factor,
     )
-    found_label = classes_of(model, images, known, wanted, label)
-    if found_label is not None:
-        wanted = replace(wanted, label=torch.from_numpy(found_label))
-    given = found_label if model.has_encoder and model.traits.takes_label else None
-    starts = torch.from_numpy(starts_of(model, images, known, given, answers))
+    if label is None:
+        label = classes_of(model, images, known, wanted, answers)
+    told = None
+    if label is not None:
+        label = np.broadcast_to(label.reshape(len(images), -1), (len(images), answers)).copy()
+        wanted = replace(wanted, label=torch.from_numpy(label))
+        told = label if model.has_encoder and model.traits.takes_label else None
+    starts = torch.from_numpy(starts_of(model, images, known, told, answers))
     found = project(model.subject, wanted, starts, config, say)
     made = to_bytes(found.made.flatten(0, 1)).numpy()
-    return Answers(found, made.reshape(len(images), answers, *made.shape[1:]), found_label)
+    return Answers(found, made.reshape(len(images), answers, *made.shape[1:]), label)

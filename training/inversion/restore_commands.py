@@ -16,7 +16,7 @@ from models.restoration import edited, filled, repeated, shrunk, spread
 from training.errors import CheckpointError, ConfigError, require, require_number
 from training.export.onnx_graphs import to_bytes
 from training.interpretation.published import write_files
-from training.inversion.opened import Opened, psnr
+from training.inversion.opened import Labels, Opened, psnr
 from training.inversion.pictures import (
     NOT_TRUE,
     SHEET,
@@ -25,6 +25,7 @@ from training.inversion.pictures import (
     read_images,
     read_masks,
     sheet,
+    table,
     tagged,
 )
 from training.inversion.projection import ProjectionConfig, Space
@@ -44,7 +45,8 @@ class _Restoring:
     out: Path = Path("inverted")
     """Folder for the images."""
     label: str | None = None
-    """Class of the images, of conditional models; by default it is found."""
+    """Class of the images, of conditional models; by default it is found. Where there are several
+    answers, all are of it; 3,5,8 gives three answers a class each."""
     steps: int = 200
     """Steps of Adam; 0 for the encoder's answer as it is."""
     lr: float = 0.05
@@ -59,10 +61,10 @@ class _Restoring:
     def _config(self) -> ProjectionConfig:
         return ProjectionConfig(steps=self.steps, lr=self.lr)
 
-    def words(self, bundle: Bundle, answers: Answers, row: int) -> dict[str, str]:
-        """How an image was made."""
+    def words(self, bundle: Bundle, answers: Answers, row: int, number: int = 0) -> dict[str, str]:
+        """How an answer to an image was made; number: which one."""
         manifest = bundle.manifest
-        label = None if answers.label is None else int(answers.label[row])
+        label = None if answers.label is None else int(answers.label[row, number])
         return provenance(
             model=manifest.name,
             version=manifest.version,
@@ -70,6 +72,11 @@ class _Restoring:
             truncation=1.0,
             label=label,
         )
+
+
+def first_label(answers: Answers) -> Labels | None:
+    """The class of each image, of its first answer."""
+    return None if answers.label is None else answers.label[:, 0]
 
 
 def _require_answers(num: int) -> None:
@@ -99,7 +106,7 @@ class ProjectCommand(_Restoring):
         arrays: dict[str, np.ndarray] = {}
         if model.has_encoder:
             first = restore(model, images, label=label, config=ProjectionConfig(steps=0))
-            columns["encoder"], label = psnr(images, first.images[:, 0]), first.label
+            columns["encoder"], label = psnr(images, first.images[:, 0]), first_label(first)
             rows.append(first.images[:, 0])
         spaces: tuple[Space, ...] = ("z", "w") if isinstance(model.subject.G, Mapped) else ("z",)
         for space in spaces:
@@ -107,7 +114,7 @@ class ProjectCommand(_Restoring):
             found = restore(
                 model, images, label=label, answers=self.restarts, config=config, say=say
             )
-            label, best = found.label, found.found.best()
+            label, best = first_label(found), found.found.best()
             made = to_bytes(best.made[:, 0]).numpy()
             columns[space], arrays[space] = psnr(images, made), best.latent[:, 0].numpy()
             rows.append(made)
@@ -115,7 +122,7 @@ class ProjectCommand(_Restoring):
             arrays["label"] = label
         shown = [row[:_SHOWN] for row in rows]
         write_files(self.out, {"latents.npz": _npz(arrays), "projected.png": sheet(shown)}, say)
-        return _table(
+        return table(
             [path.name for path in self.files], {f"{k} (dB)": v for k, v in columns.items()}
         )
 
@@ -150,10 +157,10 @@ class EditCommand(_Restoring):
         given = model.labels_named(self.label, len(images))
         found = restore(model, images, label=given, config=self._config(), say=say)
         z = found.found.latent[:, 0].numpy()
-        labels = None if found.label is None else found.label.tolist()
-        shift = known.shift(applied, len(z), labels)
+        label = first_label(found)
+        shift = known.shift(applied, len(z), None if label is None else label.tolist())
         before = found.images[:, 0]
-        after = before if shift is None else model.make(z + shift, found.label)
+        after = before if shift is None else model.make(z + shift, label)
         made = edited(images, before, after)
         words = [self.words(bundle, found, row) for row in range(len(images))]
         files = {
@@ -163,7 +170,7 @@ class EditCommand(_Restoring):
         rows = [each[:_SHOWN] for each in (images, before, after, made)]
         write_files(self.out, {**files, SHEET: sheet(rows)}, say)
         moved = np.abs(made.astype(float) - images).mean((1, 2, 3))
-        return _table(
+        return table(
             [path.name for path in self.files],
             {"inversion (dB)": psnr(images, before), "mean change of a pixel": moved},
         )
@@ -193,7 +200,7 @@ class FillCommand(_Restoring):
             model,
             images,
             mask=mask,
-            label=model.labels_named(self.label, len(images)),
+            label=model.labels_named(self.label, len(images), self.answers),
             answers=self.answers,
             config=self._config(),
             say=say,
@@ -233,7 +240,7 @@ class EnlargeCommand(_Restoring):
             large,
             small=small,
             factor=self.factor,
-            label=model.labels_named(self.label, len(small)),
+            label=model.labels_named(self.label, len(small), self.answers),
             answers=self.answers,
             config=replace(self._config(), on_sphere=True),
             say=say,
@@ -257,36 +264,23 @@ def _several(
     files: dict[str, bytes] = {}
     spreads = np.array([spread(answers).mean() for answers in made])
     for row, names in enumerate(names_of(command.files, command.answers)):
-        words = {
-            **command.words(bundle, found, row),
-            "note": NOT_TRUE,
-            "spread": f"{spreads[row]:.2f}",
-        }
-        files |= {
-            name: tagged(image, {**words, "answer": str(number)})
-            for number, (name, image) in enumerate(zip(names, made[row], strict=True))
-        }
+        told = {"note": NOT_TRUE, "spread": f"{spreads[row]:.2f}"}
+        for number, (name, image) in enumerate(zip(names, made[row], strict=True)):
+            words = command.words(bundle, found, row, number) | told | {"answer": str(number)}
+            files[name] = tagged(image, words)
     shown = [np.concatenate([one[None], each]) for one, each in zip(given, made, strict=True)]
     shown = shown[:_SHOWN]
     write_files(command.out, {**files, SHEET: sheet(shown)}, say)
     worst = found.found.error.amax(1).tolist()
-    table = {
+    columns = {
         "error where known (dB)": np.array([decibel(error) for error in worst]),
         "spread of the answers (steps)": spreads,
         **columns,
     }
-    return f"{_table([path.name for path in command.files], table)}\n\n{NOT_TRUE}"
+    return f"{table([path.name for path in command.files], columns)}\n\n{NOT_TRUE}"
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def _table(names: list[str], columns: dict[str, np.ndarray]) -> str:
-    lines = [f"| image | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for row, name in enumerate(names):
-        values = " | ".join(f"{float(column[row]):.4g}" for column in columns.values())
-        lines.append(f"| {name} | {values} |")
-    return "\n".join(lines)

@@ -3,7 +3,6 @@
 Each reads its fields, finds the model, and has the steps of `serving.process.real_images` done.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from serving.encoding.formats import NPY_MEDIA_TYPE
 from serving.http.messages import Request, Response
 from serving.http.negotiation import choose
 from serving.process import real_images
-from serving.process.real_image_work import RealImageWork
+from serving.process.real_image_work import COPIES, RealImageWork
 from serving.process.service import Service
 from serving.requests.deadlines import read_scheduling
 from serving.requests.generate import offers_of
@@ -36,7 +35,6 @@ from serving.settings import Settings
 Asked = TypeVar("Asked", bound=RealImageRequest)
 Answering = EditRequest | InpaintRequest | UpscaleRequest
 Steps = Callable[[RealImageWork, Any, Served, Settings], Awaitable[real_images.Answered]]
-_COPIES = 12  # of a row's pixels, while it is made and encoded
 
 
 class RealImageRoutes:
@@ -71,9 +69,7 @@ class RealImageRoutes:
         async def steps(work: RealImageWork) -> Response:
             await self._hold(work, asked.images, len(asked.images), served)
             found = await real_images.encode(work, asked, served, self._settings)
-            return await self._response(
-                request, work, served, kind, lambda: encoded_body(found, kind)
-            )
+            return await self._response(work, served, kind, lambda: encoded_body(found, kind))
 
         return await self._answer(request, served, len(asked.images), "latents", steps)
 
@@ -88,7 +84,7 @@ class RealImageRoutes:
             await self._hold(work, asked.images, len(asked.images), served)
             found = await real_images.score(work, asked, served, self._settings)
             return await self._response(
-                request, work, served, kind, lambda: scored_body(found, with_maps=asked.maps)
+                work, served, kind, lambda: scored_body(found, with_maps=asked.maps)
             )
 
         return await self._answer(request, served, len(asked.images), "scores", steps)
@@ -139,7 +135,7 @@ class RealImageRoutes:
                     found, encoding, operation, describes=self._service.encoder.describes
                 )
 
-            return await self._response(request, work, served, kind, body)
+            return await self._response(work, served, kind, body)
 
         return await self._answer(request, served, max(1, num), encoding.label, steps)
 
@@ -160,23 +156,15 @@ class RealImageRoutes:
     ) -> None:
         image = served.manifest.image
         pixels = image.height * image.width * image.channels
-        await work.hold(sum(map(len, files)) + max(1, num_rows) * pixels * _COPIES)
+        await work.hold(sum(map(len, files)) + max(1, num_rows) * pixels * COPIES)
 
     async def _response(
         self,
-        request: Request,
         work: RealImageWork,
         served: Served,
         media_type: str,
         body: Callable[[], bytes],
     ) -> Response:
         """Has a thread make the body, and says where the time went."""
-        timing = work.timing
-        timing.encode_began = time.perf_counter()
-        data = await work.compute(body)
-        timing.encode_s = time.perf_counter() - timing.encode_began
-        words = b"decode;dur=%.2f, queue;dur=%.2f, infer;dur=%.2f, encode;dur=%.2f" % tuple(
-            1e3 * seconds
-            for seconds in (work.decode_s, timing.queue_s, timing.compute_s, timing.encode_s)
-        )
-        return Response(data, media_type, 200, (*served.headers, (b"server-timing", words)))
+        data, timing = await work.encoded(body)
+        return Response(data, media_type, 200, (*served.headers, timing))

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from models.bundle.generator import Images
-from serving.api.v2 import V2, problem_response
-from serving.api.v2_inference import TensorEncoding, first_seed, read_order
-from serving.api.v2_tensors import InferRequest, InputTensor, RequestedOutput, collect, pack_bytes
+from serving.api.v2.inference import TensorEncoding, first_seed, read_order
+from serving.api.v2.routes import V2, problem_response
+from serving.api.v2.tensors import InferRequest, InputTensor, RequestedOutput, collect, pack_bytes
 from serving.errors import ClientGoneError, InvalidRequestProblem, Problem
 from serving.http.auth import Header
 from serving.http.context import RequestContext
@@ -73,6 +73,8 @@ class RpcInference:
     def start(self, request: Any, exchange: Exchange) -> bool:
         """Answers a call when its images are made; False leaves it to the routes."""
         service, call = self._service, exchange.call
+        if ":" in request.model_name:
+            return False  # a part of a model
         headers = headers_of(call, service.settings.request_timeout_ms)
         header = dict(headers).get
         if len(dict(headers)) < len(headers):

@@ -50,6 +50,24 @@ class EncoderOutput(NamedTuple):
     label_scores: Floats
     """[N, labels]; of no width where the encoder doesn't find the class."""
 
+    @property
+    def labels(self) -> list[int] | None:
+        """The class of each row; None where the encoder doesn't find it."""
+        if not self.label_scores.size:
+            return None
+        found: list[int] = self.label_scores.argmax(axis=1).tolist()
+        return found
+
+    @property
+    def shared_label(self) -> int | None:
+        """The class that fits all rows best, of answers to one image: the likeliest of all."""
+        if not self.label_scores.size:
+            return None
+        scores = self.label_scores.astype(np.float64)
+        scores -= scores.max(axis=1, keepdims=True)
+        evidence = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return int(evidence.sum(axis=0).argmax())
+
 
 class ScoreOutput(NamedTuple):
     """What score.onnx gives."""

@@ -43,6 +43,13 @@ Labels = Annotated[
         "find it."
     ),
 ]
+AnswerLabels = Annotated[
+    list[int] | int | None,
+    msgspec.Meta(
+        description="Its class, or one for each seed. Conditional models need it, unless they find "
+        "it: then all answers are of the one class that fits them best."
+    ),
+]
 Seeds = Annotated[
     list[int | str] | None,
     msgspec.Meta(
@@ -110,7 +117,7 @@ class InpaintRequest(RealImageRequest, frozen=True, kw_only=True):
             "absent, what is transparent in the image is to be filled."
         ),
     ] = None
-    label: Label = None
+    label: AnswerLabels = None
     fit: Fit = "exact"
     seeds: Seeds = None
     format: ImageFormat = None
@@ -125,7 +132,7 @@ class UpscaleRequest(RealImageRequest, frozen=True, kw_only=True):
             description=f"{_FILE} Its sides are a whole part of the model's: 14x14 or 7x7 of 28x28."
         ),
     ]
-    label: Label = None
+    label: AnswerLabels = None
     seeds: Seeds = None
     format: ImageFormat = None
 

@@ -22,7 +22,7 @@ from serving.api.probes import Probes
 from serving.api.real_image.routes import RealImageRoutes
 from serving.api.router import Route
 from serving.api.v1 import V1
-from serving.api.v2 import V2
+from serving.api.v2.routes import V2
 from serving.command_line import parse
 from serving.errors import UnavailableProblem
 from serving.http.messages import Request, Response

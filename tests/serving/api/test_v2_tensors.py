@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.api.schemas import V2Inference
-from serving.api.v2_tensors import DATATYPES, pack_bytes, read, unpack_bytes, write
+from serving.api.v2.tensors import DATATYPES, pack_bytes, read, unpack_bytes, write
 from serving.errors import InvalidRequestProblem, NotJsonProblem
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from serving.api.v2_tensors import read
+from serving.api.v2.tensors import read
 from serving.connection.request_head import MAX_HEAD_BYTES
 
 BODY = b'{"model": "grey", "seeds": [5]}'

@@ -15,7 +15,7 @@ from serving.inference.parts.rows import EncoderOutput
 from serving.process import real_images
 from serving.process.real_image_work import RealImageWork
 from serving.requests.deadlines import Scheduling
-from serving.requests.real_image.fields import EncodeRequest, ScoreRequest
+from serving.requests.real_image.fields import EncodeRequest, ScoreRequest, UpscaleRequest
 
 WANTED = Wanted(field="image", height=2, width=2, channels=1, max_pixels=100)
 
@@ -98,3 +98,31 @@ def test_images_are_compared_in_threads(monkeypatch: pytest.MonkeyPatch) -> None
     scored = asyncio.run(real_images.score(work, ScoreRequest(images=[b""]), served, settings))
     assert scored.scores.tolist() == [4.0]
     assert in_thread == [True, True]
+
+
+@pytest.mark.parametrize("asked", [None, [2, 0, 2]])
+def test_answers_are_of_the_one_class_that_fits_them_best(asked: list[int] | None) -> None:
+    """Unless the caller says which; two of three rows find class 0, all together class 1."""
+    scores = np.log(np.array([[0.5, 0.4, 0.1], [0.5, 0.4, 0.1], [0.1, 0.85, 0.05]], np.float32))
+    made: list[list[int]] = []
+
+    class Unsure(Work):
+        async def decode(self, files: list[Any]) -> list[Decoded]:
+            return [Decoded(np.zeros((2, 2, 1), np.uint8), None)]
+
+        async def encode(self, *given: Any, **more: Any) -> EncoderOutput:
+            return EncoderOutput(np.zeros(3, np.bool_), np.zeros((3, 3), np.float32), scores)
+
+        async def generate(self, served: Any, z: Any, labels: list[int]) -> np.ndarray[Any, Any]:
+            made.append(labels)
+            return np.zeros((3, 4, 4, 1), np.uint8)
+
+    image = SimpleNamespace(height=4, width=4, channels=1)
+    manifest = SimpleNamespace(image=image, z_dim=3, name="digits", labels=("a", "b", "c"))
+    traits = SimpleNamespace(infers_label=True, fills=True, varies=True)
+    served = cast(Any, SimpleNamespace(key=("digits", 1), encoder=traits, manifest=manifest))
+    settings = cast(Any, SimpleNamespace(max_input_pixels=100))
+    request = UpscaleRequest(image=b"", seeds=[1, 2, 3], label=asked)
+    found = asyncio.run(real_images.upscale(cast(Any, Unsure()), request, served, settings))
+    assert made == [asked or [1, 1, 1]]
+    assert found.labels == made[0]

@@ -12,7 +12,7 @@ from models.bundle import Bundle
 from models.bundle.generator import CpuGenerator
 from models.latents import latents
 from models.repository import Repository
-from tests.conftest import ServerProcess, server_process
+from tests.conftest import ServerProcess, free_port, server_process
 from tests.real_images import FRAGILE, FULL, OLD, TOLD
 
 
@@ -52,6 +52,7 @@ def real(
     for name, bundle in bundles.items():
         repository.publish(name, bundle)
     flags = ("--max-input-pixels", "100000", "--max-body-bytes", "400000")
+    flags += ("--grpc-port", str(free_port()), "--model-control", "clients")
     with server_process(repository.root, folder, *flags) as running:
         yield running
 

@@ -124,6 +124,11 @@ def test_outside_the_mask_every_byte_stays(real: ServerProcess, bundles: dict[st
     data = base64.b64decode(found["images"][2]["data"])
     assert read_metadata(data)["start_seed"] == str(2**63)
     assert "plausible, not true" in read_metadata(data)["note"]
+    assert len({each["label"] for each in found["images"]}) == 1
+    classes = [3, 3, 8, 1]
+    told = real.post("/v1/inpaint", json=body | {"label": classes}).json()["images"]
+    assert [each["label"] for each in told] == classes
+    assert read_metadata(base64.b64decode(told[2]["data"]))["label"] == "8"
 
 
 def test_a_transparent_part_is_filled(real: ServerProcess, bundles: dict[str, Bundle]) -> None:
@@ -237,6 +242,11 @@ WHITE = text(npy(np.full((8, 12), 255, np.uint8)))
         ("inpaint", {"model": "old", "image": GOOD, "mask": HALF}, "takes no mask, so it fills"),
         ("inpaint", {"model": "digits", "image": GOOD, "mask": HALF, "seeds": []}, "seeds has 0"),
         ("inpaint", {"model": "digits", "image": GOOD, "mask": HALF, "seeds": [-1]}, r"seeds\[0\]"),
+        (
+            "inpaint",
+            {"model": "digits", "image": GOOD, "mask": HALF, "seeds": [1, 2, 3], "label": [1, 2]},
+            "label has 2 entries for 3 images",
+        ),
         ("upscale", {"model": "old", "image": GOOD}, "fills and enlarges nothing"),
         ("upscale", {"model": "digits", "image": GOOD}, "has the size of the model's images alr"),
         ("upscale", {"model": "alpha", "image": GOOD}, "those that can become 8x8 are 4x4, 2x2"),

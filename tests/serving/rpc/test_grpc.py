@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from models.image_metadata import read_metadata
-from serving.api.v2_tensors import unpack_bytes
+from serving.api.v2.tensors import unpack_bytes
 from serving.rpc.protocol import Protocol
 from tests.conftest import ServerProcess, free_port, server_process
 from tests.serving.conftest import make_key

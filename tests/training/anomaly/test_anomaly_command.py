@@ -14,8 +14,8 @@ from training.anomaly.command import MODEL, is_asked, num_parameters, table
 from training.anomaly.images import as_bytes
 from training.data import DataConfig, load
 from training.evaluate import main
-from training.inversion.calibrate_command import scored
 from training.inversion.opened import Opened
+from training.inversion.score_command import scored
 
 QUICK = ["--autoencoder-kimg", "0.5"]
 
@@ -36,7 +36,7 @@ def test_figures_are_those_of_the_published_graphs(
     assert calibration is not None
     test = load(DataConfig(dataset="mnist", resolution=8, conditional=False, split="test"))
     is_usual = np.array(test.classes) == "0"
-    scores = scored(Opened(bundle), as_bytes(test), None)
+    scores = scored(Opened(bundle), as_bytes(test), None).score
     mine = found["methods"][MODEL]
     pairs = scores[~is_usual][:, None] > scores[is_usual]
     assert mine["auroc"]["value"] == pytest.approx(pairs.mean(), abs=1e-3)

@@ -20,6 +20,7 @@ from training.errors import ConfigError, DataError
 from training.inversion.__main__ import main
 from training.inversion.calibrate_command import FIGURE, threshold, unseen
 from training.inversion.opened import Opened
+from training.inversion.score_command import scored
 
 
 def test_a_model_gets_its_scale(
@@ -44,6 +45,11 @@ def test_a_model_gets_its_scale(
     assert found.p_values(1e9).tolist() == pytest.approx(1 / 21)
     assert published.manifest.files["model.onnx"] == model.manifest.files["model.onnx"]
     assert [m.value for m in published.manifest.metrics if m.name == FIGURE] == [20]
+    words = ["score", "tiny", str(folder / "23.png"), "--repository", str(copy.root)]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "| image | score | p | largest" in capsys.readouterr().out
+    arrays = np.load(tmp_path / "out" / "residuals.npz")
+    assert arrays["p"].tolist() == found.p_values(arrays["score"]).tolist()
 
 
 def test_images_that_the_model_has_seen_are_refused(model: Bundle) -> None:
@@ -193,3 +199,29 @@ def test_one_class_of_the_data() -> None:
         DataConfig(only="3")
     with pytest.raises(ConfigError, match="has no classes"):
         DataConfig(dataset="celeba", channels=3, conditional=False, only="3")
+
+
+def test_score_says_how_unusual_images_are_and_where(
+    model: Bundle, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = Opened(model).make(np.zeros((1, 4), np.float32), np.zeros(1, np.int64))[0, ..., 0]
+    odd = usual.copy()
+    odd[3:5, 6:9] = 255 - odd[3:5, 6:9]
+    for name, image in (("usual", usual), ("odd", odd)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in ("usual", "odd")]
+    assert main(["score", "tiny", *files, *at]) == 0
+    printed = capsys.readouterr().out
+    assert "| image | score | largest difference of a pixel |" in printed
+    assert "no p: the model is not calibrated" in printed
+    arrays = np.load(tmp_path / "out" / "residuals.npz")
+    made = scored(Opened(model), np.stack([usual, odd])[..., None], None)
+    assert np.allclose(arrays["score"], made.score)
+    assert arrays["residual"].shape == (2, 16, 16)
+    with Image.open(tmp_path / "out" / "sheet.png") as picture:
+        assert picture.size == (2 * 64, 3 * 64)
+        # The map is white where the residual is largest.
+        row, y, x = np.unravel_index(arrays["residual"].argmax(), arrays["residual"].shape)
+        assert picture.getpixel((int(row) * 64 + int(x) * 4, 128 + int(y) * 4)) == 255
+    assert main(["score", "tiny", *at]) == 2
+    assert "FILES is 'none'" in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """Projection, editing, filling and enlarging, by their commands and their functions."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ import torch
 from PIL import Image
 
 from models.bundle import Bundle
+from models.bundle.inversion import Encoded
 from models.image_metadata import read_metadata
 from models.networks import ImageShape, Style
 from training.inversion.__main__ import main
 from training.inversion.fit import Subject
+from training.inversion.opened import Opened
 from training.inversion.projection import ProjectionConfig, Wanted, project
+from training.inversion.restore import restore
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +109,60 @@ def test_fill_keeps_every_known_byte(
     assert (tmp_path / "out" / "y.png").is_file()
 
 
+def test_answers_may_be_of_a_class_each(model: Bundle, at: list[str], tmp_path: Path) -> None:
+    grey = model.golden.images[0, ..., 0]
+    half = np.full((16, 16), 255, np.uint8)
+    half[8:] = 0
+    file, mask = save(tmp_path / "x.png", grey), save(tmp_path / "m.png", half)
+    words = ["fill", "tiny", file, *at, "--mask", mask, "--steps", "0", "--answers", "3"]
+
+    def labels() -> list[str]:
+        files = [tmp_path / "out" / f"x-{number}.png" for number in range(3)]
+        return [read_metadata(each.read_bytes())["label"] for each in files]
+
+    assert main(words) == 0
+    assert len(set(labels())) == 1
+    assert main([*words, "--label", "c,a,c"]) == 0
+    assert labels() == ["2", "0", "2"]
+
+
+class Striped(torch.nn.Module):
+    """The upper half is z, the lower half bright in class 1."""
+
+    def forward(self, z: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        upper = torch.tanh(z).repeat(1, 8)
+        lower = (label[:, None] * 1.0).expand(-1, 32)
+        return torch.cat([upper, lower], 1).reshape(-1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"), [([0.1, 0.0], [1, 1]), ([9.0, 0.0], [0, 0]), (None, [1, 1])]
+)
+def test_the_class_is_the_one_that_all_answers_fit_best(
+    scores: list[float] | None, found: list[int]
+) -> None:
+    """An encoder's second guess may fit better; where it is sure, or there is none, not asked."""
+    shape = ImageShape(resolution=8, channels=1, num_classes=2)
+    images = np.full((1, 8, 8, 1), 255, np.uint8)
+
+    def encode(images: np.ndarray, *given: object) -> Encoded:
+        assert scores is not None
+        return Encoded(np.zeros((len(images), 4), np.float32), np.array([scores], np.float32))
+
+    stub = SimpleNamespace(
+        bundle=SimpleNamespace(manifest=SimpleNamespace(conditional=True, z_dim=4)),
+        has_encoder=scores is not None,
+        traits=SimpleNamespace(infers_label=True, takes_label=False, varies=True),
+        encode=encode,
+        shape=shape,
+        subject=Subject(Striped(), 4, shape),
+    )
+    model = cast(Opened, stub)
+    answers = restore(model, images, answers=2, config=ProjectionConfig(steps=0))
+    assert answers.label is not None
+    assert answers.label.tolist() == [found]
+
+
 def test_enlarge_averages_to_what_was_given(
     model: Bundle, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +201,10 @@ REFUSED = {
     "a factor": (["enlarge", "tiny", "{plain}", "--factor", "3"], "factor is 3"),
     "a size for a factor": (["enlarge", "tiny", "{plain}", "--factor", "2"], "allowed: 8x8"),
     "a class": (["project", "tiny", "{plain}", "--label", "z"], "label is 'z', allowed: a, b, c"),
+    "classes": (
+        ["fill", "tiny", "{plain}", "--mask", "{half}", "--label", "a,b"],
+        "label is 'a,b', 2 classes, allowed: one, or 4, one for each answer",
+    ),
     "a direction": (["edit", "tiny", "{plain}", "--directions", "99:1"], "names '99'"),
     "answers": (["fill", "tiny", "{plain}", "--answers", "0"], "answers is 0"),
     "steps": (["project", "tiny", "{plain}", "--steps", "-1"], "steps is -1"),

@@ -11,6 +11,7 @@ from models.repository import Repository, check_name
 from serving.api.operations import JSON, MODEL, MODEL_PROBLEMS, Operation, in_path
 from serving.api.router import Handler, Route
 from serving.api.schemas import V2IndexEntry
+from serving.api.v2.parts import part_names, split_name
 from serving.errors import (
     DeadlineProblem,
     InvalidRequestProblem,
@@ -107,6 +108,10 @@ class V2Repository:
             if name in served:
                 entries.append(V2IndexEntry(name, str(served[name].key[1]), "READY", ""))
                 entries += self._candidate(name, only_ready)
+                entries += [
+                    V2IndexEntry(part, str(served[name].key[1]), "READY", "")
+                    for part in part_names(served[name])
+                ]
             elif not only_ready:
                 reason = self._service.models.why_not(name)
                 entries.append(V2IndexEntry(name, "", "UNAVAILABLE", reason))
@@ -150,7 +155,12 @@ class V2Repository:
                 f"parameters has {quoted(', '.join(sorted(others)))}: a model is served as it is "
                 "in the repository; leave them out"
             )
-        name = request.params["model"]
+        name, part = split_name(request.params["model"])
+        if part is not None:
+            raise InvalidRequestProblem(
+                f"model is {quoted(request.params['model'])}, a part, which is loaded and unloaded "
+                f"with its model; name {quoted(name)}"
+            )
         try:
             check_name(name)
             known = name in (self._settings.models or self._repository.names())

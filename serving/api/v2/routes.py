@@ -1,17 +1,17 @@
 """The routes of the Open Inference Protocol v2: server, models, inference, statistics.
 
 They include the protocol's binary-data, configuration and statistics extensions;
-`serving.api.v2_repository` has the repository extension. Seeds, latents and labels have the rules
+`serving.api.v2.repository` has the repository extension. Seeds, latents and labels have the rules
 of /v1.
 """
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from serving import VERSION
-from serving.api import v2_tensors
 from serving.api.operations import (
     JSON,
     MAKING,
@@ -35,9 +35,11 @@ from serving.api.schemas import (
     V2Tensor,
     V2VersionPolicy,
 )
-from serving.api.v2_inference import TensorEncoding, first_seed, metadata, read_order
-from serving.api.v2_repository import EXTENSIONS, V2Repository, unsupported_routes
-from serving.api.v2_statistics import statistics
+from serving.api.v2 import parts
+from serving.api.v2 import tensors as v2_tensors
+from serving.api.v2.inference import TensorEncoding, first_seed, metadata, read_order
+from serving.api.v2.repository import EXTENSIONS, V2Repository, unsupported_routes
+from serving.api.v2.statistics import statistics
 from serving.dispatch.catalogue import Served
 from serving.errors import (
     InvalidRequestProblem,
@@ -112,9 +114,10 @@ class V2:
         headers = "Inference-Header-Content-Length"
         infer = Operation(
             id=f"{id}_infer",
-            summary="Images from seeds or latents, as tensors.",
+            summary="Images from seeds or latents, or latents and scores of images, as tensors.",
             tag="Open Inference Protocol",
-            description="Inputs SEED or z, LABEL, TRUNCATION; outputs image and png. With the "
+            description="Inputs SEED or z, LABEL, TRUNCATION; outputs image and png. Of "
+            "NAME:encoder and NAME:score: input image; outputs z, or score and more. With the "
             "binary extension, tensors follow the JSON as bytes.",
             parameters=parameters,
             headers=(*MAKING["headers"], headers),
@@ -148,28 +151,32 @@ class V2:
 
     async def model_ready(self, request: Request) -> Response:
         """Responds with 200 if this model can make images."""
-        self._served(request)
+        self._described(request)
         self._service.check_ready()
         return Response(b"")
 
     async def model(self, request: Request) -> Response:
         """Describes a model's inputs and outputs."""
-        served = self._served(request)
-        versions = self._catalogue.versions(served.manifest.name)
-        return Response.json(metadata(served, versions))
+        served, _ = self._served(request)
+        described, _ = self._described(request, self._catalogue.versions(served.manifest.name))
+        return Response.json(described)
 
     async def config(self, request: Request) -> Response:
         """Describes a model in the terms of Triton's model configuration."""
-        served = self._served(request)
-        described = metadata(served, [])
+        served, part = self._served(request)
+        described, optional = self._described(request)
+        versions = self._default_versions(served) if part is None else [served.key[1]]
         return Response.json(
             V2Config(
                 name=described.name,
                 platform=described.platform,
                 backend="onnxruntime",
                 max_batch_size=0,  # N is a side of the tensors, not a batch around them
-                version_policy=V2VersionPolicy(V2Specific(self._default_versions(served))),
-                input=[_configured(tensor, optional=True) for tensor in described.inputs],
+                version_policy=V2VersionPolicy(V2Specific(versions)),
+                input=[
+                    _configured(tensor, optional=tensor.name in optional)
+                    for tensor in described.inputs
+                ],
                 output=[_configured(tensor) for tensor in described.outputs],
             )
         )
@@ -181,35 +188,48 @@ class V2:
         if "model" not in request.params:
             loaded = [served.key for served in self._catalogue.current]
             return Response.json(V2Stats(statistics(shared, None, also=loaded)))
-        served = self._served(request)
-        name, number = served.key
+        described, _ = self._described(request)
+        number = self._served(request)[0].key[1]
         version = number if "version" in request.params else None
-        return Response.json(V2Stats(statistics(shared, name, version, also=[served.key])))
+        also = [(described.name, number)]
+        return Response.json(V2Stats(statistics(shared, described.name, version, also=also)))
 
     async def infer(self, request: Request) -> Response:
-        """Makes the images of an inference request."""
+        """Makes the images of an inference request, or runs a part of a model for it."""
         self._service.batcher.check_capacity(1)
-        served = self._served(request)
+        served, part = self._served(request)
         body = await request.body(self._settings.max_body_bytes)
-        order, scheduling = self._read_order(body, served, request)
-        del body  # it is not kept in memory while the images are made
+        given = self._read(body, request)
+        if part is not None:
+            call = parts.read_call(*given, served, part, request.header, self._settings)
+            del body, given  # they are not kept in memory meanwhile
+            return await parts.run(self._service, request, call)
+        order, scheduling = self._order(*given, served, request)
+        del body, given
         response = await self._service.make(order, scheduling, request)
         assert isinstance(order.encoding, TensorEncoding)
         return Response(
             response.body, response.media_type, 200, (*response.headers, *order.encoding.headers())
         )
 
-    def _read_order(
-        self, body: bytes | bytearray, served: Served, request: Request
-    ) -> tuple[Order, Scheduling]:
+    def _read(
+        self, body: bytes | bytearray, request: Request
+    ) -> tuple[v2_tensors.InferRequest, dict[str, v2_tensors.Array]]:
         length = request.header(JSON_LENGTH)
         if length is not None and (not length.isdigit() or len(length) > 12):
             raise InvalidRequestProblem(
                 f"Inference-Header-Content-Length is {quoted(length)}, "
                 "must be the number of bytes of the JSON"
             )
-        json_bytes = None if length is None else int(length)
-        infer, given = v2_tensors.read(body, json_bytes)
+        return v2_tensors.read(body, None if length is None else int(length))
+
+    def _order(
+        self,
+        infer: v2_tensors.InferRequest,
+        given: dict[str, v2_tensors.Array],
+        served: Served,
+        request: Request,
+    ) -> tuple[Order, Scheduling]:
         if "version" not in request.params and (seeds := first_seed(given)):
             served = self._catalogue.on_trial(served, seeds)
         return read_order(infer, given, served, request.header, self._settings)
@@ -222,8 +242,20 @@ class V2:
         trial = [found.version] if current and found is not None and not found.refused else []
         return [version, *(number for number in trial if number is not None)]
 
-    def _served(self, request: Request) -> Served:
-        return self.resolve(request.params["model"], request.params.get("version"))
+    def _served(self, request: Request) -> tuple[Served, str | None]:
+        """The version that a path names, and the part of it, if it names one."""
+        model, part = parts.split_name(request.params["model"])
+        return self.resolve(model, request.params.get("version")), part
+
+    def _described(
+        self, request: Request, versions: Sequence[int] = ()
+    ) -> tuple[V2Model, Collection[str]]:
+        """Inputs and outputs of what a path names, and which inputs may be left out."""
+        served, part = self._served(request)
+        if part is not None:
+            return parts.described(served, part, list(versions))
+        model = metadata(served, list(versions))
+        return model, {tensor.name for tensor in model.inputs}
 
     def resolve(self, model: str, version: str | None) -> Served:
         """The version that a request means.

@@ -8,6 +8,9 @@ from serving.inference.frames import VersionKey
 from serving.observability.exposition import summed
 from serving.observability.shared_values import SharedMetrics
 
+_OF_MODELS = ("rows_generated", "compute_seconds", "queue_wait_seconds")
+_OF_PARTS = {"part_rows": "rows_generated", "part_compute_seconds": "compute_seconds"}
+
 
 def statistics(
     shared: SharedMetrics,
@@ -19,7 +22,8 @@ def statistics(
     """Sums counts and times since the server started, by model and version.
 
     Two times are summed: how long the model ran, and how long the requests that got images waited
-    for it.
+    for it. A part of a model, such as NAME:encoder, has counts and times of its own; what requests
+    waited for it is counted with the model.
 
     Args:
         shared: the values of all processes.
@@ -30,19 +34,23 @@ def statistics(
     totals: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for loaded, number in also:
         totals[loaded, str(number)].clear()
-    for sample, labels, value in _samples(shared):
-        key = labels["model"], labels["version"]
+    for sample, key, value in _samples(shared):
         if name in (None, key[0]) and str(version or key[1]) == key[1]:
             totals[key][sample] += value
     return [_entry(*key, values) for key, values in sorted(totals.items())]
 
 
-def _samples(shared: SharedMetrics) -> Iterator[tuple[str, dict[str, str], float]]:
+def _samples(shared: SharedMetrics) -> Iterator[tuple[str, tuple[str, str], float]]:
+    """Each sample's name, as it is of models, with the name and version that it is of."""
     families = summed(shared.entries())
-    for name in ("rows_generated", "compute_seconds", "queue_wait_seconds"):
-        if family := families.get(f"saddlepoint_{name}"):
+    for metric in (*_OF_MODELS, *_OF_PARTS):
+        if family := families.get(f"saddlepoint_{metric}"):
             for sample in family.samples:
-                yield sample.name.removeprefix("saddlepoint_"), sample.labels, sample.value
+                labels = sample.labels
+                of = labels["model"] + (f":{labels['part']}" if "part" in labels else "")
+                told = sample.name.removeprefix("saddlepoint_")
+                told = told.replace(metric, _OF_PARTS.get(metric, metric), 1)
+                yield told, (of, labels["version"]), sample.value
 
 
 def _entry(name: str, version: str, values: dict[str, float]) -> V2ModelStats:
