@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.image_metadata import provenance, read_metadata, with_metadata
+from models.image_metadata import origin, provenance, read_metadata, with_metadata
 from models.seed_list import seeds_of, written_seeds
 
 KINDS = {"png": {}, "jpeg": {"quality": 90}, "webp": {"lossless": True}}
@@ -22,6 +22,9 @@ def encoded(kind: str, channels: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(buffer, kind, **KINDS[kind])
     return buffer.getvalue()
+
+
+PLAIN = {kind: encoded(kind, 1) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,6 +50,22 @@ def test_only_what_is_known_is_said() -> None:
 def test_truncation_is_read_back_exactly(psi: float) -> None:
     said = provenance(model="grey", version=1, digest="cd", truncation=psi)
     assert float(said["truncation"]) == psi
+
+
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.none() | st.integers(0, 2**64 - 1),
+    st.none() | st.integers(0, 999),
+    st.floats(0, 2),
+    st.sampled_from(["", "0:1.5,slant:-1"]),
+)
+def test_a_file_is_the_same_on_the_short_road(
+    kind: str, seed: int | None, label: int | None, psi: float, directions: str
+) -> None:
+    made_by = origin("grey", 3, "cd", psi, directions)
+    told = made_by.told(PLAIN[kind], kind, seed, label)
+    assert told == with_metadata(PLAIN[kind], kind, made_by.words(seed, label))
+    assert read_metadata(told).get("seed") == (None if seed is None else str(seed))
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", encoded("png", 1)[:40]])
