@@ -24,7 +24,7 @@ MakeProtocol = Callable[[], asyncio.Protocol]
 
 
 class Acceptors:
-    """All listening sockets in one process; `close` is what uvicorn calls, as of asyncio's."""
+    """All listening sockets in one process; uvicorn closes it as one of asyncio's servers."""
 
     def __init__(
         self, listeners: Sequence[socket.socket], turns: Turns, make_protocol: MakeProtocol
@@ -48,6 +48,11 @@ class Acceptors:
         self._loop.remove_reader(self._turns.bell)
         for acceptor in self._all:
             acceptor.close()
+
+    async def wait_closed(self) -> None:
+        """Waits until the connections are made that were taken before."""
+        if self._arriving:
+            await asyncio.wait(self._arriving)
 
     def _hear(self) -> None:
         self._turns.hear()

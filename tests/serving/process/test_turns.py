@@ -232,3 +232,4 @@ def test_a_server_fills_one_process_and_then_shares(
         finally:
             os.kill(stopped, signal.SIGCONT)
     assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
