@@ -4,8 +4,9 @@ Each data set is trained with the weight of R1 at seven values, half a decade ap
 out is measured: on the mixtures the share of good points (2,500, within 3 sigma of a centre), on
 digits the Frechet distance to held-out digits. At the end of each training the instrument says
 which weight would damp the game critically there (`python -m training.stability gamma`), so that a
-table can tell by what factor the advice misses. At some of the weights it is also asked by trials
-(`--trials`, half of the training's length): the game is played on from its end.
+table can tell by what factor the advice misses. At some of the weights trials are asked, too, of
+half of the training's length: which weight to go on with (`--trials`), and which to begin with
+(`--from-start`). The second is what the sweep can judge.
 
     ring-8, grid-25   non-saturating loss and R1 on the harness of modes.py, rate 0.003
     digits            the recipe digits without R2: classes, DCGAN, non-saturating
@@ -42,12 +43,13 @@ from training.recipes import RECIPES
 from training.stability.commands import trials
 from training.stability.damping import DAMPED, Damping, damping
 from training.stability.run_game import RunGame
+from training.stability.trials.choice import nearest
 
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 KIMG = {"ring-8": 100.0, "grid-25": 400.0, "digits": 10.0}
 CPU = torch.device("cpu")
 _FACTOR = 2.0  # within which an advice is right
-TRIED = {"ring-8": (0.1,), "grid-25": (1.0,), "digits": (1.0,)}
+TRIED = {"ring-8": (0.1, 1.0), "grid-25": (1.0,), "digits": (1.0,)}
 """Weights at whose ends trials are played."""
 _TRIAL = 0.5  # of the training's length
 _DRAWS = 3
@@ -112,7 +114,14 @@ def tried(job: dict[str, Any], config: TrainingConfig, state: State) -> dict[str
     here = Path()
     images = load(config.data)
     game = RunGame(folder=here, config=config, image_set=images, state=state, checkpoint=here)
-    found = trials.run(game, "r1", job["trials"], job["draws"], say=print)
+    found = trials.run(
+        game,
+        "r1",
+        kimg=job["trials"],
+        num_draws=job["draws"],
+        from_start=job.get("from_start", False),
+        say=print,
+    )
     return dict(trials.record(found))
 
 
@@ -150,11 +159,12 @@ def sweep(log: Log, dataset: str) -> str:
     quality = "modes | good %" if dataset in MIXTURES else "Frechet distance | coverage"
     head = (
         f"| R1 | {quality} | advised for damping | damping of the slowest turning mode | "
-        "advised by trials | CPU s to train, to ask, to try |"
+        "advised by trials to begin, to go on with | CPU s to train, to ask, to try |"
     )
     told = [_verdict(jobs, scores)]
-    if trial_records:
-        told.append(_verdict(trial_records, scores, "By trials: "))
+    for begins in (True, False):
+        if own := [r for r in trial_records if _begins(r) == begins]:
+            told.append(_verdict(own, scores, f"Trials of {_purpose(begins)}: "))
     tables = [_trials(record) for record in trial_records if not record["failed"]]
     return "\n".join([table(head, rows), *told, "", *tables])
 
@@ -169,11 +179,18 @@ def _quality(records: Sequence[Record]) -> str:
 
 
 def _by_trials(records: Sequence[Record]) -> str:
-    found = []
-    for record in records:
-        alike = listed(record["alike"])
-        found.append(f"{record['advice']:g} (best {record['best']:g}; alike {alike})")
-    return "; ".join(found) or "-"
+    if not records:
+        return "-"
+    found = {_begins(record): f"{advice_of(record):g}" for record in records}
+    return ", ".join(found.get(begins, "-") for begins in (True, False))
+
+
+def _begins(record: Record) -> bool:
+    return bool(record["job"].get("from_start"))
+
+
+def _purpose(begins: bool) -> str:
+    return "a weight to begin with" if begins else "a weight to go on with"
 
 
 def _trials(record: Record) -> str:
@@ -184,9 +201,10 @@ def _trials(record: Record) -> str:
         for each in record["weights"]
     ]
     return (
-        f"Trials from the end of {job['weight']:g}, seed {job['seed']}: {job['trials']:g} kimg, "
-        f"{job['draws']} draws; standard error {record['error']:.2g}, margin "
-        f"{record['margin']:.2g}:\n\n" + table(f"| R1 | {record['figure']} | draws |", rows)
+        f"{_purpose(_begins(record)).capitalize()}, at {job['weight']:g}, seed {job['seed']}: "
+        f"{job['trials']:g} kimg, {job['draws']} draws; standard error {record['error']:.2g}, "
+        f"margin {record['margin']:.2g}; can't be told apart: {listed(record['alike'])}:\n\n"
+        + table(f"| R1 | {record['figure']} | draws |", rows)
     )
 
 
@@ -195,7 +213,9 @@ def _of_trials(record: Record, value: float | None) -> str:
 
 
 def advice_of(record: Record) -> float | None:
-    """The advice of a record, by today's rule: what is damped keeps its weight."""
+    """The advice of a record, by today's rules: what is damped keeps its weight."""
+    if "alike" in record:
+        return nearest(record["alike"], record["present"])
     ratio = record.get("damping_ratio")
     if ratio is not None and ratio >= DAMPED and record["advice"] is not None:
         return float(record["job"]["weight"])
@@ -270,7 +290,8 @@ def main() -> int:
         for weight in weights
     ]
     jobs += [
-        {**job, "trials": _TRIAL * job["kimg"], "draws": _DRAWS}
+        {**job, "trials": _TRIAL * job["kimg"], "draws": _DRAWS, **more}
+        for more in ({"from_start": True}, {})
         for job in jobs
         if job["seed"] == 0 and job["weight"] in TRIED[job["dataset"]] and not given.quick
     ]

@@ -132,7 +132,8 @@ def _trials(name: str, record: Record) -> Chart:
     alike = ", ".join(f"{weight:g}" for weight in record["alike"])
     return curve(
         title=f"Trials of the weight of {name}",
-        read=f"Mean of {record['figure']} after {record['kimg']:g} kimg from the checkpoint on; "
+        read=f"Mean of {record['figure']} after {record['kimg']:g} kimg from "
+        f"{'new weights' if record.get('from_start') else 'the checkpoint'} on; "
         f"can't be told apart from the best: {alike or 'none'}. Advice {_advice(record)}.",
         x=[each["weight"] for each in own],
         x_label=f"weight of {name}",

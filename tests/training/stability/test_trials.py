@@ -20,7 +20,7 @@ from training.report.stability_results import curves, results_of
 from training.stability.__main__ import main
 from training.stability.copies import copied
 from training.stability.run_game import RunGame
-from training.stability.trials.choice import choose
+from training.stability.trials.choice import choose, nearest
 from training.stability.trials.quality import WORST
 from training.stability.trials.race import FACTOR, MOST_MORE, NUM_WEIGHTS, Race, ladder, rounded
 from training.stability.trials.trial import HALF_LIVES, Trial, config_of
@@ -38,12 +38,29 @@ GOLDEN = {0.1: [0.50, 0.42, 0.46], 0.3: [0.55, 0.45, 0.50], 1.0: [0.52, 0.46, 0.
 
 
 def test_the_margin_is_that_of_a_t_test_without_the_draws_common_part() -> None:
-    found = choose(trials(GOLDEN))
+    found = choose(trials(GOLDEN), 2.0)
     assert found is not None
     # By hand: residuals' squares sum to 0.0004, 4 degrees of freedom, t = 2.1318.
     assert found.error == pytest.approx(math.sqrt(0.0004 / 4 / 3), rel=1e-4)
     assert found.margin == pytest.approx(2.131847 * math.sqrt(2) * found.error, rel=1e-5)
-    assert (found.best, found.alike) == (0.3, (0.3, 1.0))
+    assert (found.best, found.alike, found.advice) == (0.3, (0.3, 1.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "present", "advice"),
+    [
+        ((0.003, 0.01, 0.03), 1.0, 0.03),  # the least change from above
+        ((0.1, 0.3), 0.01, 0.1),  # and from below
+        ((0.01, 0.1, 1.0), 0.1, 0.1),  # the present one is as good: it stays
+        ((0.0, 0.01), 0.1, 0.01),  # none is further than any
+        ((0.0, 0.01), 0.0, 0.0),
+        ((0.1, 0.3), 0.0, 0.1),
+    ],
+)
+def test_of_equals_the_nearest_is_advised(
+    weights: tuple[float, ...], present: float, advice: float
+) -> None:
+    assert nearest(weights, present) == advice
 
 
 finite = st.floats(-5, 5).map(lambda x: round(x, 3))
@@ -61,7 +78,7 @@ def test_what_a_draw_does_to_all_weights_changes_no_choice(
     table: dict[float, list[float]], shifts: list[float]
 ) -> None:
     moved = {w: [q + s for q, s in zip(row, shifts, strict=False)] for w, row in table.items()}
-    found, again = choose(trials(table)), choose(trials(moved))
+    found, again = choose(trials(table), 0.3), choose(trials(moved), 0.3)
     assert found is not None
     assert again is not None
     assert found.error == pytest.approx(again.error, abs=1e-6)
@@ -72,9 +89,9 @@ def test_what_a_draw_does_to_all_weights_changes_no_choice(
 
 
 def test_weights_that_left_early_or_diverged_are_not_chosen() -> None:
-    found = choose(trials({**GOLDEN, 3.0: [0.9], 0.03: [0.9, 0.9, WORST]}))
-    assert found == choose(trials(GOLDEN))
-    assert choose(trials({0.1: [WORST, WORST]})) is None
+    found = choose(trials({**GOLDEN, 3.0: [0.9], 0.03: [0.9, 0.9, WORST]}), 2.0)
+    assert found == choose(trials(GOLDEN), 2.0)
+    assert choose(trials({0.1: [WORST, WORST]}), 0.1) is None
 
 
 def played(quality: Callable[[float, int], float], present: float, draws: int = 3) -> Race:
@@ -106,7 +123,7 @@ def test_the_ladder_is_half_decades_around_the_present_weight() -> None:
 @pytest.mark.parametrize("at", [0.03, 1.0, 30.0])
 def test_a_race_finds_the_peak_also_beyond_the_ladder(at: float) -> None:
     race = played(peak(at), present=0.3)
-    found = choose(race.trials)
+    found = choose(race.trials, race.present)
     assert found is not None
     assert at / FACTOR <= found.best <= at * FACTOR
     lost = [t for t in race.trials if abs(math.log10(t.weight / at)) > 2]
@@ -120,7 +137,7 @@ def test_what_diverges_leaves_and_the_present_weight_stays() -> None:
     assert draws[3.0] == draws[9.49] == [0]
     assert draws[0.3] == [0, 1, 2]
     dead = played(lambda _weight, _draw: WORST, 0.3)
-    assert choose(dead.trials) is None
+    assert choose(dead.trials, 0.3) is None
     assert len(dead.trials) == NUM_WEIGHTS
 
 
@@ -158,21 +175,26 @@ def test_a_trial_has_its_weight_other_draws_and_schedules_of_its_own_length(
         regularizers=(Term.parse("r1=0.3/4"),),
         schedules=(
             Schedule(target="optim_G.lr", end=0.0, kimg=10.0),
+            Schedule(target="optim_D.lr", end=0.0, kimg=40.0),
             Schedule(target="r1", end=0.0, kimg=10.0),
         ),
         total_kimg=20.0,
     )
     game = RunGame.open(run)
-    config = config_of(game, "r1", 0.7, 1, 2.0)
+    here = game.state.cur_nimg
+    first = config_of(game.config, "r1", 0.7, 0, kimg=2.0, since_nimg=here)
+    other = config_of(game.config, "r2", 0.5, 0, kimg=2.0, since_nimg=here)
+    config = config_of(game.config, "r1", 0.7, 1, kimg=2.0, since_nimg=here)
     assert config.regularizers == (Term.parse("r1=0.7/4"),)
-    assert config.seed != config_of(game, "r1", 0.7, 0, 2.0).seed != game.config.seed
+    assert config.seed != first.seed != game.config.seed
     assert config.ema_kimg <= 2.0 / HALF_LIVES
-    timetable, here = Timetable(config.schedules), game.state.cur_nimg
+    timetable = Timetable(config.schedules)
     # Half of the run is half of the trial.
     rates = [timetable.at("optim_G.lr", 1.0, here + nimg) for nimg in (0, 500, 1000, 2000)]
     assert rates == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert timetable.at("optim_D.lr", 1.0, here + 2000) == pytest.approx(0.5), "as far as the run"
     assert timetable.at("r1", 0.7, here + 1000) == 0.7
-    assert config_of(game, "r2", 0.5, 0, 2.0).regularizers[-1] == Term.parse("r2=0.5")
+    assert other.regularizers[-1] == Term.parse("r2=0.5")
 
 
 @pytest.fixture
@@ -198,7 +220,7 @@ def test_a_run_is_tried_and_stays_what_it_is(
     assert {each["weight"] for each in found["trials"]} == {0.0949, 0.3, 0.949}
     assert all(each["figures"]["frechet_distance"] > 0 for each in found["trials"])
     assert len({each["speed"] for each in found["trials"]}) == len(found["trials"])
-    assert found["advice"] == found["alike"][-1]
+    assert found["advice"] == nearest(found["alike"], 0.3)
     assert {path: path.read_bytes() for path in files} == files
     assert "Trials of the weight of r1" in [chart["title"] for chart in curves(results_of(run))]
 
@@ -208,8 +230,10 @@ def test_a_game_without_a_jacobian_can_be_tried(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(num_rounds=2, regularizers=(Term.parse("clip=0.1"),))
-    assert main(["gamma", str(run), "--trials", "0.64", "--draws", "2"]) == 0
+    words = ["gamma", str(run), "--trials", "0.64", "--draws", "2", "--from-start"]
+    assert main(words) == 0
     text = capsys.readouterr().out
+    assert "trials of 0.64 kimg from new weights on" in text
     assert "No Jacobian" in text
     assert "Advice of the trials: r1=" in text
     assert main(["gamma", str(run)]) == 11
@@ -221,6 +245,8 @@ def test_a_game_without_a_jacobian_can_be_tried(
         (["--trials", "0.1"], "trials is 0.1, allowed: 0.64 .. "),
         (["--trials", "1e6"], "what is as long as it, train"),
         (["--trials", "nan"], "trials is nan"),
+        (["--from-start"], "from_start is True, allowed: with --trials alone"),
+        (["--draws", "5"], "draws is 5, allowed: with --trials alone"),
         (["--trials", "0.64", "--draws", "1"], "draws is 1, allowed: 2 .. 100"),
         (["--trials", "0.64", "--checkpoint", "none.pt"], "checkpoint is 'none.pt'"),
         (["--trials", "0.64", "--penalty", "path-length"], "mapping network"),

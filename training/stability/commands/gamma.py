@@ -25,8 +25,8 @@ CAVEAT = (
     "slows the slow modes."
 )
 CAVEAT_OF_TRIALS = (
-    "Trials say which images are the best after so many images from this checkpoint on: what they "
-    "can't tell apart, and what a longer training does, they don't say."
+    "Trials say which images are the best after so many images from where they began: what "
+    "they can't tell apart, and what a longer training does, they don't say."
 )
 
 
@@ -46,8 +46,10 @@ class GammaCommand:
     """Eigenvalues of each kind."""
     trials: float | None = None
     """Also play the game on from the checkpoint, so many thousands of images at each of seven
-    weights half a decade apart, and measure the images: the slow answer, of images, not of
-    damping."""
+    weights half a decade apart, and measure the images: the slow answer, and not of damping."""
+    from_start: bool = False
+    """With --trials: begin at new weights of both players, not at the checkpoint: which weight to
+    begin with, not which to go on with."""
     draws: int = trying.NUM_DRAWS
     """With --trials: times that each weight is played, each time on other draws, alike for all."""
     json: bool = False
@@ -62,9 +64,13 @@ class GammaCommand:
         for name in self.penalty:
             require(name in PENALTIES, "penalty", name, ", ".join(PENALTIES), "set --penalty")
         require(1 <= self.num <= 20, "num", self.num, "1 .. 20", "set --num")
+        idle = self.trials is None and (self.from_start or self.draws != trying.NUM_DRAWS)
+        given = "from_start" if self.from_start else "draws"
+        allowed = "with --trials alone"
+        require(not idle, given, getattr(self, given), allowed, "set --trials, or leave it out")
         game = RunGame.open(folder, self.checkpoint)
         if self.trials is not None:
-            trying.check(game, self.trials, self.draws)
+            trying.check(game, self.trials, self.draws, from_start=self.from_start)
         weights = {term.name: term.weight for term in game.terms if term.name in PENALTIES}
         names = self.penalty or tuple(weights) or (_DEFAULT,)
         for name in names:
@@ -72,7 +78,15 @@ class GammaCommand:
         found, lacking = self._laws(game, names, weights, say)
         tried = {}
         if self.trials is not None:
-            tried = {n: trying.run(game, n, self.trials, self.draws, say) for n in names}
+            for name in names:
+                tried[name] = trying.run(
+                    game,
+                    name,
+                    kimg=self.trials,
+                    num_draws=self.draws,
+                    from_start=self.from_start,
+                    say=say,
+                )
         result = {
             "run": str(folder),
             "checkpoint": game.checkpoint.name,

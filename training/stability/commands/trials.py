@@ -28,6 +28,8 @@ class Trials:
 
     kimg: float
     """Length of a trial."""
+    from_start: bool
+    """True where they began at new weights, not at the checkpoint."""
     figure: str
     """What quality is, as `quality.Judge` has it."""
     present: float
@@ -37,12 +39,17 @@ class Trials:
     """None where every weight diverged."""
 
     @property
+    def since(self) -> str:
+        """Where they began, in words."""
+        return "new weights" if self.from_start else "the checkpoint"
+
+    @property
     def cpu_s(self) -> float:
         """CPU seconds of all trials."""
         return sum(trial.cpu_s for trial in self.trials)
 
 
-def check(game: RunGame, kimg: float, num_draws: int) -> None:
+def check(game: RunGame, kimg: float, num_draws: int, *, from_start: bool) -> None:
     """Refuses trials of a length or number that says nothing.
 
     Raises:
@@ -58,7 +65,7 @@ def check(game: RunGame, kimg: float, num_draws: int) -> None:
     require(2 <= num_draws <= 100, "draws", num_draws, allowed, "set --draws 3")
     networks = (game.state.G.network, game.state.D.network)
     grows = any(hasattr(type(network), "set_progress") for network in networks)
-    if grows and game.state.cur_nimg < config.total_nimg:
+    if grows and not from_start and game.state.cur_nimg < config.total_nimg:
         raise StabilityError(
             "the networks of this run are still growing, and trials of one stage say nothing of "
             "the next; leave --trials out, or take the run's last checkpoint"
@@ -66,7 +73,13 @@ def check(game: RunGame, kimg: float, num_draws: int) -> None:
 
 
 def run(
-    game: RunGame, name: str, kimg: float, num_draws: int, say: Callable[[str], None]
+    game: RunGame,
+    name: str,
+    *,
+    kimg: float,
+    num_draws: int,
+    from_start: bool,
+    say: Callable[[str], None],
 ) -> Trials:
     """Plays the trials of a penalty's weights on one thread.
 
@@ -75,6 +88,7 @@ def run(
         name: of the penalty.
         kimg: length of a trial.
         num_draws: draws that each weight is played on.
+        from_start: trials begin at new weights, not at the run's.
         say: is given lines of progress.
 
     Raises:
@@ -83,7 +97,9 @@ def run(
     judge = Judge(game.image_set, game.config.network.z_dim)
     present = next((term.weight for term in game.terms if term.name == name), 0.0)
     race = Race(
-        play=lambda weight, draw: play(game, judge, name, weight, draw, kimg),
+        play=lambda weight, draw: play(
+            game, judge, name, weight, draw, kimg=kimg, from_start=from_start
+        ),
         present=present,
         num_draws=num_draws,
     )
@@ -104,10 +120,11 @@ def run(
         torch.set_num_threads(num_threads)
     return Trials(
         kimg=kimg,
+        from_start=from_start,
         figure=judge.figure,
         present=present,
         trials=tuple(race.trials),
-        choice=choose(race.trials),
+        choice=choose(race.trials, present),
     )
 
 
@@ -116,7 +133,7 @@ def text(name: str, found: Trials, law: Damping | None) -> list[str]:
     choice = found.choice
     lines = [
         "",
-        f"{name}, trials of {found.kimg:g} kimg from the checkpoint on",
+        f"{name}, trials of {found.kimg:g} kimg from {found.since} on",
         f"  {'weight':>10}{found.figure:>26}{'|v|':>10}{'damping':>9}  draws",
     ]
     for weight, each in sorted(qualities(found.trials).items()):
@@ -177,6 +194,7 @@ def record(found: Trials) -> Mapping[str, Any]:
     choice = found.choice
     return {
         "kimg": found.kimg,
+        "from_start": found.from_start,
         "figure": found.figure,
         "present": found.present,
         "advice": None if choice is None else choice.advice,

@@ -26,8 +26,8 @@ class Choice:
     best: float
     """The weight with the best mean."""
     advice: float
-    """The heaviest weight that isn't worse than the best beyond the margin: of what gives images
-    alike, what damps most. A trial is too short to see what a light weight lets ring later."""
+    """The weight nearest to the present one that isn't worse than the best beyond the margin: what
+    can't be told apart is no reason to go further."""
     alike: tuple[float, ...]
     """The weights that aren't worse, ascending; the best is one of them."""
     error: float
@@ -37,10 +37,10 @@ class Choice:
     """By so much a mean must be below the best one, to count as worse."""
 
 
-def choose(trials: Iterable[Trial]) -> Choice | None:
+def choose(trials: Iterable[Trial], present: float) -> Choice | None:
     """Chooses among the weights that were played on every draw; None where all diverged.
 
-    trials: each weight on draws 0, 1 ... up to where it was dropped.
+    trials: each weight on draws 0, 1 ... up to where it was dropped. present: the run's weight.
     """
     found = qualities(trials)
     num = max((len(each) for each in found.values()), default=0)
@@ -59,7 +59,20 @@ def choose(trials: Iterable[Trial]) -> Choice | None:
     alike = tuple(
         weight for weight, mean in zip(weights, means, strict=True) if mean >= means[best] - margin
     )
-    return Choice(best=weights[best], advice=alike[-1], alike=alike, error=error, margin=margin)
+    return Choice(
+        best=weights[best], advice=nearest(alike, present), alike=alike, error=error, margin=margin
+    )
+
+
+def nearest(weights: Sequence[float], present: float) -> float:
+    """Returns the weight by the least factor from the present one.
+
+    Without a penalty, or with 0 alone to choose from, it is the lightest.
+    """
+    positive = [weight for weight in weights if weight > 0]
+    if not present or not positive:
+        return min(weights)
+    return min(positive, key=lambda weight: abs(math.log(weight / present)))
 
 
 def qualities(trials: Iterable[Trial]) -> Mapping[float, Sequence[float]]:

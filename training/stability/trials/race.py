@@ -110,7 +110,7 @@ class Race:
         """Lets those leave that diverged, and those that are worse than the best for sure."""
         found = qualities(self.trials)
         finite = [w for w in self.racing if min(found[w]) > WORST]
-        choice = choose(trial for trial in self.trials if trial.weight in finite)
+        choice = choose((t for t in self.trials if t.weight in finite), self.present)
         if choice is None:
             self.racing = []
             return

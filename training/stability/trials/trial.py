@@ -1,10 +1,13 @@
-"""One trial: a copy of a run's game, played on from a checkpoint at another weight of a penalty.
+"""One trial: a copy of a run's game, played at another weight of a penalty, and what came of it.
 
-What is the checkpoint's in it: both players, their optimisers' moments and what else a round
-remembers. What is anew: the draws, a function of the trial's number, alike at all weights; the
-schedules, which run through once within the trial, since a run that has ended has rates that move
-nothing; and the average of G, which begins at G's own weights and forgets them within the trial.
-The run's state is copied and stays what it is.
+It goes on from a checkpoint, or begins at new weights: which weight to go on with, and which to
+begin with, have different answers.
+
+What is the checkpoint's where it goes on: both players, their optimisers' moments and what else a
+round remembers. What is anew: the draws, a function of the trial's number, alike at all weights;
+the schedules, which run through once within the trial, since a run that has ended has rates that
+move nothing; and the average of G, which begins at G's own weights and forgets them within the
+trial. The run's state is copied and stays what it is.
 """
 
 import time
@@ -12,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from training.config.training import TrainingConfig
 from training.data import Batches
+from training.engine.state import State
 from training.engine.stepper import Stepper
 from training.evaluation.looks import Figures
 from training.game.regularizers import Term
@@ -51,7 +55,16 @@ class _Restarted(Schedule):
         return super().at(start, cur_nimg - self.since_nimg)
 
 
-def play(game: RunGame, judge: Judge, name: str, weight: float, draw: int, kimg: float) -> Trial:
+def play(
+    game: RunGame,
+    judge: Judge,
+    name: str,
+    weight: float,
+    draw: int,
+    *,
+    kimg: float,
+    from_start: bool = False,
+) -> Trial:
     """Plays one trial and measures what came of it.
 
     Args:
@@ -61,16 +74,22 @@ def play(game: RunGame, judge: Judge, name: str, weight: float, draw: int, kimg:
         weight: of the penalty, constant through the trial.
         draw: number of the draws, from 0.
         kimg: thousands of images to show.
+        from_start: begin at new weights of both players, which the draw decides.
 
     Raises:
         ConfigError: the run's game allows no such penalty or weight.
     """
     start = time.process_time()
-    config = config_of(game, name, weight, draw, kimg)
-    state = copied(config, game.state, game.image_set.device)
+    since_nimg = 0 if from_start else game.state.cur_nimg
+    config = config_of(game.config, name, weight, draw, kimg=kimg, since_nimg=since_nimg)
+    device = game.image_set.device
+    if from_start:
+        state = State.fresh(config, game.image_set.shape, device)
+    else:
+        state = copied(config, game.state, device)
     source = Batches(game.image_set, batch_size=config.batch_size, seed=config.seed)
     stepper = Stepper(config, state, source)
-    end_nimg = state.cur_nimg + round(kimg * 1000)
+    end_nimg = since_nimg + round(kimg * 1000)
     finite = True
     while state.cur_nimg < end_nimg and finite:
         stepper.step()
@@ -86,9 +105,13 @@ def play(game: RunGame, judge: Judge, name: str, weight: float, draw: int, kimg:
     )
 
 
-def config_of(game: RunGame, name: str, weight: float, draw: int, kimg: float) -> TrainingConfig:
-    """Returns the configuration of a trial; arguments and errors are those of `play`."""
-    config = game.config
+def config_of(
+    config: TrainingConfig, name: str, weight: float, draw: int, *, kimg: float, since_nimg: int
+) -> TrainingConfig:
+    """Returns the configuration of a trial.
+
+    config: of the run. since_nimg: images shown where it begins. The rest is as for `play`.
+    """
     terms = tuple(
         replace(term, weight=weight) if term.name == name else term for term in config.regularizers
     )
@@ -101,22 +124,23 @@ def config_of(game: RunGame, name: str, weight: float, draw: int, kimg: float) -
     return replace(
         config,
         regularizers=terms,
-        schedules=tuple(_restarted(each, game, kimg) for each in followed),
+        schedules=tuple(
+            _restarted(each, kimg / config.total_kimg, since_nimg) for each in followed
+        ),
         average="ema",
         ema_kimg=half_life,
         seed=(config.seed + draw + 1) % 2**63,
     )
 
 
-def _restarted(schedule: Schedule, game: RunGame, kimg: float) -> Schedule:
-    """The schedule shrunk from the whole training to the trial."""
-    share = min(schedule.kimg / game.config.total_kimg, 1.0)
+def _restarted(schedule: Schedule, share: float, since_nimg: int) -> Schedule:
+    """The schedule shrunk to a trial. share: its length, of the whole training's."""
     return _Restarted(
         target=schedule.target,
         end=schedule.end,
         shape=schedule.shape,
-        kimg=kimg * share,
-        since_nimg=game.state.cur_nimg,
+        kimg=schedule.kimg * share,
+        since_nimg=since_nimg,
     )
 
 
