@@ -4,7 +4,9 @@ Each data set is trained with the weight of R1 at seven values, half a decade ap
 out is measured: on the mixtures the share of good points (2,500, within 3 sigma of a centre), on
 digits the Frechet distance to held-out digits. At the end of each training the instrument says
 which weight would damp the game critically there (`python -m training.stability gamma`), so that a
-table can tell by what factor the advice misses.
+table can tell by what factor the advice misses. At some of the weights trials are asked, too, of
+half of the training's length: which weight to go on with (`--trials`), and which to begin with
+(`--from-start`). The second is what the sweep can judge.
 
     ring-8, grid-25   non-saturating loss and R1 on the harness of modes.py, rate 0.003
     digits            the recipe digits without R2: classes, DCGAN, non-saturating
@@ -28,7 +30,7 @@ from _digits_eye import DigitsEye
 from _log import Log, Record, key_of
 from _modes_arms import Knobs, harness
 from _modes_runs import points
-from _tables import fill, mean, row, table
+from _tables import fill, listed, mean, row, table
 
 from training.config.training import TrainingConfig
 from training.data import Batches, load
@@ -38,13 +40,19 @@ from training.errors import StabilityError
 from training.evaluation.metrics.modes import MIXTURES, modes
 from training.game.regularizers import Term
 from training.recipes import RECIPES
-from training.stability.damping import Damping, damping
+from training.stability.commands import trials
+from training.stability.damping import DAMPED, Damping, damping
 from training.stability.run_game import RunGame
+from training.stability.trials.choice import nearest
 
 WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 KIMG = {"ring-8": 100.0, "grid-25": 400.0, "digits": 10.0}
 CPU = torch.device("cpu")
 _FACTOR = 2.0  # within which an advice is right
+TRIED = {"ring-8": (0.1, 1.0), "grid-25": (1.0,), "digits": (1.0,)}
+"""Weights at whose ends trials are played."""
+_TRIAL = 0.5  # of the training's length
+_DRAWS = 3
 
 
 def config_of(job: dict[str, Any]) -> TrainingConfig:
@@ -72,6 +80,8 @@ def play(job: dict[str, Any], cache: Path) -> Record:
         if (non_finite := stepper.non_finite()) is not None:
             failed = f"{', '.join(non_finite.terms)} not finite"
     trained = time.process_time()
+    if "trials" in job:
+        return {"job": job, "failed": failed, **({} if failed else tried(job, config, state))}
     said = {} if failed else asked(config, state, job["weight"])
     spent_s, asked_s = trained - start, time.process_time() - trained
     return {
@@ -99,6 +109,22 @@ def asked(config: TrainingConfig, state: State, weight: float) -> dict[str, Any]
     return {"advice": found.advice, "modes": len(found.modes), "damping_ratio": ratio}
 
 
+def tried(job: dict[str, Any], config: TrainingConfig, state: State) -> dict[str, Any]:
+    """What trials say of the game where it stands."""
+    here = Path()
+    images = load(config.data)
+    game = RunGame(folder=here, config=config, image_set=images, state=state, checkpoint=here)
+    found = trials.run(
+        game,
+        "r1",
+        kimg=job["trials"],
+        num_draws=job["draws"],
+        from_start=job.get("from_start", False),
+        say=print,
+    )
+    return dict(trials.record(found))
+
+
 def figures(
     job: dict[str, Any], config: TrainingConfig, state: State, cache: Path
 ) -> dict[str, float]:
@@ -115,7 +141,9 @@ def figures(
 
 def sweep(log: Log, dataset: str) -> str:
     """The table of a data set and what it says."""
-    jobs = log.all(dataset=dataset)
+    records = log.all(dataset=dataset)
+    jobs = [record for record in records if "trials" not in record["job"]]
+    trial_records = [record for record in records if "trials" in record["job"]]
     if not jobs:
         return "Not played yet.\n"
     rows, scores = [], {}
@@ -125,13 +153,20 @@ def sweep(log: Log, dataset: str) -> str:
         if not whole:
             continue
         scores[weight] = float(np.mean([r["figures"]["score"] for r in whole]))
-        rows.append(row(f"{weight:g}", _quality(whole), *_advised(whole), _seconds(whole)))
+        of_trials = [r for r in trial_records if r["job"]["weight"] == weight]
+        cells = _advised(whole), _by_trials(of_trials), _seconds([*whole, *of_trials])
+        rows.append(row(f"{weight:g}", _quality(whole), *cells[0], *cells[1:]))
     quality = "modes | good %" if dataset in MIXTURES else "Frechet distance | coverage"
     head = (
-        f"| R1 | {quality} | advised | damping of the slowest turning mode | "
-        "CPU s to train, to ask |"
+        f"| R1 | {quality} | advised for damping | damping of the slowest turning mode | "
+        "advised by trials to begin, to go on with | CPU s to train, to ask, to try |"
     )
-    return table(head, rows) + f"\n{_verdict(jobs, scores)}\n"
+    told = [_verdict(jobs, scores)]
+    for begins in (True, False):
+        if own := [r for r in trial_records if _begins(r) == begins]:
+            told.append(_verdict(own, scores, f"Trials of {_purpose(begins)}: "))
+    tables = [_trials(record) for record in trial_records if not record["failed"]]
+    return "\n".join([table(head, rows), *told, "", *tables])
 
 
 def _quality(records: Sequence[Record]) -> str:
@@ -143,8 +178,53 @@ def _quality(records: Sequence[Record]) -> str:
     return " | ".join(mean([k * f[name] for f in found], digits) for name, k, digits in names)
 
 
+def _by_trials(records: Sequence[Record]) -> str:
+    if not records:
+        return "-"
+    found = {_begins(record): f"{advice_of(record):g}" for record in records}
+    return ", ".join(found.get(begins, "-") for begins in (True, False))
+
+
+def _begins(record: Record) -> bool:
+    return bool(record["job"].get("from_start"))
+
+
+def _purpose(begins: bool) -> str:
+    return "a weight to begin with" if begins else "a weight to go on with"
+
+
+def _trials(record: Record) -> str:
+    """The means of one set of trials."""
+    job = record["job"]
+    rows = [
+        row(f"{each['weight']:g}", _of_trials(record, each["mean"]), each["draws"])
+        for each in record["weights"]
+    ]
+    return (
+        f"{_purpose(_begins(record)).capitalize()}, at {job['weight']:g}, seed {job['seed']}: "
+        f"{job['trials']:g} kimg, {job['draws']} draws; standard error {record['error']:.2g}, "
+        f"margin {record['margin']:.2g}; can't be told apart: {listed(record['alike'])}:\n\n"
+        + table(f"| R1 | {record['figure']} | draws |", rows)
+    )
+
+
+def _of_trials(record: Record, value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.3f}"
+
+
+def advice_of(record: Record) -> float | None:
+    """The advice of a record, by today's rules: what is damped keeps its weight."""
+    if "alike" in record:
+        return nearest(record["alike"], record["present"])
+    ratio = record.get("damping_ratio")
+    if ratio is not None and ratio >= DAMPED and record["advice"] is not None:
+        return float(record["job"]["weight"])
+    advice: float | None = record["advice"]
+    return advice
+
+
 def _advised(records: Sequence[Record]) -> Sequence[str]:
-    found, ratios = ([r[name] for r in records] for name in ("advice", "damping_ratio"))
+    found, ratios = map(advice_of, records), [r["damping_ratio"] for r in records]
     return (
         ", ".join("none" if each is None else f"{each:.3g}" for each in found),
         ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
@@ -153,28 +233,33 @@ def _advised(records: Sequence[Record]) -> Sequence[str]:
 
 def _seconds(records: Sequence[Record]) -> str:
     return ", ".join(
-        f"{np.mean([record[name] for record in records]):.0f}" for name in ("cpu_s", "asked_s")
+        f"{np.mean(values):.0f}"
+        for own in (False, True)
+        for name in (("cpu_s",) if own else ("cpu_s", "asked_s"))
+        if (values := [r[name] for r in records if ("trials" in r["job"]) == own])
     )
 
 
-def _verdict(records: Sequence[Record], scores: dict[float, float]) -> str:
+def _verdict(records: Sequence[Record], scores: dict[float, float], head: str = "") -> str:
     """How many of the advices lie near the best weight of the sweep."""
     best = max(scores, key=lambda weight: scores[weight])
     asked = [record for record in records if not record["failed"]]
-    given = [record["advice"] for record in asked if record["advice"] is not None]
+    given = [each for each in map(advice_of, asked) if each is not None]
     near = [each for each in given if best / _FACTOR <= each <= best * _FACTOR]
     factors = sorted(each / best for each in given)
     spread = f"; they are {factors[0]:.2g} to {factors[-1]:.2g} times it" if factors else ""
+    head = head or f"The best weight is {best:g}. "
     return (
-        f"The best weight is {best:g}. At {len(given)} of {len(asked)} a weight was advised, at "
-        f"{len(near)} within {_FACTOR:g} times of the best{spread}."
+        f"{head}At {len(given)} of {len(asked)} a weight was advised, at {len(near)} within "
+        f"{_FACTOR:g} times of the best{spread}."
     )
 
 
 def told(record: Record) -> str:
     """A line about a training."""
     job = record["job"]
-    found = record["failed"] or " ".join(f"{k} {v:.3g}" for k, v in record["figures"].items())
+    seen = record.get("figures", {})
+    found = record["failed"] or " ".join(f"{k} {v:.3g}" for k, v in seen.items()) or "trials"
     return (
         f"{job['dataset']} r1={job['weight']:g} seed {job['seed']}: {found}; "
         f"advice {record.get('advice')}"
@@ -203,6 +288,12 @@ def main() -> int:
         for dataset in datasets
         for seed in range(seeds)
         for weight in weights
+    ]
+    jobs += [
+        {**job, "trials": _TRIAL * job["kimg"], "draws": _DRAWS, **more}
+        for more in ({"from_start": True}, {})
+        for job in jobs
+        if job["seed"] == 0 and job["weight"] in TRIED[job["dataset"]] and not given.quick
     ]
     missing = [job for job in jobs if log.of(key_of(job)) is None]
     for num, job in enumerate(missing, 1):

@@ -73,12 +73,16 @@ def drawings(results: Results) -> list[tuple[str, str, str]]:
 
 
 def curves(results: Results) -> Iterator[Chart]:
-    """Yields the charts of damping over gamma, and of the path."""
+    """Yields the charts of damping and of trials over gamma, and of the path."""
     penalties = _path(results.get("gamma"), "penalties")
     for name, record in penalties.items() if isinstance(penalties, dict) else ():
         with contextlib.suppress(*_MALFORMED):
             if (chart := _damping(name, record)) is not None:
                 yield chart
+    tried = _path(results.get("gamma"), "trials")
+    for name, record in tried.items() if isinstance(tried, dict) else ():
+        with contextlib.suppress(*_MALFORMED):
+            yield _trials(name, record)
     path = results.get("path")
     with contextlib.suppress(*_MALFORMED):
         if path is not None and path["a"]:
@@ -118,6 +122,22 @@ def _damping(name: str, record: Record) -> Chart | None:
         x=weights.tolist(),
         x_label=f"weight of {name}",
         series=series,
+        log_x=True,
+    )
+
+
+def _trials(name: str, record: Record) -> Chart:
+    """Each trial's figure over its weight."""
+    own = [each for each in record["weights"] if each["weight"] > 0 and is_number(each["mean"])]
+    alike = ", ".join(f"{weight:g}" for weight in record["alike"])
+    return curve(
+        title=f"Trials of the weight of {name}",
+        read=f"Mean of {record['figure']} after {record['kimg']:g} kimg from "
+        f"{'new weights' if record.get('from_start') else 'the checkpoint'} on; "
+        f"can't be told apart from the best: {alike or 'none'}. Advice {_advice(record)}.",
+        x=[each["weight"] for each in own],
+        x_label=f"weight of {name}",
+        series=[{"label": record["figure"], "y": [each["mean"] for each in own]}],
         log_x=True,
     )
 

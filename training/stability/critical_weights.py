@@ -14,7 +14,7 @@ _MOST = 1e3
 
 
 def critical_weights(game: RunGame, penalties: Iterable[str]) -> dict[str, float]:
-    """Measures the weights on one batch; those of which none is advised are left out.
+    """Measures the weights on one batch; those of which no higher one is advised are left out.
 
     Args:
         game: where a checkpoint stands.
@@ -40,6 +40,6 @@ def critical_weights(game: RunGame, penalties: Iterable[str]) -> dict[str, float
 
         weight = present.get(name, 0.0)
         advice = damping(at, weight, num=_NUM).advice
-        if advice is not None and 0 < advice <= _MOST * max(weight, 1.0):
+        if advice is not None and weight < advice <= _MOST * max(weight, 1.0):
             found[name] = float(f"{advice:.3g}")
     return found

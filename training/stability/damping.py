@@ -21,6 +21,8 @@ from training.stability.spectrum import Complexes, Floats, Spectrum, spectra
 _TURNS = 0.05  # |Im| / |lambda| from which an eigenvalue counts as turning
 _RESOLVED = 1e-2  # residual, and relative distance of the left eigenvalue, at most
 _FACTORS = (0.5, 1.0, 2.0)
+DAMPED = 0.7
+"""Damping ratio from which a mode counts as damped: it overshoots by 5% at most."""
 
 At = Callable[[float], Linearization]
 """A weight to the game with it, linearised where it stands."""
@@ -64,10 +66,28 @@ class Damping:
     modes: tuple[Mode, ...]
     """Resolved leading modes, those above the axis."""
     advice: float | None
-    """The weight that damps the slowest turning mode critically; None where none turns, or where
-    the penalty damps none that does."""
+    """The weight that damps the slowest turning mode critically, or the present one where that mode
+    is damped already (DAMPED); None where none turns, or where the penalty damps none that does."""
     solved: tuple[tuple[float, complex, float], ...]
-    """(weight, the turning mode's eigenvalue or the nearest to it, largest real part of J)."""
+    """(weight, the turning mode's eigenvalue or the nearest to it, largest real part of J); empty
+    where the advice is none, or to keep the weight."""
+
+    @property
+    def keeps(self) -> bool:
+        """True where the advice is the present weight."""
+        return self.advice == self.weight
+
+    def ratio_at(self, weight: float) -> float | None:
+        """Damping ratio of the least damped turning mode at a weight, by the law; None without one.
+
+        It is cut to -1 .. 1, and true near the present weight.
+        """
+        ratios = (
+            -(mode.value.real + mode.slope.real * (weight - self.weight)) / abs(mode.value)
+            for mode in self.modes
+            if mode.turns
+        )
+        return min((max(-1.0, min(ratio, 1.0)) for ratio in ratios), default=None)
 
 
 def damping(at: At, weight: float, *, num: int = 6) -> Damping:
@@ -88,6 +108,8 @@ def damping(at: At, weight: float, *, num: int = 6) -> Damping:
         return Damping(weight=weight, modes=modes, advice=None, solved=())
     # The least damped one rings longest.
     slowest = min(turning, key=lambda mode: mode.damping_ratio)
+    if slowest.damping_ratio >= DAMPED:
+        return Damping(weight=weight, modes=modes, advice=weight, solved=())
     advice = slowest.critical(weight)
     assert advice is not None
     solved = tuple(_solve(at, factor * advice, slowest, weight, num) for factor in _FACTORS)

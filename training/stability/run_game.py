@@ -120,6 +120,12 @@ class RunGame:
                     "its bounds, so the round has no Jacobian; `exponent` measures such a game"
                 )
 
+    def require_penalty(self, name: str) -> None:
+        """Raises ConfigError for a penalty that this game can't have, beside its others."""
+        if all(term.name != name for term in self.config.regularizers):
+            terms = (*self.config.regularizers, Term(name=name, weight=0.0))
+            replace(self.config, regularizers=terms)  # its rules check themselves
+
     def size_up_to(self, most: int) -> int:
         """The largest batch of whole packs, of the training's size, the data's and `most` at most.
 

@@ -6,10 +6,9 @@ the second is put back to the first distance along the direction in which it wen
 lookahead's slow weights. Nothing is linearised: games without a Jacobian can be measured, too.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from training.engine.round_batches import BatchSource
 from training.engine.state import State
 from training.engine.stepper import Stepper
 from training.errors import StabilityError
-from training.optim.constraints import CONSTRAINTS
+from training.stability.copies import copied
 
 DISTANCE = 1e-6
 NUM_ROUNDS = 200
@@ -92,19 +91,9 @@ def exponent(
 
 def twin_of(config: TrainingConfig, state: State, source: BatchSource) -> Stepper:
     """Returns a copy of a training that computes in float64."""
-    networks = [copy.deepcopy(each.network).double() for each in (state.G, state.D)]
-    G, D = networks
+    twin = copied(config, state, source.device, torch.float64)
     # Latents are drawn in float32; images come in float64 from the source.
-    G.register_forward_pre_hook(_widened, with_kwargs=True)
-    twin = State.of(_without_installed(config), G, D, source.device)
-    for own, other in ((twin.G, state.G), (twin.D, state.D)):
-        own.load_state_dict(copy.deepcopy(other.state_dict()))  # torch shares tensors of one type
-    twin.cur_nimg = state.cur_nimg
-    # Wider than they were, or the twin's means could not be mixed in.
-    twin.augment_p = state.augment_p.to(torch.float64, copy=True)
-    twin.augment_signs = state.augment_signs.to(torch.float64, copy=True)
-    twin.path_length = state.path_length.to(torch.float64, copy=True)
-    twin.slow = [each.detach().double().clone() for each in state.slow]
+    twin.G.network.register_forward_pre_hook(_widened, with_kwargs=True)
     return Stepper(config, twin, Widened(source))
 
 
@@ -129,16 +118,6 @@ def _widened(
         return value.double() if is_float else value
 
     return tuple(map(wide, args)), {name: wide(value) for name, value in kwargs.items()}
-
-
-def _without_installed(config: TrainingConfig) -> TrainingConfig:
-    """What acted on a new D once, normalised or frozen layers, is in the copied D already."""
-    kept = tuple(
-        term
-        for term in config.regularizers
-        if term.name not in CONSTRAINTS or CONSTRAINTS[term.name].install is None
-    )
-    return replace(config, regularizers=kept, frozen_D=0)
 
 
 def _memory(stepper: Stepper) -> Iterator[tuple[Tensor, bool]]:

@@ -18,7 +18,7 @@ def dirac_at(gamma: float) -> Linearization:
     return dirac(f"r1={gamma}").field().at()
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.6])
 def test_the_dirac_games_critical_gamma_is_one(gamma: float) -> None:
     found = damping(dirac_at, gamma)
     assert found.advice == pytest.approx(1.0, rel=1e-6)
@@ -30,6 +30,24 @@ def test_the_dirac_games_critical_gamma_is_one(gamma: float) -> None:
     assert critical[1] == pytest.approx(-0.5, abs=1e-4)  # defective there
     # Twice as much: one of the two comes back towards 0.
     assert doubled[2] == pytest.approx(-1 + 0.75**0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.71, 0.9])
+def test_what_is_damped_well_keeps_its_weight(gamma: float) -> None:
+    # lambda = -gamma/2 +- i sqrt(1/4 - gamma^2/4): a damping ratio of gamma.
+    found = damping(dirac_at, gamma)
+    assert found.keeps
+    assert found.advice == gamma
+    assert found.solved == ()
+
+
+def test_the_law_gives_the_damping_at_other_weights() -> None:
+    found = damping(dirac_at, 0.3)
+    assert not found.keeps
+    assert [found.ratio_at(gamma) for gamma in (0.1, 0.3, 0.9, 4.0)] == pytest.approx(
+        [0.1, 0.3, 0.9, 1.0], abs=1e-6
+    )
+    assert damping(dirac_at, 1.5).ratio_at(1.5) is None
 
 
 def test_beyond_it_nothing_turns() -> None:
@@ -50,9 +68,20 @@ def test_a_run_without_the_penalty_is_told_what_it_would_do(
     assert main(["gamma", str(tiny_run), "--penalty", "r3"]) == 2
 
 
-@pytest.mark.parametrize(("advice", "found"), [(0.12345, 0.123), (None, None), (5e6, None)])
+@pytest.mark.parametrize(
+    ("advice", "found"),
+    [
+        (1.2345, {"r1": 1.23, "r2": 1.23}),
+        (0.12345, {"r2": 0.123}),  # r1 has more: nothing to raise
+        (None, {}),
+        (5e6, {}),
+    ],
+)
 def test_a_rescue_is_given_what_is_advised(
-    tiny_run: Path, monkeypatch: pytest.MonkeyPatch, advice: float | None, found: float | None
+    tiny_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    advice: float | None,
+    found: dict[str, float],
 ) -> None:
     asked: list[float] = []
 
@@ -63,7 +92,7 @@ def test_a_rescue_is_given_what_is_advised(
 
     monkeypatch.setattr("training.stability.critical_weights.damping", advised)
     told = critical_weights(RunGame.open(tiny_run), ["r1", "r2"])
-    assert told == ({} if found is None else {"r1": found, "r2": found})
+    assert told == found
     assert asked == [0.3, 0.0]
 
 

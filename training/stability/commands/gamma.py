@@ -1,15 +1,20 @@
-"""`gamma RUN`: which weight of a penalty damps a run's game, measured at its checkpoint."""
+"""`gamma RUN`: which weight of a penalty damps a run's game, and by trials which is the best.
 
-from collections.abc import Callable
+The damping is measured at the checkpoint. Trials play the game on at several weights and measure
+the images. These are two questions, and the text keeps them apart.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from training.errors import require
+from training.errors import StabilityError, require
 from training.game.penalties import PENALTIES
 from training.stability.analysis import require_derivative
+from training.stability.commands import trials as trying
 from training.stability.commands.results import as_json, keep
-from training.stability.damping import Damping, damping
+from training.stability.damping import DAMPED, Damping, damping
 from training.stability.field import Linearization
 from training.stability.progress import Progress
 from training.stability.run_game import RunGame
@@ -18,6 +23,10 @@ _DEFAULT = "r1"
 CAVEAT = (
     "Measured at this checkpoint: damping of what turns here, not a forecast of quality. Too much "
     "slows the slow modes."
+)
+CAVEAT_OF_TRIALS = (
+    "Trials say which images are the best after so many images from where they began: what "
+    "they can't tell apart, and what a longer training does, they don't say."
 )
 
 
@@ -35,6 +44,14 @@ class GammaCommand:
     """Images of the batch; the training's batch size by default."""
     num: int = 6
     """Eigenvalues of each kind."""
+    trials: float | None = None
+    """Also play the game on from the checkpoint, so many thousands of images at each of seven
+    weights half a decade apart, and measure the images: the slow answer, and not of damping."""
+    from_start: bool = False
+    """With --trials: begin at new weights of both players, not at the checkpoint: which weight to
+    begin with, not which to go on with."""
+    draws: int = trying.NUM_DRAWS
+    """With --trials: times that each weight is played, each time on other draws, alike for all."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -47,26 +64,35 @@ class GammaCommand:
         for name in self.penalty:
             require(name in PENALTIES, "penalty", name, ", ".join(PENALTIES), "set --penalty")
         require(1 <= self.num <= 20, "num", self.num, "1 .. 20", "set --num")
+        idle = self.trials is None and (self.from_start or self.draws != trying.NUM_DRAWS)
+        given = "from_start" if self.from_start else "draws"
+        allowed = "with --trials alone"
+        require(not idle, given, getattr(self, given), allowed, "set --trials, or leave it out")
         game = RunGame.open(folder, self.checkpoint)
-        game.require_differentiable()
-        (batch,) = game.batches(1, self.batch_size)
-        field = game.field(batch)
-        require_derivative(field, field.at())
+        if self.trials is not None:
+            trying.check(game, self.trials, self.draws, from_start=self.from_start)
         weights = {term.name: term.weight for term in game.terms if term.name in PENALTIES}
-        found = {}
-        progress = Progress(say)
-        for name in self.penalty or tuple(weights) or (_DEFAULT,):
-
-            def at(weight: float, name: str = name) -> Linearization:
-                return game.field(batch, {name: weight}).at()
-
-            counted = progress.counted(f"{name}: weights solved", at)
-            found[name] = damping(counted, weights.get(name, 0.0), num=self.num)
+        names = self.penalty or tuple(weights) or (_DEFAULT,)
+        for name in names:
+            game.require_penalty(name)
+        found, lacking = self._laws(game, names, weights, say)
+        tried = {}
+        if self.trials is not None:
+            for name in names:
+                tried[name] = trying.run(
+                    game,
+                    name,
+                    kimg=self.trials,
+                    num_draws=self.draws,
+                    from_start=self.from_start,
+                    say=say,
+                )
         result = {
             "run": str(folder),
             "checkpoint": game.checkpoint.name,
             "cur_nimg": game.state.cur_nimg,
             "penalties": _record(found),
+            "trials": {name: trying.record(each) for name, each in tried.items()},
         }
         keep(folder, "gamma", game.state.cur_nimg, result, say)
         if self.json:
@@ -74,7 +100,39 @@ class GammaCommand:
         head = (
             f"{game.config.recipe}, {game.checkpoint.name}: {game.state.cur_nimg / 1000:.3f} kimg"
         )
-        return "\n".join([head, *(line for item in found.items() for line in _text(*item)), CAVEAT])
+        lines = [head, *(line for item in found.items() for line in _text(*item))]
+        lines.append(CAVEAT if found else f"No Jacobian, so nothing of damping: {lacking}")
+        for name, each in tried.items():
+            lines += trying.text(name, each, found.get(name))
+        return "\n".join([*lines, *([CAVEAT_OF_TRIALS] if tried else [])])
+
+    def _laws(
+        self,
+        game: RunGame,
+        names: Sequence[str],
+        weights: Mapping[str, float],
+        say: Callable[[str], None],
+    ) -> tuple[dict[str, Damping], str]:
+        """The damping by each penalty; with trials, the reason where the game has no Jacobian."""
+        found = {}
+        try:
+            game.require_differentiable()
+            (batch,) = game.batches(1, self.batch_size)
+            field = game.field(batch)
+            require_derivative(field, field.at())
+            progress = Progress(say)
+            for name in names:
+
+                def at(weight: float, name: str = name) -> Linearization:
+                    return game.field(batch, {name: weight}).at()
+
+                counted = progress.counted(f"{name}: weights solved", at)
+                found[name] = damping(counted, weights.get(name, 0.0), num=self.num)
+        except StabilityError as error:
+            if self.trials is None:
+                raise
+            return {}, str(error)
+        return found, ""
 
 
 def _text(name: str, found: Damping) -> list[str]:
@@ -96,6 +154,12 @@ def _text(name: str, found: Damping) -> list[str]:
             "  No resolved leading mode both turns and is damped by this penalty: no advice."
         )
         return lines
+    if found.keeps:
+        lines.append(
+            f"  Advice: keep {name}={found.advice:g}: what turns is damped to {DAMPED:g} or more, "
+            "and more damping would only slow."
+        )
+        return lines
     lines.append(f"  Advice: {name}={found.advice:.3g}, critical damping of the least damped mode.")
     for weight, value, abscissa in found.solved:
         lines.append(
@@ -108,6 +172,7 @@ def _record(found: dict[str, Damping]) -> dict[str, Any]:
     return {
         name: {
             "weight": each.weight,
+            "keeps": each.keeps,
             "advice": each.advice,
             "modes": [
                 {
