@@ -7,9 +7,9 @@ Protocol: untrained generators, DCGAN-64 and DCGAN-256 (ngf 64), latents on the 
 on the host, median over repetitions. `floor` is the operations of the convolutions over what a
 square matrix product of the same precision reaches on this device; `torch` is eager, `compiled` is
 torch.compile ("reduce-overhead" on CUDA). fp16 is `--cuda-math fp16`. `http` is the server with one
-seed a POST at 256 connections (wrk), PNG, and one POST of 1,024 seeds as npy. `differing` counts
-images of 256 seeds whose bytes depend on the bucket, `max_abs_diff` compares them with the CPU.
---device cpu runs the same code without a GPU, in fp32.
+seed a POST at 256 connections (wrk), PNG, and one POST of up to 1,024 seeds as npy. `differing`
+counts images whose bytes depend on the bucket, of 256 seeds, `max_abs_diff` compares them with the
+CPU. --device cpu runs the same code without a GPU, in fp32, with 16 seeds.
 """
 
 import argparse
@@ -46,7 +46,10 @@ from serving.inference.accelerator.owner import NoOwner
 from serving.inference.sessions import Compute, CpuRun
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-NUM_SEEDS = 256
+NUM_SEEDS = {"cuda": 256, "cpu": 16}
+"""Images that are compared."""
+MOST_POSTED, POST_S = 1024, 2.0
+"""Images of one POST: as many as take so long, by what was made a moment before."""
 
 Run = Callable[[np.ndarray], Images]
 
@@ -132,19 +135,21 @@ def engine_runs(bundle: Bundle, compute: Compute) -> Callable[[int], Run]:
     return for_rows
 
 
-def sameness(label: str, bundle: Bundle, run_for: Callable[[int], Run], largest: int) -> None:
+def sameness(
+    label: str, bundle: Bundle, run_for: Callable[[int], Run], largest: int, num_seeds: int
+) -> None:
     """Do an image's bytes depend on the bucket, and how far from the CPU are they?"""
-    z = latents(list(range(NUM_SEEDS)), bundle.manifest.z_dim)
+    z = latents(list(range(num_seeds)), bundle.manifest.z_dim)
     made = []
     for num in (1, 8, 64, 256):
-        if num <= largest:
+        if num <= min(largest, num_seeds):
             run = run_for(num)
-            made.append(np.concatenate([run(z[i : i + num]) for i in range(0, NUM_SEEDS, num)]))
-    differing = np.zeros(NUM_SEEDS, bool)
+            made.append(np.concatenate([run(z[i : i + num]) for i in range(0, num_seeds, num)]))
+    differing = np.zeros(num_seeds, bool)
     for other in made[1:]:
         differing |= (other != made[0]).any(axis=(1, 2, 3))
     reference = CpuGenerator(bundle.model_path)(z)
-    figure(f"{label}_differing", int(differing.sum()), f"of {NUM_SEEDS} images")
+    figure(f"{label}_differing", int(differing.sum()), f"of {num_seeds} images")
     worst = max(int(np.abs(images.astype(np.int16) - reference).max()) for images in made)
     figure(f"{label}_max_abs_diff", worst, "of 255")
 
@@ -156,7 +161,8 @@ def over_http(name: str, repository: Repository, folder: Path, flags: list[str],
         wrk(url, '{"seeds":[42]}', connections=64, seconds=1)
         load = wrk(url, '{"seeds":[42]}', connections=256, seconds=max(1, s * 4))
         figure(f"{name}_http_one_seed", load.requests_per_s, "images/s")
-        body = json.dumps({"seeds": list(range(1024)), "format": "npy"})
+        num = max(8, min(MOST_POSTED, round(load.requests_per_s * POST_S)))
+        body = json.dumps({"seeds": list(range(num)), "format": "npy"})
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
 
         def post() -> None:
@@ -165,7 +171,7 @@ def over_http(name: str, repository: Repository, folder: Path, flags: list[str],
             assert reply.status == 200, reply.read()
             reply.read()
 
-        figure(f"{name}_http_npy", 1024 / seconds_each(post, s), "images/s")
+        figure(f"{name}_http_npy", num / seconds_each(post, s), "images/s")
         connection.close()
 
 
@@ -198,7 +204,7 @@ def measure(name: str, device: torch.device, folder: Path, options: argparse.Nam
         run_for = engine_runs(bundle, compute)
         sweep(f"{name}_{math}_engine", run_for, z_dim, rows, s, budget)
         if budget.allows(f"{name}_{math}_sameness"):
-            sameness(f"{name}_{math}", bundle, run_for, rows[-1])
+            sameness(f"{name}_{math}", bundle, run_for, rows[-1], NUM_SEEDS[device.type])
         flags = ["--device", device.type, "--max-batch-rows", "256"]
         if cuda:
             flags += ["--cuda-math", math, "--api-processes", "4"]
@@ -209,10 +215,16 @@ def measure(name: str, device: torch.device, folder: Path, options: argparse.Nam
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    arguments.add_argument("--models", default="dcgan64,dcgan256", help="comma separated")
+    arguments.add_argument(
+        "--models",
+        help="comma separated; by default dcgan64,dcgan256, and dcgan64 with --device cpu --quick",
+    )
     arguments.add_argument("--only", default="", help="part of a label: fp32_engine, _http ...")
     arguments.add_argument("--budget-s", type=float, default=180.0, help="begin nothing after that")
     options = arguments.parse_args()
+    if options.models is None:
+        brief = options.device == "cpu" and options.quick
+        options.models = "dcgan64" if brief else "dcgan64,dcgan256"
     options.budget = Budget(options.budget_s, options.only)
     try:
         choose_devices(options.device)
