@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG, fast_path: bool
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # of our own output: what is around this ends it
+        raise
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return ServingError.exit_code

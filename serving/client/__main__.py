@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         status = " ".join(str(word) for word in (error.status, error.title) if word)
         print(f"error{status and f' ({status})'}: {error.detail}", file=sys.stderr)
         return _code(error)
+    except BrokenPipeError:  # of our own output: what is around this ends it
+        raise
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

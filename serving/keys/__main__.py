@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
         else:
             with alone(arguments.file):
                 _add(arguments) if arguments.command == "add" else _revoke(arguments)
+    except BrokenPipeError:  # of our own output: what is around this ends it
+        raise
     except (SettingsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
