@@ -98,7 +98,7 @@ def test_a_limit_that_sinks_while_it_runs_is_said_and_survived(
         resource.prlimit(pid, resource.RLIMIT_NOFILE, hard)
         wait_for(lambda: _is_answered(server))
     assert metric(server, REFUSED) > 0
-    assert "no file descriptors are left" in server.log.read_text()
+    wait_for(lambda: "no file descriptors are left" in server.log.read_text())
 
 
 def test_a_limit_below_all_that_is_in_use_is_said_and_survived(

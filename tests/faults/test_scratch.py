@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_made_again_ends_the_server_when_it_is_needed(
     assert metric(server, "saddlepoint_rows_generated_total") > 0
     os.kill(workers_of(server)[0], signal.SIGKILL)
     assert server.process.wait(20) == 1
-    assert "can't be made again" in server.log.read_text()
+    wait_for(lambda: "can't be made again" in server.log.read_text())
 
 
 def test_a_path_that_is_too_long_for_sockets_is_refused(
@@ -273,7 +273,7 @@ def test_a_path_that_is_too_long_for_sockets_is_refused(
     folder.mkdir()
     server = start_server(repository.root, ready=False, environ={"TMPDIR": str(folder)})
     assert server.process.wait(30) == 2
-    assert "TMPDIR" in server.log.read_text()
+    wait_for(lambda: "TMPDIR" in server.log.read_text())
     assert not list(folder.iterdir())
 
 

@@ -264,7 +264,7 @@ def test_the_server_ends_with_2_where_its_keys_cannot_be_used(
 ) -> None:
     server = start_server(tiny_repository, "--api-keys", str(tmp_path / "none"), ready=False)
     assert server.process.wait(30) == 2
-    assert "serving.keys add" in server.log.read_text()
+    wait_for(lambda: "serving.keys add" in server.log.read_text())
 
 
 def test_what_everyone_may_read_and_what_holds_no_key_is_warned_of(

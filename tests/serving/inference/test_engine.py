@@ -14,6 +14,7 @@ from serving.errors import DeviceError
 from serving.inference.accelerator.providers import cuda_options, tensorrt_options
 from serving.inference.engine import Engine
 from serving.inference.sessions import Compute
+from tests.support import wait_for
 
 CPU = Compute(device="cpu", num_threads=1)
 
@@ -67,4 +68,4 @@ def test_a_server_asked_for_cuda_without_one_says_so_and_ends(
         pytest.skip("this machine has a GPU")
     server = start_server(tiny_repository, "--device", "cuda", ready=False)
     assert server.process.wait(30) == DeviceError.exit_code
-    assert "error: --device is cuda, but" in server.log.read_text()
+    wait_for(lambda: "error: --device is cuda, but" in server.log.read_text())

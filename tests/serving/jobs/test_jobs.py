@@ -399,7 +399,7 @@ def test_a_folder_that_cannot_be_used_is_refused_at_the_start(
     flags = ("--jobs-folder", str(tmp_path / "file" / "jobs"))
     server = start_server(tiny_repository, *flags, ready=False)
     assert server.process.wait(60) == 2
-    assert "--jobs-folder is" in server.log.read_text()
+    wait_for(lambda: "--jobs-folder is" in server.log.read_text())
 
 
 def test_a_job_waits_for_a_model_that_is_away_for_a_moment(

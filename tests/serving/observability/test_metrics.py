@@ -225,7 +225,7 @@ def test_the_own_port_ends_with_the_server(
     assert HTTP.get(url).status_code == 200
     taken = start_server(tiny_repository, "--metrics-port", str(port), ready=False)
     assert taken.process.wait(30) == 2
-    assert f"--metrics-port is {port}" in taken.log.read_text()
+    wait_for(lambda: f"--metrics-port is {port}" in taken.log.read_text())
     assert server.stop() == 0
     with pytest.raises(httpx.ConnectError):
         HTTP.get(url)

@@ -260,7 +260,7 @@ def test_a_port_in_use_is_named(
     port = server.url.rpartition(":")[2]
     second = start_server(tiny_repository, "--port", port, ready=False)
     assert second.process.wait(30) != 0
-    assert port in second.log.read_text()
+    wait_for(lambda: port in second.log.read_text())
 
 
 def test_more_models_than_may_be_in_memory_are_served_in_turn(
@@ -277,7 +277,7 @@ def test_more_models_than_may_be_in_memory_are_served_in_turn(
     again = [server.generate(**request) for request in requests]
     assert [response.content for response in again] == first
     assert [response.headers["x-model-version"] for response in again] == ["2", "1", "1"]
-    assert "leaves memory: 1 may be in it" in server.log.read_text()
+    wait_for(lambda: "leaves memory: 1 may be in it" in server.log.read_text())
 
 
 def test_only_the_models_that_were_named_are_served(

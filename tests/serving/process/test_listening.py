@@ -160,7 +160,7 @@ def test_a_server_on_a_unix_socket(
     def start() -> Any:
         server = start_server(tiny_repository, *flags, ready=False)
         wait_for(lambda: server.process.poll() is not None or "curl" in server.log.read_text())
-        assert f"--unix-socket {path}" in server.log.read_text()
+        wait_for(lambda: f"--unix-socket {path}" in server.log.read_text())
         return server
 
     first = start()

@@ -222,7 +222,7 @@ def test_a_server_follows_a_bucket_that_comes_and_goes(
     process.wait()
     wait_for(failing, 60)
     assert version() == "2"
-    assert "what was copied before is served" in server.log.read_text()
+    wait_for(lambda: "what was copied before is served" in server.log.read_text())
     _, fs = s3()
     elsewhere.promote("grey", 3)
     fs.put(str(elsewhere.root), "bucket/prod", recursive=True)
