@@ -154,8 +154,8 @@ def sweep(log: Log, dataset: str) -> str:
             continue
         scores[weight] = float(np.mean([r["figures"]["score"] for r in whole]))
         of_trials = [r for r in trial_records if r["job"]["weight"] == weight]
-        cells = _advised(whole), _by_trials(of_trials), _seconds([*whole, *of_trials])
-        rows.append(row(f"{weight:g}", _quality(whole), *cells[0], *cells[1:]))
+        by_trials, seconds = _by_trials(of_trials), _seconds([*whole, *of_trials])
+        rows.append(row(f"{weight:g}", _quality(whole), *_advised(whole), by_trials, seconds))
     quality = "modes | good %" if dataset in MIXTURES else "Frechet distance | coverage"
     head = (
         f"| R1 | {quality} | advised for damping | damping of the slowest turning mode | "
@@ -197,7 +197,7 @@ def _trials(record: Record) -> str:
     """The means of one set of trials."""
     job = record["job"]
     rows = [
-        row(f"{each['weight']:g}", _of_trials(record, each["mean"]), each["draws"])
+        row(f"{each['weight']:g}", _or_diverged(each["mean"]), each["draws"])
         for each in record["weights"]
     ]
     return (
@@ -208,7 +208,7 @@ def _trials(record: Record) -> str:
     )
 
 
-def _of_trials(record: Record, value: float | None) -> str:
+def _or_diverged(value: float | None) -> str:
     return "diverged" if value is None else f"{value:.3f}"
 
 
@@ -234,9 +234,8 @@ def _advised(records: Sequence[Record]) -> Sequence[str]:
 def _seconds(records: Sequence[Record]) -> str:
     return ", ".join(
         f"{np.mean(values):.0f}"
-        for own in (False, True)
-        for name in (("cpu_s",) if own else ("cpu_s", "asked_s"))
-        if (values := [r[name] for r in records if ("trials" in r["job"]) == own])
+        for of_trials, name in ((False, "cpu_s"), (False, "asked_s"), (True, "cpu_s"))
+        if (values := [r[name] for r in records if ("trials" in r["job"]) == of_trials])
     )
 
 

@@ -88,8 +88,8 @@ class DrainingServer(litserve.server._Server):  # type: ignore[misc]
         logs.write_in_thread()
         self.shared.metrics.attach_http(worker_id)
         signals.leave_to_parent(signal.SIGQUIT, signal.SIGHUP)
-        # What is there now stays: without this the garbage collector looks at all of it, for 20 to
-        # 60 ms, every few thousand requests.
+        # What is there now stays: each full collection would look at all of it, and hold all
+        # requests up for tens of milliseconds.
         gc.freeze()
         try:
             super().run(worker_id, sockets)

@@ -83,8 +83,15 @@ class Opened:
         mask: npt.NDArray[np.uint8] | None = None,
         start: Floats | None = None,
     ) -> Encoded:
-        """Encodes images of any number, some at a time; see `models.bundle.inversion.encode`."""
+        """Encodes images of any number, some at a time; see `models.bundle.inversion.encode`.
+
+        Raises:
+            ConfigError: the encoder must be told the classes, and isn't.
+        """
         session, traits = self._encoder
+        if traits.takes_label and label is None:
+            names = ", ".join((self.bundle.manifest.labels or ())[:20])
+            raise ConfigError(f"label is not given, allowed: {names}; set --label")
         parts = []
         for first in range(0, len(images), _ROWS):
             rows = slice(first, first + _ROWS)

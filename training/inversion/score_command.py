@@ -13,7 +13,6 @@ import tyro
 from models.bundle import Bundle
 from models.bundle.anomaly import read_calibration, score_images
 from models.bundle.generator import Images
-from training.errors import ConfigError
 from training.interpretation.published import write_files
 from training.inversion.opened import Floats, Labels, Opened
 from training.inversion.pictures import SHEET, Size, read_images, sheet, table
@@ -40,9 +39,6 @@ def scored(model: Opened, images: Images, labels: Labels | None) -> ScoredImages
     Raises:
         ConfigError: it must be told, and isn't.
     """
-    if model.traits.takes_label and labels is None:
-        names = ", ".join((model.bundle.manifest.labels or ())[:20])
-        raise ConfigError(f"label is not given, allowed: {names}; set --label")
     encoded = model.encode(images, labels if model.traits.takes_label else None)
     used = labels if encoded.labels is None else encoded.labels
     made, session = model.make(encoded.z, used), model.scorer()

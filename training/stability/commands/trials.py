@@ -179,7 +179,7 @@ def _marks(weight: float, found: Trials) -> str:
 def _verdict(name: str, found: Trials, choice: Choice) -> list[str]:
     first, last = choice.alike[0], choice.alike[-1]
     if first == last:
-        told = "the others are worse for sure"
+        told = "the others are worse beyond the trials' error"
     else:
         told = f"{name}={first:g} to {last:g} can't be told apart from it"
     lines = [f"  Best {name}={choice.best:g}; {told}."]

@@ -107,7 +107,7 @@ class Race:
                 return
 
     def _drop(self, draw: int) -> None:
-        """Lets those leave that diverged, and those that are worse than the best for sure."""
+        """Lets those leave that diverged, or are worse than the best beyond the error."""
         found = qualities(self.trials)
         finite = [w for w in self.racing if min(found[w]) > WORST]
         choice = choose((t for t in self.trials if t.weight in finite), self.present)
