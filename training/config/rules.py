@@ -218,6 +218,9 @@ def _check_penalties(config: TrainingOptions) -> None:
         families = " or ".join(name for name, cls in FAMILIES.items() if cls.maps)
         why = f"the family {config.network.name!r} has no mapping network: set --network {families}"
         require(maps, field, name, "with a family that has a mapping network", why)
+        undamaged = not (config.corruption and penalty.undamaged)
+        why = "it compares pixels, and those of damaged images are missing: take reconstruction"
+        require(undamaged, field, name, "without --corruption", why)
         whole = config.accumulate == 1 or not penalty.whole_batch
         why = f"{NO_MEAN}: set --accumulate 1"
         require(whole, field, name, f"without accumulate={config.accumulate}", why)

@@ -50,6 +50,8 @@ class Penalty:
     """True where it needs each player's gradient as a function of both players' parameters."""
     encodes: bool = False
     """True where it needs a generator with an encoder."""
+    undamaged: bool = False
+    """True where it compares pixels with real ones, so that those must be whole."""
     maps: bool = False
     """True where it needs a generator with a mapping network, which it differentiates twice."""
     logits: bool = False
@@ -158,6 +160,16 @@ def reconstruction(forward: Forward) -> Tensor:
     return 0.5 * difference.square().mean()
 
 
+def pixel_reconstruction(forward: Forward) -> Tensor:
+    """1/2 E[(x - G(E(x)))^2], a mean over pixels in [-1, 1].
+
+    A decoder with Gaussian noise (Kingma and Welling 2014, app. C.2) beside the adversarial loss
+    (Rosca et al. 2017, eq. 11, who take |x - G(E(x))|).
+    """
+    img, _, _ = forward.reconstruction
+    return 0.5 * (img - forward.batch.real_img).square().mean()
+
+
 def path_length(forward: Forward) -> Tensor:
     """E[(|J^T y| - a)^2], J = d image / dw, y normal (Karras et al. 2020, eq. 4).
 
@@ -264,6 +276,13 @@ PENALTIES: dict[str, Penalty] = {
         value=prior,
         encodes=True,
         paper="Kingma and Welling 2014, arXiv:1312.6114, app. B",
+    ),
+    "pixel-reconstruction": Penalty(
+        player="G",
+        value=pixel_reconstruction,
+        encodes=True,
+        undamaged=True,
+        paper="Rosca et al. 2017, arXiv:1706.04987, eq. 11, squared",
     ),
     "reconstruction": Penalty(
         player="G",

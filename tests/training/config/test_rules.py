@@ -26,6 +26,13 @@ REFUSED = {
         r"label-smoothing.*minimax, non-saturating.*--objective wasserstein",
     ),
     "no encoder": (["--regularizers", "prior=1"], r"prior.*family 'dcgan' has no encoder"),
+    "pixels of damaged images": (
+        [
+            *("--network", "vaegan", "--corruption", "mask=0.5"),
+            *("--regularizers", "pixel-reconstruction=1"),
+        ],
+        "pixel-reconstruction.*without --corruption.*take reconstruction",
+    ),
     "no mapping network": (
         ["--regularizers", "path-length=2/4"],
         r"path-length.*family 'dcgan' has no mapping network: set --network style",

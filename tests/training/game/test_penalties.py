@@ -151,6 +151,16 @@ def test_the_priors_divergence_is_kingmas() -> None:
     assert PENALTIES["prior"].value(seen).item() == pytest.approx(expected)
 
 
+def test_a_reconstruction_is_compared_in_pixels_too() -> None:
+    """By hand: 1/2 of the mean square, and nothing where the image came back."""
+    seen = run_discriminator(cubic, make_batch(), FAKE)
+    nothing = torch.zeros(len(REAL), 1)
+    for added, expected in ((0.0, 0.0), (0.5, 0.125), (-2.0, 2.0)):
+        seen.__dict__["reconstruction"] = (REAL + added, nothing, nothing)
+        value = PENALTIES["pixel-reconstruction"].value(seen).item()
+        assert value == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_reconstruction_is_seen_as_the_real_image_that_it_is_of() -> None:
     """G that rebuilds an image rightly pays nothing, however it is changed before D sees it."""
     policy = AugmentConfig(policy=("shift", "brightness"))
