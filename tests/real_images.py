@@ -16,7 +16,7 @@ from models.bundle.anomaly import CALIBRATION, SCORE, Calibration
 from models.bundle.manifest import ImageSpec
 
 FULL, OLD, TOLD = "full", "old", "told"
-"""With mask, start and classes found; as of the first VAE-GANs; the same, and told the class."""
+"""With mask, start and classes found or told; as of the first VAE-GANs; as those, and told."""
 FRAGILE = "fragile"
 """As FULL; fails with an image whose first pixel is 13."""
 
@@ -82,17 +82,25 @@ def encoder(
                 "towards": np.ascontiguousarray(table.T),
                 "half": (0.5 * np.square(table).sum(1)).astype(np.float32),
             }
+            constants["none"] = np.int64(0)
+            inputs.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
             outputs.append(
                 helper.make_tensor_value_info("label_scores", TensorProto.FLOAT, ["n", len(table)])
             )
             nodes += [
                 _node("MatMul", "row towards", "likeness"),
                 _node("Sub", "likeness half", "label_scores"),
-                _node("ArgMax", "label_scores", "label", axis=1, keepdims=0),
+                _node("ArgMax", "label_scores", "likeliest", axis=1, keepdims=0),
+                _node("Less", "label none", "is_open"),
+                _node("Where", "is_open likeliest label", "class"),
             ]
         else:
             inputs.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["n"]))
-        nodes += [_node("Gather", "table label", "of_class"), _node("Sub", "row of_class", "rest")]
+        used = "class" if varies else "label"
+        nodes += [
+            _node("Gather", f"table {used}", "of_class"),
+            _node("Sub", "row of_class", "rest"),
+        ]
         row = "rest"
     nodes.append(_node("MatMul", f"{row} inverse", "found" if varies else "z"))
     if varies:

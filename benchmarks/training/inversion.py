@@ -33,7 +33,7 @@ def main() -> None:
     images, label = own_images(model)
     if asked.quick:
         images, label = images[:10], None if label is None else label[:10]
-    given = label if model.traits.takes_label else None
+    given = label if model.traits.needs_label else None
 
     encoded = model.encode(images, given)
     by_encoder = psnr(images, model.make(encoded.z, model.label_of(encoded, given)))

@@ -7,9 +7,10 @@
 
 Both are optional, and older bundles have the first alone. In the order above:
 
-- `label` is an input where the model is conditional and the encoder is told the class. Where it
+- `label` is an input where the model is conditional and the encoder can be told the class. Where it
   finds the class itself, `label_scores` is its second output, and the class is the largest. An
-  encoder of a conditional model may do neither: then its z holds for the class that one gives.
+  encoder that does both looks for z under the class that it found where label is FIND (-1). One of
+  a conditional model may do neither: then its z holds for the class that one gives.
 - `mask` is 1 where a pixel is known and 0 where it is to be filled; what stands there is not read.
 - `start` is the latent at which the residual passes begin, z <- z + E([x, G(z), mask]) (Alaluf et
   al. 2021, eq. 4). Zeros give the single best answer; normal draws, such as `latents` of K seeds,
@@ -40,6 +41,8 @@ from models.errors import BundleError
 
 ENCODER_GOLDEN = "encoder_golden.npz"
 MAX_BYTES = 64 << 20
+FIND = -1
+"""As a label: the encoder is to find the class."""
 GOLDEN_Z_TOLERANCE = 0.02
 """Of the largest |z| of the golden values, or of 1 where that is larger. Passes through G repeat
 what processors round differently; 0.02 changes a pixel by a few steps at most."""
@@ -76,8 +79,13 @@ class EncoderTraits:
 
     @property
     def takes_label(self) -> bool:
-        """True where it must be told the class."""
+        """True where it can be told the class."""
         return "label" in self.inputs
+
+    @property
+    def needs_label(self) -> bool:
+        """True where it must be told the class."""
+        return self.takes_label and not self.infers_label
 
     @property
     def fills(self) -> bool:
@@ -105,8 +113,8 @@ def encoder_traits(
             "image (+ label, mask, start) and gives z (, label_scores): export the model again"
         )
     traits = EncoderTraits(names, infers_label=len(made) == len(_OUTPUTS))
-    if traits.infers_label and (traits.takes_label or not manifest.conditional):
-        why = "takes a label" if traits.takes_label else "is of a model without classes"
+    if traits.infers_label and not manifest.conditional:
+        why = "is of a model without classes"
         raise BundleError(f"{path}: gives label_scores and {why}; export the model again")
     return traits
 
@@ -128,13 +136,14 @@ def encode(
         traits: of the graph.
         images: [N, H, W, C].
         z_dim: width of z.
-        label: [N], where it must be told.
+        label: [N], where it must or may be told; FIND for rows whose class it is to find.
         mask: [N, H, W], 1 where a pixel is known; None for everywhere.
         start: [N, z_dim]; None for zeros, the single best answer.
     """
     feed: dict[str, Any] = {"image": images}
     if traits.takes_label:
-        feed["label"] = label
+        finds = label is None and traits.infers_label
+        feed["label"] = np.full(len(images), FIND, np.int64) if finds else label
     if traits.fills:
         feed["mask"] = np.ones(images.shape[:3], np.uint8) if mask is None else mask
     if traits.varies:
@@ -142,6 +151,18 @@ def encode(
     wanted = _OUTPUTS[: 1 + traits.infers_label]
     found = session.run(list(wanted), feed)
     return Encoded(found[0], found[1] if traits.infers_label else None)
+
+
+def golden_labels(traits: EncoderTraits, labels: Labels | None) -> Labels | None:
+    """What an encoder is told of golden images, whose classes are [n].
+
+    One that may be told and can find them is told every other class, so that both ways are held.
+    """
+    if labels is None or not traits.takes_label:
+        return None
+    if traits.needs_label:
+        return labels
+    return np.where(np.arange(len(labels)) % 2, labels, FIND)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,7 +252,7 @@ def check_encoder(
             traits,
             images.images[:num],
             z_dim=bundle.manifest.z_dim,
-            label=None if images.labels is None else images.labels[:num],
+            label=golden_labels(traits, None if images.labels is None else images.labels[:num]),
             mask=golden.masks if golden else None,
             start=golden.starts if golden else None,
         )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle.generator import Images
+from models.bundle.inversion import FIND
 from serving.dispatch.batcher import Batcher
 from serving.dispatch.catalogue import Served
 from serving.dispatch.tickets import Styled
@@ -164,17 +165,18 @@ class RealImageWork:
             UnavailableProblem: the encoder failed with one of them.
         """
         num, manifest = len(images), served.manifest
+        traits = served.encoder
+        infers = traits is not None and traits.infers_label
+        unsaid = FIND if infers else 0
         rows = packed(
             [
                 images,
                 np.ones(images.shape[:3], np.uint8) if masks is None else masks,
                 np.zeros((num, manifest.z_dim), np.float32) if starts is None else starts,
-                np.array([0] * num if labels is None else labels, np.int64),
+                np.array([unsaid] * num if labels is None else labels, np.int64),
             ]
         )
         given = await self._rows(served, part=ENCODER_PART, rows=rows)
-        traits = served.encoder
-        infers = traits is not None and traits.infers_label
         found = encoder_output(given, manifest, len(manifest.labels or ()) if infers else 0)
         _check(found.failed, served, "encoder.onnx")
         return found

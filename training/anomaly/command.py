@@ -77,7 +77,7 @@ class AnomalyCommand:
         require_folder(self.report)
         model, manifest = Opened(bundle), bundle.manifest
         model.scorer()
-        if model.traits.takes_label:
+        if model.traits.needs_label:
             raise ConfigError(
                 f"MODEL is {manifest.name!r}, whose encoder must be told the class; allowed: one "
                 "of one class, or whose encoder finds it: train it with --data.only CLASS"

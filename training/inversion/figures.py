@@ -45,7 +45,7 @@ def figures(model: Opened, real: Images | None, real_labels: Labels | None) -> t
 def _by_encoder(
     model: Opened, images: Images, label: Labels | None
 ) -> tuple[np.ndarray, float | None]:
-    encoded = model.encode(images, label if model.traits.takes_label else None)
+    encoded = model.encode(images, label if model.traits.needs_label else None)
     used = label if encoded.labels is None else encoded.labels
     values = psnr(images, model.make(encoded.z, used))
     if encoded.labels is None or label is None:

@@ -220,7 +220,8 @@ class UnrolledEncoder(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Image [N, H, W, C] uint8, mask [N, H, W] uint8 and start [N, z_dim] to z [N, z_dim].
 
-        With label_scores [N, labels] where it finds the class itself.
+        With label_scores [N, labels] where it finds the class itself; label is then FIND (-1) for
+        rows whose z is of the class that was found.
         """
         assert mask is not None
         assert start is not None
@@ -229,7 +230,8 @@ class UnrolledEncoder(nn.Module):
         x = x * known
         scores = self.encoder.scores(x, known) if self.infers_label else None
         if scores is not None:
-            label = scores.argmax(1)
+            found = scores.argmax(1)
+            label = found if label is None else torch.where(label < 0, found, label)
         z = start
         for _ in range(self.passes):
             z = z + self.encoder(x, self.G(z, label), known, z, label)

@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from models.bundle import ENCODER, Golden
 from models.bundle.anomaly import SCORE
-from models.bundle.inversion import ENCODER_GOLDEN, EncoderGolden
+from models.bundle.inversion import (
+    ENCODER_GOLDEN,
+    EncoderGolden,
+    EncoderTraits,
+    golden_labels,
+)
 from models.bundle.runtime import open_session
 from models.latents import latents
 from training.errors import ExportError
@@ -86,8 +91,7 @@ def encoder_files(
     shape = subject.shape
     size = (shape.height, shape.width)
     given: dict[str, Tensor] = {"image": torch.zeros(2, *size, shape.channels, dtype=torch.uint8)}
-    takes_label = bool(shape.num_classes) and not subject.infers_label
-    if takes_label:
+    if shape.num_classes:
         given["label"] = torch.zeros(2, dtype=torch.int64)
     given["mask"] = torch.ones(2, *size, dtype=torch.uint8)
     given["start"] = torch.zeros(2, subject.z_dim)
@@ -100,8 +104,10 @@ def encoder_files(
     starts = latents(np.arange(_STARTS, _STARTS + num, dtype=np.uint64), subject.z_dim)
     starts[:1] = 0
     feed: dict[str, np.ndarray] = {"image": golden.images[:num], "mask": masks, "start": starts}
-    if takes_label and golden.labels is not None:
-        feed["label"] = golden.labels[:num]
+    traits = EncoderTraits(frozenset(given), infers_label=subject.infers_label)
+    labels = golden_labels(traits, None if golden.labels is None else golden.labels[:num])
+    if labels is not None:
+        feed["label"] = labels
     found = _checked(ENCODER, graph, whole, feed, outputs)
     values = EncoderGolden(
         z=found[0],

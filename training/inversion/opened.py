@@ -89,7 +89,7 @@ class Opened:
             ConfigError: the encoder must be told the classes, and isn't.
         """
         session, traits = self._encoder
-        if traits.takes_label and label is None:
+        if traits.needs_label and label is None:
             names = ", ".join((self.bundle.manifest.labels or ())[:20])
             raise ConfigError(f"label is not given, allowed: {names}; set --label")
         parts = []

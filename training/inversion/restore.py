@@ -78,11 +78,17 @@ def classes_of(
             wanted.factor,
             torch.full((len(rows),), int(label), dtype=torch.int64),
         )
-        start = torch.from_numpy(starts_of(model, images[rows], mask[rows], None, answers))
+        told = _told(model, np.full((len(rows), answers), label, np.int64))
+        start = torch.from_numpy(starts_of(model, images[rows], mask[rows], told, answers))
         found = project(model.subject, trial, start, ProjectionConfig(steps=_TRIAL_STEPS))
         errors[rows, label] = found.error.mean(1).numpy()
     best[open_rows] = errors[open_rows].argmin(1)
     return best
+
+
+def _told(model: Opened, label: Labels) -> Labels | None:
+    """The classes [N, K] that the encoder is told, if it can be."""
+    return label if model.has_encoder and model.traits.takes_label else None
 
 
 def _likely_classes(model: Opened, images: Images, mask: Mask) -> npt.NDArray[np.bool_]:
@@ -136,7 +142,7 @@ def restore(
     if label is not None:
         label = np.broadcast_to(label.reshape(len(images), -1), (len(images), answers)).copy()
         wanted = replace(wanted, label=torch.from_numpy(label))
-        told = label if model.has_encoder and model.traits.takes_label else None
+        told = _told(model, label)
     starts = torch.from_numpy(starts_of(model, images, known, told, answers))
     found = project(model.subject, wanted, starts, config, say)
     made = to_bytes(found.made.flatten(0, 1)).numpy()

@@ -39,7 +39,7 @@ def scored(model: Opened, images: Images, labels: Labels | None) -> ScoredImages
     Raises:
         ConfigError: it must be told, and isn't.
     """
-    encoded = model.encode(images, labels if model.traits.takes_label else None)
+    encoded = model.encode(images, labels if model.traits.needs_label else None)
     used = labels if encoded.labels is None else encoded.labels
     made, session = model.make(encoded.z, used), model.scorer()
     parts = [

@@ -242,7 +242,7 @@ def _encoder_inputs(served: Served, traits: EncoderTraits) -> list[tuple[V2Tenso
     image = _image(served)
     inputs = [(image, False)]
     if traits.takes_label:
-        inputs.append((V2Tensor("LABEL", "INT64", [-1]), False))
+        inputs.append((V2Tensor("LABEL", "INT64", [-1]), traits.infers_label))
     if traits.fills:
         inputs.append((V2Tensor("mask", "UINT8", image.shape[:3]), True))
     if traits.varies:

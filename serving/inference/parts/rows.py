@@ -37,7 +37,7 @@ class EncoderInput(NamedTuple):
     starts: Floats
     """[N, z_dim]."""
     labels: npt.NDArray[np.int64]
-    """[N]; 0 where there are none."""
+    """[N]; FIND where the encoder is to find it, 0 where there are none."""
 
 
 class EncoderOutput(NamedTuple):

@@ -12,6 +12,7 @@ from models.bundle.inversion import (
     EncoderGolden,
     encode,
     encoder_traits,
+    golden_labels,
     read_encoder_golden,
 )
 from models.bundle.runtime import inputs_of, open_session, outputs_of
@@ -77,6 +78,7 @@ def with_golden(copy, data, *, num=2, change=None):
     masks = rng.integers(0, 2, images.shape[:3], dtype=np.uint8) if traits.fills else None
     starts = rng.normal(size=(num, Z_DIM)).astype(np.float32) if traits.varies else None
     label = None if bundle.golden.labels is None else bundle.golden.labels[:num]
+    label = golden_labels(traits, label)
     found = encode(session, traits, images, z_dim=Z_DIM, label=label, mask=masks, start=starts)
     golden = EncoderGolden(z=found.z, masks=masks, starts=starts, label_scores=found.label_scores)
     arrays = dict(np.load(io.BytesIO(golden.to_bytes()))) | (change or {})
@@ -93,6 +95,7 @@ def with_golden(copy, data, *, num=2, change=None):
         (("image", "mask", "start"), False, False),
         (("image", "label", "mask", "start"), True, False),
         (("image", "mask", "start"), True, True),
+        (("image", "label", "mask", "start"), True, True),
     ],
 )
 def test_golden_values_hold(spoil, inputs, conditional, scores):
@@ -160,7 +163,6 @@ def test_golden_values_without_an_encoder(spoil):
 @pytest.mark.parametrize(
     ("inputs", "conditional", "message"),
     [
-        (("image", "label"), True, "gives label_scores and takes a label"),
         (("image",), False, "gives label_scores and is of a model without classes"),
     ],
 )

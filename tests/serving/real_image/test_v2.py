@@ -104,6 +104,14 @@ def test_masks_starts_and_labels_reach_the_graph(
     assert np.allclose(found["label_scores"], wanted.label_scores, atol=1e-3)
     plain = arrays(infer(real, "digits:encoder", tensor("image", images)).json())
     assert not np.allclose(plain["z"], wanted.z, atol=1e-2)
+    # One that finds the class searches under another where that is given.
+    other = np.array([2, 2])
+    wanted = encode(session, traits, images, z_dim=6, label=other)
+    found = arrays(
+        infer(real, "digits:encoder", tensor("image", images), tensor("LABEL", other)).json()
+    )
+    assert np.allclose(found["z"], wanted.z, atol=1e-5)
+    assert not np.allclose(found["z"], plain["z"], atol=1e-2)
     # An encoder that must be told the class: one for all, or one for each.
     images = made(bundles["told"], 2)
     one, each = np.array([1]), np.array([1, 2])
@@ -138,6 +146,7 @@ def test_parts_are_described_as_models_are(real: ServerProcess) -> None:
     assert model["versions"] == ["1"]
     assert model["inputs"] == [
         {"name": "image", "datatype": "UINT8", "shape": [-1, 8, 12, 1]},
+        {"name": "LABEL", "datatype": "INT64", "shape": [-1]},
         {"name": "mask", "datatype": "UINT8", "shape": [-1, 8, 12]},
         {"name": "start", "datatype": "FP32", "shape": [-1, 6]},
     ]
@@ -175,7 +184,7 @@ DIRECTIONS = {"parameters": {"directions": "0:1"}}
         ("bare:encoder", [IMAGE], {}, 400, "has no encoder, so it takes no images"),
         ("digits:eyes", [IMAGE], {}, 404, "the parts of a model are digits:encoder, digits:score"),
         ("nix:encoder", [IMAGE], {}, 404, "model is 'nix'"),
-        ("digits:encoder", [], {}, 400, "input 'image' is missing; digits:encoder takes image, m"),
+        ("digits:encoder", [], {}, 400, "input 'image' is missing; digits:encoder takes image, L"),
         (
             "digits:encoder",
             [{**IMAGE, "shape": [2, 12, 8, 1]}],
@@ -212,7 +221,7 @@ DIRECTIONS = {"parameters": {"directions": "0:1"}}
             400,
             "input 'start' has the wrong datatype",
         ),
-        ("digits:encoder", [IMAGE, tensor("LABEL", np.array([1]))], {}, 400, "'LABEL' is not kno"),
+        ("digits:encoder", [IMAGE, tensor("LABEL", np.array([1, -1]))], {}, 400, "LABEL[1] is -1"),
         ("old:score", [IMAGE, tensor("LABEL", np.array([1]))], {}, 400, "'old' takes none"),
         ("old:encoder", [IMAGE, tensor("mask", np.ones(2))], {}, 400, "there are image"),
         ("told:encoder", [IMAGE], {}, 400, "LABEL is missing"),

@@ -8,7 +8,7 @@ import torch
 
 from models.bundle import ENCODER, Bundle
 from models.bundle.anomaly import SCORE
-from models.bundle.inversion import ENCODER_GOLDEN
+from models.bundle.inversion import ENCODER_GOLDEN, FIND
 from models.bundle.verification import verify
 from models.networks import ImageShape
 from models.repository import Repository
@@ -129,6 +129,21 @@ def test_the_next_version_has_an_encoder_and_the_same_model(repository: Reposito
     assert figures[OWN].value > 5
     assert figures[CLASSES].protocol["n"] == 100
     assert (new.path / "card.md").read_text().count("## The way back") == 1
+
+
+def test_a_class_that_is_given_is_the_one_that_is_searched_under(model: Bundle) -> None:
+    opened, images = Opened(model), model.golden.images[:3]
+    found = opened.encode(images)
+    assert found.labels is not None
+    again = opened.encode(images, found.labels)
+    assert np.allclose(again.z, found.z, atol=1e-5)
+    other = (found.labels + 1) % 3
+    told = opened.encode(images, other)
+    assert not np.allclose(told.z, found.z, atol=1e-3)
+    assert np.allclose(told.label_scores, found.label_scores, atol=1e-5)  # of the image alone
+    mixed = opened.encode(images, np.array([FIND, other[1], FIND]))
+    assert np.allclose(mixed.z[[0, 2]], found.z[[0, 2]], atol=1e-5)
+    assert np.allclose(mixed.z[1], told.z[1], atol=1e-5)
 
 
 def test_a_start_and_a_mask_matter(model: Bundle) -> None:

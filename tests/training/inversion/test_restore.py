@@ -144,15 +144,17 @@ def test_the_class_is_the_one_that_all_answers_fit_best(
     """An encoder's second guess may fit better; where it is sure, or there is none, not asked."""
     shape = ImageShape(resolution=8, channels=1, num_classes=2)
     images = np.full((1, 8, 8, 1), 255, np.uint8)
+    told: list[int] = []
 
-    def encode(images: np.ndarray, *given: object) -> Encoded:
+    def encode(images: np.ndarray, label: np.ndarray | None, *given: object) -> Encoded:
         assert scores is not None
+        told.extend([] if label is None else label.tolist())
         return Encoded(np.zeros((len(images), 4), np.float32), np.array([scores], np.float32))
 
     stub = SimpleNamespace(
         bundle=SimpleNamespace(manifest=SimpleNamespace(conditional=True, z_dim=4)),
         has_encoder=scores is not None,
-        traits=SimpleNamespace(infers_label=True, takes_label=False, varies=True),
+        traits=SimpleNamespace(infers_label=True, takes_label=True, varies=True),
         encode=encode,
         shape=shape,
         subject=Subject(Striped(), 4, shape),
@@ -161,6 +163,9 @@ def test_the_class_is_the_one_that_all_answers_fit_best(
     answers = restore(model, images, answers=2, config=ProjectionConfig(steps=0))
     assert answers.label is not None
     assert answers.label.tolist() == [found]
+    # The encoder searches under the class that is tried, and then under the one that was chosen.
+    searched = {None: [], 0.1: [0, 0, 1, 1, 1, 1], 9.0: [0, 0]}
+    assert told == searched[scores and scores[0]]
 
 
 def test_enlarge_averages_to_what_was_given(

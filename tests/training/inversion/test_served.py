@@ -81,6 +81,7 @@ def by_hand(
         "image": images,
         "mask": np.ones(images.shape[:3], np.uint8),
         "start": np.zeros((len(images), 4), np.float32),
+        "label": np.full(len(images), -1),
     }
     z, scores = open_session(bundle.path / "encoder.onnx").run(["z", "label_scores"], feed | given)
     return z, scores.argmax(1)
