@@ -7,17 +7,27 @@ a request, no cache; 64 requests in flight from one client process by asyncio (g
 protocol's messages; raw HTTP/1.1 connections), in turn for two seconds. `grpc_ratio` is the median
 over rounds of requests/s over gRPC over those over HTTP; `grpc_cpu_ratio` is the server's CPU time
 for a request over HTTP over that over gRPC, which a busy machine disturbs less.
+
+A client in Python takes more of the machine than the server does, and more over gRPC than over
+HTTP. So where h2load is installed (Debian: nghttp2-client) it asks, too, with a latent in place of
+a seed, as each of its requests is the same: over one connection of 64 gRPC calls, over 8 of 8, and
+over 64 connections of HTTP/1.1. `h2load_ratio` and `h2load_8_ratio` are of requests/s.
 """
 
 import asyncio
 import itertools
 import json
+import re
+import shutil
 import statistics
 import struct
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import grpc
+import numpy as np
 from _harness import (
     Running,
     figure,
@@ -122,6 +132,60 @@ async def closed_loop(make: Callable[[], Callable[[], Awaitable[None]]], seconds
     return num
 
 
+class H2load:
+    """Asks for one latent, the same for both protocols, by nghttp2's client in C."""
+
+    def __init__(self, folder: Path, z_dim: int, http_url: str, grpc_port: int) -> None:
+        """Writes the two bodies into a folder."""
+        z = np.random.default_rng(0).normal(size=(1, z_dim)).astype("<f4").tobytes()
+        kind = Protocol("inference.proto").message("ModelInferRequest")
+        request = kind(model_name="digits", raw_input_contents=[z])
+        request.inputs.add(name="z", datatype="FP32", shape=[1, z_dim])
+        message = request.SerializeToString()
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+            assert channel.unary_unary(_INFER)(message)  # raises where h2load would see 200
+        sized = {"binary_data_size": len(z)}
+        tensor = {"name": "z", "datatype": "FP32", "shape": [1, z_dim], "parameters": sized}
+        binary = {"binary_data_output": True}
+        head = json.dumps({"inputs": [tensor], "parameters": binary}).encode()
+        grpc_body, http_body = folder / "grpc.bin", folder / "http.bin"
+        grpc_body.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+        http_body.write_bytes(head + z)
+        size = f"Inference-Header-Content-Length: {len(head)}"
+        rpc = [f"-d{grpc_body}", "-Hcontent-type: application/grpc", "-Hte: trailers"]
+        rpc.append(f"http://127.0.0.1:{grpc_port}{_INFER}")
+        self.ways = {
+            "h2load_grpc": ["-c1", f"-m{IN_FLIGHT}", *rpc],
+            "h2load_grpc_8": ["-c8", f"-m{IN_FLIGHT // 8}", *rpc],
+            "h2load_http": [
+                *("--h1", f"-c{IN_FLIGHT}", "-m1", f"-d{http_body}", f"-H{size}"),
+                f"{http_url}/v2/models/digits/infer",
+            ],
+        }
+
+    def __call__(self, way: str, seconds: float) -> float:
+        """Requests a second."""
+        command = ["h2load", "-t1", "-D", str(max(1, round(seconds))), *self.ways[way]]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        rate, failed = re.search(r"([\d.]+) req/s", said), re.search(r"(\d+) failed", said)
+        if rate is None or failed is None or int(failed[1]):
+            raise SystemExit(f"h2load says:\n{said}")
+        return float(rate[1])
+
+
+def by_h2load(ask: H2load, rounds: int, seconds: float) -> None:
+    """The figures of its clients, which take turns."""
+    rates: dict[str, list[float]] = {way: [] for way in ask.ways}
+    for number in range(rounds):
+        for way in rates if number % 2 else reversed(rates):
+            rates[way].append(ask(way, seconds))
+    for way, each in rates.items():
+        figure(f"{way}_requests", statistics.median(each), "1/s")
+    for name, way in (("h2load_ratio", "h2load_grpc"), ("h2load_8_ratio", "h2load_grpc_8")):
+        over = zip(rates[way], rates["h2load_http"], strict=True)
+        figure(name, statistics.median(a / b for a, b in over), "x")
+
+
 def measured(running: Running, ask: Callable[[], int], seconds: float) -> tuple[float, float]:
     """Requests a second, and the server's CPU seconds for each."""
     before, began = running.cpu_s(), time.perf_counter()
@@ -145,6 +209,9 @@ def main() -> None:
                 return asyncio.run(over_http(http_port, seconds))
 
             found: dict[str, list[tuple[float, float]]] = {"grpc": [], "http": []}
+            if shutil.which("h2load"):
+                z_dim = repository.bundle("digits").manifest.z_dim
+                by_h2load(H2load(folder, z_dim, running.url, port), rounds, seconds)
             for number in range(rounds):
                 order = [("grpc", grpc_run), ("http", http_run)]
                 for name, ask in order if number % 2 else reversed(order):
