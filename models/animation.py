@@ -10,7 +10,7 @@ before is written as its first pixel, which changes nothing and costs some bytes
 import io
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +80,16 @@ def _encode_gif(images: Frames, durations_ms: Sequence[int]) -> bytes:
     # After a frame that may be transparent the canvas is cleared: the next one must be whole.
     frames = iter(images) if channels == 4 else _changed(images)
     parts = [b"GIF89a", struct.pack("<HHBBB", width, height, 0x70, 0, 0), _GIF_ANIMATION]
-    for image, duration_ms in zip(frames, durations_ms, strict=True):
-        parts.append(
-            _gif_frame(_saved(image, "GIF", optimize=channels == 1), round(duration_ms / 10))
-        )
+    shown = evenly(duration_ms / 10 for duration_ms in durations_ms)
+    for image, hundredths in zip(frames, shown, strict=True):
+        parts.append(_gif_frame(_saved(image, "GIF", optimize=channels == 1), hundredths))
     return b"".join((*parts, _GIF_END))
+
+
+def evenly(durations: Iterable[float]) -> list[int]:
+    """Whole numbers whose sums are the durations' sums, rounded: no frame's rounding adds up."""
+    ends = [0, *map(round, itertools.accumulate(durations))]
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def _gif_frame(data: bytes, hundredths: int) -> bytes:

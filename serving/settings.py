@@ -18,7 +18,10 @@ from serving.errors import SettingsError
 
 PREFIX = "SADDLEPOINT_"
 MAX_PORT = 65535
-_OWN_SEGMENTS = ("v1", "v2", "web", "docs", "predict")
+OWN_SEGMENTS = frozenset(
+    ("v1", "v2", "web", "docs", "predict", "health", "livez", "readyz", "metrics", "openapi.json")
+)
+"""First segments of the server's own paths: no proxy's prefix may be one."""
 DEVICES = ("auto", "cpu", "cuda")
 _REPOSITORY = Path("model-repository")
 
@@ -358,7 +361,7 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 def _check_root_path(path: str) -> None:
     """Raises SettingsError for what is no plain path of whole segments, or begins as ours do."""
-    if path.lstrip("/").partition("/")[0] in _OWN_SEGMENTS:
+    if path.lstrip("/").partition("/")[0] in OWN_SEGMENTS:
         raise SettingsError(
             f"--root-path is {path!r}: paths of the server itself begin so; choose another"
         )

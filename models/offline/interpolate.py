@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.animation import KINDS, encode_animation
+from models.animation import KINDS, encode_animation, evenly
 from models.bundle.generator import Images
 from models.grid import grid, png
 from models.image_files import require_free, write_file
@@ -75,7 +75,7 @@ def _interpolate(options: argparse.Namespace) -> None:
 def _encoded(images: Images, suffix: str, fps: float) -> bytes:
     if suffix == ".png":
         return png(grid(images, len(images)))
-    return encode_animation(suffix[1:], images, [round(1000 / fps)] * len(images))
+    return encode_animation(suffix[1:], images, evenly([1000 / fps] * len(images)))
 
 
 if __name__ == "__main__":

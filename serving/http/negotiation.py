@@ -35,6 +35,15 @@ def choose(accept: bytes | None, offered: tuple[str, ...]) -> str:
     return chosen
 
 
+def takes_coding(accept_encoding: str, coding: str) -> bool:
+    """Whether a header Accept-Encoding names a coding, and not to refuse it."""
+    for part in accept_encoding.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name == coding:
+            return _quality(parameters) > 0
+    return False
+
+
 @functools.lru_cache(512)
 def _choose(accept: bytes, offered: tuple[str, ...]) -> str | None:
     ranges = _parse(accept.decode("latin-1"))

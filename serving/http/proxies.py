@@ -8,15 +8,19 @@ client's. Only one header is read, since a client can send the one that the prox
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from serving.errors import SettingsError
 
 UNIX = "unix"
 """Stands for whoever connects by a Unix socket."""
 _MOST_HOPS = 16
-_MOST_TEXT = 1024  # of Forwarded: quotes that never end take the square of its length
-_FOR = re.compile(r'(?i)(?:^|;)\s*for\s*=\s*("(?:[^"\\]|\\.)*"|[^;,\s]+)')
+_MOST_TEXT = 1024  # of Forwarded: to look for its last element takes the square of its length
+# A client may send quotes that never end, so the list can't be read from its beginning: they would
+# take in what proxies append. Quoted are only addresses and names, none of which has a comma.
+_PAIR = r"""[a-zA-Z]+=(?:"[\w.:\[\]-]*"|[\w.:\[\]-]+)"""
+_LAST = re.compile(rf"(?:^|,)[ \t]*((?:{_PAIR})(?:[ \t]*;[ \t]*{_PAIR})*)[ \t]*$", re.ASCII)
+_FOR = re.compile(r"""(?:^|;)[ \t]*for="?([^";]*)""", re.IGNORECASE)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -50,7 +54,7 @@ class Proxies:
         if not self._trusts(peer):
             return peer
         client = peer
-        for hop in reversed(self._hops((header(self._header) or b"").decode("latin-1"))):
+        for hop in self._hops((header(self._header) or b"").decode("latin-1")):
             address = _address(hop)
             if address is None:  # hidden, or damaged: who stands before it is not known
                 break
@@ -76,16 +80,22 @@ def _network(text: str) -> Network:
         ) from None
 
 
-def _listed(text: str) -> list[str]:
-    """The hops of X-Forwarded-For, the nearest last."""
-    return [hop.strip() for hop in text.split(",")[-_MOST_HOPS:] if hop.strip()]
+def _listed(text: str) -> Iterator[str]:
+    """The hops of X-Forwarded-For, the nearest first."""
+    return (hop.strip() for hop in reversed(text.split(",")[-_MOST_HOPS:]) if hop.strip())
 
 
-def _forwarded(text: str) -> list[str]:
-    """The hops of Forwarded (RFC 7239); empty where an element says none."""
-    elements = re.findall(r'(?:"(?:[^"\\]|\\.)*"|[^,"])+', text[-_MOST_TEXT:])[-_MOST_HOPS:]
-    found = (_FOR.search(element.strip()) for element in elements)
-    return [match[1].strip('"') if match else "" for match in found]
+def _forwarded(text: str) -> Iterator[str]:
+    """The hops of Forwarded (RFC 7239), the nearest first; empty where an element says none."""
+    if len(text) > _MOST_TEXT:
+        text = "," + text[-_MOST_TEXT:].partition(",")[2]  # not the rest of an element
+    for _ in range(_MOST_HOPS):
+        last = _LAST.search(text)
+        if last is None:  # at the end, or nothing that a proxy writes
+            return
+        found = _FOR.search(last[1])
+        yield found[1] if found else ""
+        text = text[: last.start()]
 
 
 def _address(hop: str) -> Address | None:

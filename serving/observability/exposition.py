@@ -25,6 +25,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from serving.errors import NotAcceptableProblem
+from serving.http.negotiation import choose, takes_coding
 from serving.observability import metrics
 from serving.observability.gpu_memory import all_gpus
 from serving.observability.metrics import DESCRIBED, Described
@@ -37,6 +39,7 @@ _OF_SERVED = (
 )
 
 
+_TEXT, _OPEN = "text/plain", "application/openmetrics-text"
 NAMES = "name[]"
 """The parameter of a query that names what is shown; it may be there several times."""
 
@@ -51,8 +54,18 @@ def exposition(
         accept: the header Accept: OpenMetrics where it asks for that, else Prometheus' text.
         names: of metrics or samples, which alone are shown; none for all.
     """
-    encode, media_type = choose_encoder(accept)
+    encode, media_type = choose_encoder(_wanted(accept))
     return encode(_Everything(shared, frozenset(names))), media_type
+
+
+def _wanted(accept: str) -> str:
+    """The one of the two formats that a header Accept asks for: its text is a stranger's."""
+    if _OPEN not in accept.lower():
+        return _TEXT
+    try:
+        return choose(accept.encode("latin-1", "replace"), (_OPEN, _TEXT))
+    except NotAcceptableProblem:
+        return _TEXT
 
 
 def listen(listener: socket.socket, shared: SharedMetrics | None = None) -> None:
@@ -76,7 +89,7 @@ def _answer(
     names = parse_qs(environ.get("QUERY_STRING", "")).get(NAMES, [])
     body, media_type = exposition(shared, environ.get("HTTP_ACCEPT", ""), names)
     headers = [("Content-Type", media_type)]
-    if "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+    if takes_coding(environ.get("HTTP_ACCEPT_ENCODING", ""), "gzip"):
         body = gzip.compress(body, compresslevel=1)
         headers.append(("Content-Encoding", "gzip"))
     start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])

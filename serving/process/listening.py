@@ -8,16 +8,19 @@ that answers is another server's.
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
+import secrets
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from serving.errors import SettingsError
 from serving.settings import Settings, flag
 
-# Of sockaddr_un's 108 bytes the last is a zero, and one is the temporary name's dot.
-_MAX_PATH = 106
+_MAX_PATH = 107  # of sockaddr_un's 108 bytes the last is a zero
+_BACKLOG = 128  # until those who serve it say their own
 # What a machine without the one or the other kind of address says.
 Address = tuple[socket.AddressFamily, str, tuple[int, ...]]
 """Family, address, and what IPv6 has beyond: flow and scope."""
@@ -162,21 +165,42 @@ def _bind_path(path: Path) -> socket.socket:
             f"--unix-socket is {path}: at most {_MAX_PATH} bytes can be bound; choose a shorter "
             "path"
         )
-    _check_free(path)
-    # Under another name first: who finds the path finds a socket that will be listened on.
-    temporary = path.with_name(f".{path.name}")
     listener = socket.socket(socket.AF_UNIX)
     try:
-        temporary.unlink(missing_ok=True)
-        listener.bind(os.fspath(temporary))
-        temporary.rename(path)
+        with _alone_in(path.parent) as folder:
+            _check_free(path)
+            # Under another name first: who finds the path finds a socket that is listened on. The
+            # name is drawn, so that it is nobody's file; the folder's descriptor makes it short.
+            drawn = f".{secrets.token_hex(8)}"
+            listener.bind(f"/proc/self/fd/{folder}/{drawn}")
+            try:
+                listener.listen(_BACKLOG)
+                os.rename(drawn, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                os.unlink(drawn, dir_fd=folder)
+                raise
     except OSError as error:
         listener.close()
         raise SettingsError(
             f"--unix-socket is {path}: {error.strerror}; name a path in a folder that this user "
             "may write to"
         ) from error
+    except SettingsError:
+        listener.close()
+        raise
     return listener
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[int]:
+    """A folder's descriptor; others who bind a path in it wait meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _check_free(path: Path) -> None:

@@ -136,16 +136,34 @@ class Mirror:
         there = self._versions(name)
         if not there:
             raise MirrorError(f"{self.address}/{name} holds no version")
-        wanted = {_number(current) or max(there), _number(candidate)} - {None}
-        for version in sorted(number for number in wanted if number is not None):
+        # Each is told only when what it names is here. A fault of one doesn't hold up the other.
+        faults: list[Exception] = []
+        chosen = _number(current)
+        newest_first = sorted(there, reverse=True) if chosen is None else [chosen]
+        for version in newest_first:
+            if self._has_copied(name, version, there, faults):
+                _keep_like(folder / CURRENT, current or f"{version}\n")
+                break
+        tried = _number(candidate)
+        if tried is None or self._has_copied(name, tried, there, faults):
+            _keep_like(folder / CANDIDATE, candidate)
+        if faults:
+            raise MirrorError("; ".join(map(str, faults)))
+        for version in _local_versions(folder) - there:
+            self._remove(folder / str(version))
+
+    def _has_copied(
+        self, name: str, version: int, there: set[int], faults: list[Exception]
+    ) -> bool:
+        """Copies a version; False where that can't be done, with the reason among the faults."""
+        try:
             if version not in there:
                 raise MirrorError(f"{self.address}/{name} has no version {version}, which it names")
             self._copy_version(name, version)
-        # Only now: what they name is there.
-        _keep_like(folder / CURRENT, current or f"{max(there)}\n")
-        _keep_like(folder / CANDIDATE, candidate)
-        for version in _local_versions(folder) - there:
-            self._remove(folder / str(version))
+        except (MirrorError, ModelError, OSError) as error:
+            faults.append(error)
+            return False
+        return True
 
     def _copy_version(self, name: str, version: int) -> None:
         """Copies a version, unless it is here already, by its manifest."""

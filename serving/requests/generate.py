@@ -325,7 +325,7 @@ def given_rows(request: GenerateRequest, settings: Settings) -> tuple[str, Any]:
         InvalidRequestProblem: none is given or several, or the count is too large.
     """
     if request.count is None:
-        return either(request.seeds, request.latents)
+        return either(request.seeds, request.latents, other=", or count")
     if request.seeds is not None or request.latents is not None:
         other = "latents" if request.seeds is None else "seeds"
         raise InvalidRequestProblem(f"both of count and {other} are given; give one of them")

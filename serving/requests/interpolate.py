@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
+from models.animation import evenly
 from models.latents import latents, walk
 from serving.dispatch.catalogue import Catalogue
 from serving.encoding.bodies import Animated, Encoding, Tiled
@@ -16,6 +17,7 @@ from serving.requests.directions import Amounts, applied
 from serving.requests.generate import Order, Truncation, Version
 from serving.requests.rules import (
     as_latents,
+    as_seeds,
     check_labels,
     check_pixels,
     check_seeds,
@@ -38,7 +40,8 @@ class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ] = None
     version: Version = None
     seeds: Annotated[
-        list[int] | None, msgspec.Meta(description="Two or more waypoints, as seeds.")
+        list[int | str] | None,
+        msgspec.Meta(description="Two or more waypoints, as seeds: numbers, or strings of digits."),
     ] = None
     latents: Annotated[
         list[list[float]] | None, msgspec.Meta(description="Two or more waypoints, as latents.")
@@ -111,12 +114,13 @@ def walk_order(
             f"frames is {quoted(request.frames)}, allowed are {num} (the waypoints) .. "
             f"{settings.max_frames}; split the walk"
         )
-    served = catalogue.resolve(request.model, request.version, request.seeds)
+    seeds = None if request.seeds is None else as_seeds(request.seeds)
+    served = catalogue.resolve(request.model, request.version, seeds)
     check_pixels(request.frames, served, settings)
     z_dim = served.manifest.z_dim
-    if request.seeds is not None:
-        check_seeds(request.seeds)
-        waypoints = latents(np.array(request.seeds, np.uint64), z_dim)
+    if seeds is not None:
+        check_seeds(seeds)
+        waypoints = latents(np.array(seeds, np.uint64), z_dim)
     else:
         waypoints = as_latents(request.latents or [], z_dim)
     directions = applied(request.directions, served)
@@ -155,7 +159,7 @@ def _durations_ms(request: InterpolateRequest) -> list[int]:
     """For how long each frame is shown."""
     given = request.durations_ms
     if given is None:
-        return [round(1000 / (request.fps or _FPS))] * request.frames
+        return evenly([1000 / (request.fps or _FPS)] * request.frames)
     if request.fps is not None:
         raise InvalidRequestProblem("fps and durations_ms are both given; give one of them")
     if request.format == "strip":

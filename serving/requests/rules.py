@@ -85,9 +85,11 @@ def as_seeds(given: Sequence[int | str], *, field: str = "") -> list[int]:
 
 
 def either(
-    seeds: Sequence[int | str] | None, latents: list[list[float]] | None
+    seeds: Sequence[int | str] | None, latents: list[list[float]] | None, *, other: str = ""
 ) -> tuple[str, Sequence[int | str] | list[list[float]]]:
     """Returns the name and the entries of the field that is given.
+
+    other: what may be given instead, for refusals.
 
     Raises:
         InvalidRequestProblem: both are given, or neither.
@@ -97,9 +99,7 @@ def either(
     if latents is not None and seeds is None:
         return "latents", latents
     given = "neither" if seeds is None else "both"
-    raise InvalidRequestProblem(
-        f"{given} of seeds and latents is given; give one of them, or count"
-    )
+    raise InvalidRequestProblem(f"{given} of seeds and latents is given; give one of them{other}")
 
 
 def check_seeds(seeds: list[int], *, field: str = "") -> None:

@@ -64,6 +64,7 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--root-path", "images"], {}, "--root-path is 'images', allowed are segments"),
         (["--root-path", "/images/"], {}, "without a slash at the end"),
         (["--root-path", "/v1/x"], {}, "paths of the server itself begin so"),
+        (["--root-path", "/health"], {}, "paths of the server itself begin so"),
         (["--unix-socket", "s", "--port", "9"], {}, "give one of them"),
         (["--max-batch-rows", "0"], {}, "must be at least 1"),
         (["--max-waiting-rows", "5"], {}, "must be at least 1024, as --max-seeds is"),

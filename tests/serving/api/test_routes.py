@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from models.repository import Repository
+from serving.settings import OWN_SEGMENTS
 from tests.support import HTTP
 
 
@@ -167,3 +168,10 @@ def test_metrics_count_what_was_done(server: Any, tiny_repository: Path) -> None
     assert metric(after, "saddlepoint_rows_waiting") == 0
     digest = Repository(tiny_repository).bundle("grey").digest
     assert metric(after, "saddlepoint_model_info", model="grey", version="2", digest=digest) == 1
+
+
+def test_no_prefix_of_a_proxy_is_a_path_of_the_server(server: Any) -> None:
+    told = server.get("/nothing/of/this").json()["detail"].partition("there are: ")[2]
+    segments = {path.strip("/").partition("/")[0] for path in told.split(", ")} - {""}
+    assert len(segments) > 5
+    assert segments <= OWN_SEGMENTS

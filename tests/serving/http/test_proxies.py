@@ -58,6 +58,13 @@ def test_the_nearest_that_is_no_trusted_proxy(peer: str, said: str | None, expec
         ("for=_hidden", "10.1.2.3"),
         ("for=6.6.6.6, proto=http", "10.1.2.3"),
         ("xfor=6.6.6.6", "10.1.2.3"),
+        # Quotes of the client's, which would pair with the next proxy's.
+        ('x=";for=6.6.6.6, for="[2001:db9::1]:1234"', "2001:db9::1"),
+        ('x=";for=6.6.6.6, for=203.0.113.7;by="[::1]"', "203.0.113.7"),
+        ('for="6.6.6.6, for=203.0.113.7', "203.0.113.7"),
+        ('for=6.6.6.6;x="\\", for="203.0.113.7"', "203.0.113.7"),
+        ('for=6.6.6.6;x=", for=10.0.0.5', "10.0.0.5"),
+        ("for=6.6.6.6," + "x" * 1100 + "for=6.6.6.7, for=10.0.0.5", "10.0.0.5"),
     ],
 )
 def test_the_standard_header(said: str, expected: str) -> None:

@@ -293,6 +293,25 @@ def test_openmetrics_is_told_where_it_is_asked_for(guarded: Any, server: Any) ->
         plain = get(headers={"accept": "text/plain"})
         assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert "# EOF" not in plain.text
+        for accepted in (
+            "application/openmetrics-text;version=abc",
+            f"*/*;q=0.1, {accept['accept']}",
+        ):
+            told = get(headers={"accept": accepted})
+            assert told.headers["content-type"].startswith(
+                "application/openmetrics-text; version=1.0.0"
+            ), accepted
+        for refused in (
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;version=9.9;q=0.1, text/plain;q=0.9",
+            "image/png",
+        ):
+            told = get(headers={"accept": refused})
+            assert told.status_code == 200
+            assert told.headers["content-type"].startswith("text/plain; version=0.0.4"), refused
+    for refused in ("gzip;q=0", "identity", "xgzip"):
+        plain = HTTP.get(guarded.metrics_url, headers={"accept-encoding": refused})
+        assert "content-encoding" not in plain.headers
     zipped = HTTP.get(guarded.metrics_url, headers={"accept-encoding": "gzip"})
     assert zipped.headers["content-encoding"] == "gzip"
     assert zipped.text.startswith("# HELP")

@@ -98,8 +98,7 @@ def test_a_port_below_1024_that_is_not_allowed_is_refused_with_the_remedy(
 def test_a_path_is_taken_from_the_dead_alone(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     settings = Settings(unix_socket=path)
-    living = Listeners(settings)
-    living.sockets[0].listen()
+    living = Listeners(settings)  # it listens at once: two that start together can tell
     with pytest.raises(SettingsError, match="another process listens there"):
         Listeners(settings)
     living.close()
@@ -113,6 +112,14 @@ def test_a_path_is_taken_from_the_dead_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is no socket"):
         Listeners(settings)
     assert path.read_text() == "a file"
+    path.unlink()
+    hidden = tmp_path / ".socket"  # nobody's but its owner's
+    hidden.write_text("another file")
+    listeners = Listeners(settings)
+    assert hidden.read_text() == "another file"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".socket", "socket"]
+    listeners.close()
+    listeners.remove()
     with pytest.raises(SettingsError, match="a folder that this user may write to"):
         Listeners(Settings(unix_socket=tmp_path / "none" / "socket"))
     with pytest.raises(SettingsError, match="choose a shorter path"):

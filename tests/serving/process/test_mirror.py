@@ -17,7 +17,7 @@ from models.repository import Repository
 from models.repository.candidate import Candidate
 from serving.command_line import parse
 from serving.errors import SettingsError
-from serving.process.mirror import Mirror, MirrorError
+from serving.process.mirror import CURRENT, Mirror, MirrorError
 from tests.conftest import ServerProcess, free_port
 from tests.serving.bulk.test_remote_store import answers
 from tests.support import wait_for
@@ -87,6 +87,44 @@ def test_what_is_damaged_is_refused_and_the_rest_is_copied(
     mirror.turn()
     assert Repository(tmp_path / "here").current("grey").version == 2
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_candidate_that_cannot_be_used_holds_nothing_else_up(
+    elsewhere: Repository, mirror: Mirror, tmp_path: Path, fault: str
+) -> None:
+    elsewhere.pin("grey", 1)
+    mirror.turn()
+    elsewhere.set_candidate("grey", Candidate(3, 10.0))
+    if fault == "missing":
+        shutil.rmtree(elsewhere.root / "grey" / "3")
+    else:
+        (elsewhere.root / "grey" / "3" / "model.onnx").write_bytes(b"x")
+    (elsewhere.root / "grey" / CURRENT).write_text("2\n")
+    with pytest.raises(MirrorError, match="grey"):
+        mirror.turn()
+    copy = Repository(tmp_path / "here")
+    assert copy.current("grey").version == 2
+    assert copy.candidate("grey") is None
+    fresh = Mirror(f"file://{elsewhere.root}", tmp_path / "fresh")
+    with pytest.raises(MirrorError, match="grey"):
+        fresh.turn()
+    assert Repository(tmp_path / "fresh").current("grey").version == 2
+
+
+def test_without_a_pin_the_newest_whole_version_is_taken(
+    elsewhere: Repository, mirror: Mirror, tmp_path: Path
+) -> None:
+    (elsewhere.root / "grey" / CURRENT).unlink(missing_ok=True)
+    manifest = elsewhere.root / "grey" / "3" / "manifest.json"  # the last file of an upload
+    late = manifest.read_bytes()
+    manifest.unlink()
+    with pytest.raises(MirrorError, match=r"grey/3 has no manifest.json"):
+        mirror.turn()
+    assert Repository(tmp_path / "here").current("grey").version == 2
+    manifest.write_bytes(late)
+    mirror.turn()
+    assert Repository(tmp_path / "here").current("grey").version == 3
 
 
 def test_a_number_that_means_another_model_is_copied_again(

@@ -78,6 +78,28 @@ def test_equal_frames_are_frames_too(
     assert (frames_of(response.content) == wanted).all()
 
 
+def test_seeds_may_be_strings(server: Any) -> None:
+    body = {**GREY, "frames": 4, "format": "strip"}
+    numbers = server.post("/v1/interpolate", json=body | {"seeds": [1, 2**64 - 1]})
+    words = server.post("/v1/interpolate", json=body | {"seeds": ["1", str(2**64 - 1)]})
+    assert numbers.status_code == 200, numbers.text
+    assert numbers.content == words.content
+    refused = server.post("/v1/interpolate", json=body | {"seeds": ["1", "x"]})
+    assert refused.status_code == 400
+    assert "seeds[1] is 'x'" in refused.json()["detail"]
+    neither = server.post("/v1/interpolate", json=body).json()["detail"]
+    assert neither.endswith("give one of them")
+
+
+@pytest.mark.parametrize("fps", [15, 22, 30, 40])
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_a_walk_lasts_as_long_as_its_frames_a_second_say(server: Any, kind: str, fps: int) -> None:
+    body = {**GREY, "seeds": [1, 2], "frames": 20, "fps": fps, "format": kind}
+    shown = durations_of(server.post("/v1/interpolate", json=body).content)
+    assert sum(shown) == pytest.approx(20_000 / fps, abs=5)
+    assert max(shown) - min(shown) <= 10
+
+
 def durations_of(data: bytes) -> list[int]:
     with Image.open(io.BytesIO(data)) as opened:
         found = []
