@@ -4,6 +4,7 @@ A benchmark can be stopped at any time and goes on where it was. A record is a J
 the training under `job`.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -24,20 +25,28 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, Record] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            record = json.loads(line)
-            self.records[key_of(record["job"])] = record
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                self.records[key_of(record["job"])] = record
+            except (ValueError, KeyError, TypeError):
+                if number < len(lines) or line.endswith(b"\n"):
+                    raise SystemExit(f"{path}: line {number} is no record; delete it") from None
+                # A kill or a full disk has cut it off: it is played again.
+                os.truncate(path, path.stat().st_size - len(line))
 
     def add(self, record: Record) -> None:
         """Appends a record; a kill leaves whole lines."""
-        self.records[key_of(record["job"])] = record
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = (json.dumps(record, sort_keys=True) + "\n").encode()
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(descriptor)
+        self.records[key_of(record["job"])] = record
 
     def of(self, key: str) -> Record | None:
         """The record of a training, if it was played."""

@@ -216,6 +216,7 @@ def _pacgan(packing: int) -> dict[str, Any]:
         "objective": "non-saturating",
         "optim_G": optim,
         "optim_D": optim,
+        "update": "simultaneous",
         "batch_size": 100 * packing,
         "packing": packing,
     }  # fmt: skip
@@ -272,12 +273,12 @@ AUTHORS: dict[str, Published] = {
         source="Mescheder et al. 2017, their notebook",
         steps_G=50_000,
         build=lambda: {
-            "network": Plane(z_dim=16, width_G=16, width_D=16, depth_G=4, depth_D=4),
+            "network": Plane(z_dim=16, width_G=16, width_D=16, depth_G=4, depth_D=4, init="glorot"),
             "objective": "non-saturating",
             "regularizers": (Term.parse("consensus=10"),),
             "update": "simultaneous",
-            "optim_G": OptimizerConfig(method="rmsprop", lr=1e-4, betas=(0.0, 0.99)),
-            "optim_D": OptimizerConfig(method="rmsprop", lr=1e-4, betas=(0.0, 0.99)),
+            "optim_G": OptimizerConfig(method="rmsprop", lr=1e-4, betas=(0.0, 0.9)),
+            "optim_D": OptimizerConfig(method="rmsprop", lr=1e-4, betas=(0.0, 0.9)),
             "batch_size": 512,
         },
     ),

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS
-from _modes_runs import range_jobs, score
+from _modes_runs import Job, range_jobs, score
 from _tables import fill as fill_page
 from _tables import listed, mean, row, rule, table
 
@@ -52,7 +52,7 @@ def fill(path: Path, log: Log, level: Any, name: str) -> None:
     tables["seeds"] = seeds(log)
     for dataset in MIXTURES:
         tables[f"range-{dataset}"] = ranges(log, dataset, level)
-        tables[f"authors-{dataset}"] = authors(log, dataset)
+        tables[f"authors-{dataset}"] = authors(log, dataset, level)
         tables[f"tuned-{dataset}"] = tuned(log, dataset)
     fill_page(path, tables)
 
@@ -121,7 +121,7 @@ def ranges(log: Log, dataset: str, level: Any) -> str:
     rows, missing = [], []
     for arm in ARMS:
         cells_of = range_jobs([dataset], [arm], level.grid, level.range_kimg)
-        played_cells = [log.of(job.key) for job in cells_of]
+        played_cells = [job.among(log) for job in cells_of]
         records = [record for record in played_cells if record is not None]
         if len(records) < len(played_cells):
             missing.append(f"`{arm}`")
@@ -151,11 +151,17 @@ def ranges(log: Log, dataset: str, level: Any) -> str:
     return made + (f"\nNot played: {', '.join(missing)}.\n" if rows and missing else "")
 
 
-def authors(log: Log, dataset: str) -> str:
+def authors(log: Log, dataset: str, level: Any) -> str:
     """Methods at their authors' settings, and how far on their way they are."""
     rows = []
     for arm, entry in AUTHORS.items():
-        if records := log.all(table="authors", dataset=dataset, arm=arm):
+        job = Job(table="authors", arm=arm, dataset=dataset, seed=0, share=level.share)
+        records = [
+            record
+            for record in log.all(table="authors", dataset=dataset, arm=arm)
+            if replace(job, seed=record["job"]["seed"]).among(log) is record
+        ]
+        if records:
             share = records[0]["steps_G"] / entry.steps_G
             rows.append(f"| `{arm}` | {entry.source} | {share:.2%} | {_row(records)} |")
     return table(f"| method | settings of | share of their steps | {_FIGURES}", rows)
@@ -166,7 +172,8 @@ def tuned(log: Log, dataset: str) -> str:
     rows = []
     for arm in ARMS:
         if records := log.all(table="tuned", dataset=dataset, arm=arm):
-            knobs = records[0]["job"]["knobs"]
+            knobs = records[-1]["job"]["knobs"]  # another search may have chosen others before
+            records = [each for each in records if each["job"]["knobs"] == knobs]
             names = ("lr", "beta1", "steps_D", "strength", "width")
             setting = ", ".join(f"{knobs[name]:g}" for name in names)
             means = [-float(np.mean([r[name] for r in records])) for name in ("modes", "good")]

@@ -1,5 +1,7 @@
 """The trainings of the coverage benchmark: what one is, and playing it."""
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -8,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from _log import Record, key_of
+from _log import Log, Record, key_of
 from _modes_arms import ARMS, Knobs, authors, harness
 
-from training.config.training import TrainingConfig
+from training.config.training import TrainingConfig, to_builtins
 from training.data import Batches, load
 from training.engine.state import State
 from training.engine.stepper import Stepper
@@ -43,6 +45,17 @@ class Job:
     @property
     def key(self) -> str:
         return key_of(asdict(self))
+
+    @property
+    def digest(self) -> str:
+        """Of the whole configuration, which an arm or a recipe may change."""
+        told = json.dumps(to_builtins(self.config), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def among(self, log: Log) -> Record | None:
+        """Its record, if it was played as it would be now; the first rows name no digest."""
+        found = log.of(self.key)
+        return found if found is None or found.get("config", self.digest) == self.digest else None
 
     @property
     def config(self) -> TrainingConfig:
@@ -78,6 +91,7 @@ def play(job: Job) -> Record:
     rounds = state.cur_nimg // config.round_nimg
     many = shares(state.G_ema, config, job) if job.table == "recipe" else {}
     return {
+        "config": job.digest,
         "job": asdict(job),
         "modes": found.caught,
         "good": round(found.good_share, 4),

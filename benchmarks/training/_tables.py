@@ -1,6 +1,8 @@
 """Tables that benchmarks write into pages, between the pages' marks."""
 
+import argparse
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +30,25 @@ def fill(path: Path, tables: Mapping[str, str]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(_MARK.sub(filled, text))
     partial.rename(path)
+
+
+def check_page(path: Path) -> None:
+    """Ends the program where a page can't be written at the end: before hours of training."""
+    try:
+        marked = _MARK.search(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"--write is {path}: {error}; name a page of docs/") from None
+    if marked is None:
+        raise SystemExit(f"--write is {path}: it has no marks for tables; name a page of docs/")
+    if not os.access(path.parent, os.W_OK):
+        raise SystemExit(f"--write is {path}: its folder can't be written to")
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of an option, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a whole number of 1 or more")
+    return int(text)
 
 
 def table(head: str, rows: Sequence[str]) -> str:

@@ -81,10 +81,10 @@ def digits_table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def report(wanted: list[Cell], out: Path, folder: Path) -> str:
-    """The page, with its pictures in a folder beside it."""
+def report(wanted: list[Cell], out: Path, folder: Path) -> dict[str, str]:
+    """The page's tables by their marks; pictures go to a folder beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts, results = [], []
+    tables, results = {}, []
     for dataset in dict.fromkeys(cell.dataset for cell in wanted):
         here = [cell for cell in wanted if cell.dataset == dataset]
         recipes = list(dict.fromkeys(cell.recipe for cell in here))
@@ -96,6 +96,9 @@ def report(wanted: list[Cell], out: Path, folder: Path) -> str:
             for recipe in recipes
         ]
         rows = [row for row in rows if row.results]
+        if not rows:
+            tables[f"zoo-{dataset}"] = "Not played yet.\n"
+            continue
         results += [result for row in rows for result in row.results]
         budget = here[0].budget
         counts = sorted({len(row.results) for row in rows})
@@ -104,51 +107,15 @@ def report(wanted: list[Cell], out: Path, folder: Path) -> str:
         names = [line.split("`")[1] for line in table if line.startswith("| `")]
         digits_sheet(names, out).save(folder / f"{dataset}.png", optimize=True)
         seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        parts += [f"## {dataset}", "", f"{budget.kimg:g} kimg{size}; seeds: {seeds}.", ""]
-        parts += [*table, "", f"![{ALT[dataset]}]({folder.name}/{dataset}.png)", ""]
+        parts = [f"{budget.kimg:g} kimg{size}; seeds: {seeds}.", "", *table, ""]
+        parts.append(f"![{ALT[dataset]}]({folder.name}/{dataset}.png)")
+        tables[f"zoo-{dataset}"] = "\n".join(parts) + "\n"
     hours = sum(result["cpu_s"] for result in results) / 3600
-    head = HEAD.format(num=len(results), hours=hours)
-    return "\n".join([head + parts[0], *parts[1:], FOOT])
+    tables["zoo-played"] = f"{len(results)} trainings, {hours:.1f} hours of CPU time.\n"
+    return tables
 
 
 ALT = {
     "digits": "A row of 20 digits for each recipe below a row of real ones: the upper rows are as "
     "legible as the real ones, the last one is noise",
 }
-
-HEAD = """# The zoo
-
-Every recipe at one budget, on digits, the best first: means, and standard deviations where there
-are several seeds. Made by
-
-```sh
-.venv/bin/python benchmarks/training/zoo.py --write docs/zoo.md
-```
-
-whose docstring is the protocol: {num} trainings, {hours:.1f} hours of CPU time, and about as much
-again to look at them. The pictures are of seed 0, the data itself first, then the recipes in the
-order of the table. Every recipe's paper, and what others have published for it with their data,
-is in `.venv/bin/python -m training.run --list`.
-
-The budget is what two cores can do, not what the methods need: it shows how fast and how steadily
-each gets somewhere, on small networks.
-
-- **kimg**: thousands of real images that D was shown.
-- **Frechet distance**: between Gaussians fitted to features of real and of generated digits. The
-  features are those of a classifier of these digits: no FID of elsewhere compares with it.
-- **coverage**: share of real digits that have a generated one among their nearest neighbours.
-- **classes**: kinds of digit among those that are made, by a support vector machine, of ten.
-- **swing**: how much worse than its best the averaged generator gets in the second half of the
-  training, which is looked at three times: the highest over the lowest Frechet distance.
-- **D(real) / D(fake)**: D's probability of being real at the end, 0.5 / 0.5 where it can't tell
-  them apart; none for a Wasserstein, hinge, least-squares or relativistic D: it is no classifier.
-- **not finite**: trainings that ended because a loss or gradient was infinite or no number.
-- **CPU s**: processor seconds of one training, without looking at it.
-
-"""
-
-FOOT = """## mixtures
-
-How many modes each method finds, at its authors' settings and over a grid of rates:
-[coverage.md](coverage.md).
-"""

@@ -20,12 +20,11 @@ Run: python benchmarks/training/modes.py [--quick | --level day] [--write docs/c
 """
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,8 @@ from _log import Log, Record
 from _modes_arms import ARMS, AUTHORS, Knobs
 from _modes_page import fill
 from _modes_runs import Job, play, range_jobs, recipe_jobs, score
+from _pool import run_all
+from _tables import at_least_one, check_page
 
 from training.evaluation.metrics.modes import MIXTURES
 
@@ -119,7 +120,7 @@ class Benchmark:
     def play(self, jobs: Iterable[Job]) -> bool:
         """Plays those that are missing. Returns False where the budget ended before."""
         wanted = list(jobs)
-        missing = [job for job in wanted if self.log.of(job.key) is None]
+        missing = [job for job in wanted if self.played(job) is None]
         start = time.monotonic()
         for num, record in enumerate(self._records(missing), 1):
             self.log.add(record)
@@ -128,7 +129,7 @@ class Benchmark:
             print(
                 f"{num}/{len(missing)} {told(record)}; left about {left / 60:.0f} min", flush=True
             )
-        return all(self.log.of(job.key) for job in wanted)
+        return all(self.played(job) for job in wanted)
 
     def search(self, arm: str, dataset: str, level: Level) -> Knobs | None:
         """Successive halving. Returns the setting that was best at last; None if not finished."""
@@ -152,25 +153,54 @@ class Benchmark:
 
     def record(self, job: Job) -> Record:
         """What a training that was played has found."""
-        found = self.log.of(job.key)
+        found = self.played(job)
         assert found is not None
         return found
 
+    def played(self, job: Job) -> Record | None:
+        """The record of a training, unless it had another configuration."""
+        return job.among(self.log)
+
     def _records(self, jobs: Sequence[Job]) -> Iterable[Record]:
-        if self._workers == 1:
-            for job in jobs:
-                if self._spent_s >= self._budget_s:
-                    return
-                yield play(job)
-            return
-        # Spawned: a forked child of a process that has run torch inherits its threads' state.
-        with ProcessPoolExecutor(self._workers, mp_context=get_context("spawn")) as pool:
-            waiting = {pool.submit(play, job) for job in jobs}
-            for done in as_completed(waiting):
-                if self._spent_s >= self._budget_s:
-                    pool.shutdown(cancel_futures=True)
-                    return
-                yield done.result()
+        def goes_on() -> bool:
+            return self._spent_s < self._budget_s
+
+        if jobs and goes_on():
+            yield from run_all(play, jobs, self._workers, goes_on=goes_on)
+
+
+def play_table(
+    bench: Benchmark,
+    table: str,
+    level: Level,
+    datasets: Sequence[str],
+    arms: Sequence[str],
+    seeds: int,
+) -> None:
+    """Plays what is missing of one of TABLES."""
+    if table == "recipe":
+        bench.play(recipe_jobs(datasets, seeds))
+    elif table == "range":
+        bench.play(range_jobs(datasets, arms, level.grid, level.range_kimg))
+    elif table == "authors":
+        bench.play(
+            Job(table="authors", arm=arm, dataset=dataset, seed=seed, share=level.share)
+            for seed in range(seeds)
+            for dataset in datasets
+            for arm in AUTHORS
+            if arm in arms
+        )
+    else:
+        for dataset, arm in itertools.product(datasets, arms):
+            knobs = bench.search(arm, dataset, level)
+            if table == "tuned" and knobs is not None:
+                bench.play(
+                    Job(
+                        table="tuned", arm=arm, dataset=dataset, seed=seed, knobs=knobs,
+                        kimg=level.tuned_kimg,
+                    )
+                    for seed in range(seeds)
+                )  # fmt: skip
 
 
 def told(record: Record) -> str:
@@ -192,8 +222,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--datasets", nargs="*", choices=MIXTURES, default=list(MIXTURES))
-    parser.add_argument("--seeds", type=int, help="of the report; by default the level's")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a core each")
+    parser.add_argument("--seeds", type=at_least_one, help="of the report; by default the level's")
+    parser.add_argument(
+        "--workers", type=at_least_one, default=1, help="trainings at a time, a core each"
+    )
     parser.add_argument("--cpu-minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--log", type=Path, help="by default benchmarks/training/coverage/LEVEL")
     parser.add_argument("--write", type=Path, help="page whose tables are written")
@@ -204,37 +236,18 @@ def main() -> int:
     given = arguments()
     name = "quick" if given.quick else given.level
     level = LEVELS[name]
+    if given.write:
+        check_page(given.write)
     seeds = given.seeds or level.seeds
     folder = Path(".benchmarks") if given.quick else Path(__file__).parent
     log = Log(given.log or folder / "coverage" / f"{name}.jsonl")
     bench = Benchmark(log, given.workers, given.cpu_minutes * 60)
-    datasets, arms = given.datasets, given.arms
     start = time.monotonic()
     for table in given.tables:
-        if table == "recipe" and name != "quick":
-            bench.play(recipe_jobs(datasets, seeds))
-        elif table == "range":
-            bench.play(range_jobs(datasets, arms, level.grid, level.range_kimg))
-        elif table == "authors":
-            bench.play(
-                Job(table="authors", arm=arm, dataset=dataset, seed=seed, share=level.share)
-                for seed in range(seeds)
-                for dataset in datasets
-                for arm in AUTHORS
-                if arm in arms
-            )
+        if table == "recipe" and name == "quick":
+            print("the recipes are left out: at their whole length they take minutes a seed")
         else:
-            for dataset in datasets:
-                for arm in arms:
-                    knobs = bench.search(arm, dataset, level)
-                    if table == "tuned" and knobs is not None:
-                        bench.play(
-                            Job(
-                                table="tuned", arm=arm, dataset=dataset, seed=seed, knobs=knobs,
-                                kimg=level.tuned_kimg,
-                            )
-                            for seed in range(seeds)
-                        )  # fmt: skip
+            play_table(bench, table, level, given.datasets, given.arms, seeds)
     if given.write:
         fill(given.write, log, level, name)
         print(f"written: {given.write}")

@@ -25,12 +25,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from _log import Log, key_of
-from _tables import fill, row, table
+from _tables import check_page, fill, row, table
 
 from models.bundle import write_synced
 from models.bundle.generator import CpuGenerator, Sampler
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
+from training.errors import ConfigError, DataError
 from training.evaluation.features.base import on_device
 from training.evaluation.features.classifier import Classifier, train
 from training.evaluation.metrics.modes import reverse_kl
@@ -40,6 +41,7 @@ from training.run import main as train_main
 NUM_IMAGES = 26_000  # as in Lin et al. 2018
 NUM_CLASSES = 1000
 _STEPS, _QUICK_STEPS = 6000, 100
+_QUICK_KIMG = 0.64
 _BATCH = 500
 
 WHOLE = RECIPES["stacked-mnist"].config
@@ -117,7 +119,7 @@ def trained(arm: str, data: Path, out: Path, kimg: float, *, quick: bool) -> boo
     words += ["--runs", str(out / "runs" / arm), "--repository", str(models)]
     words += ["--evaluation", "none", "--resume", "auto", "--track"]
     if quick:
-        words += ["--total-kimg", "0.64", "--tick-kimg", "0.32", "--schedules"]
+        words += ["--total-kimg", f"{_QUICK_KIMG:g}", "--tick-kimg", "0.32", "--schedules"]
         words += ["--network.ngf", "4", "--network.ndf", "4"]
     elif kimg != WHOLE.total_kimg:
         falling = [f"{each.target}={each.end:g}@{kimg:g}:{each.shape}" for each in WHOLE.schedules]
@@ -141,6 +143,30 @@ def written(log: Log) -> str:
     return table(head, rows)
 
 
+def _kimg(text: str) -> float:
+    try:
+        kimg = float(text)
+    except ValueError:
+        kimg = 0.0
+    if not 0 < kimg < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is a number above 0")
+    return kimg
+
+
+class _Spent:
+    """CPU seconds of a training over its interruptions; those before a kill -9 are lost."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, seconds: float) -> float:
+        """Returns all of them."""
+        total = seconds + (float(self._path.read_text()) if self._path.exists() else 0.0)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(f"{total:.1f}")
+        return total
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -149,10 +175,14 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--quick", action="store_true", help="tiny networks, seconds of training")
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/stacked"))
-    parser.add_argument("--kimg", type=float, default=WHOLE.total_kimg, help="of each training")
+    parser.add_argument("--kimg", type=_kimg, default=WHOLE.total_kimg, help="of each training")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--write", type=Path, help="page whose table is written")
     given = parser.parse_args()
+    if given.write and given.quick:
+        parser.error("--quick is no figure for the record: leave out --write")
+    if given.write:
+        check_page(given.write)
     if given.data is None:
         print("nothing was measured: it needs MNIST's files; name their folder with --data")
         return 0
@@ -161,7 +191,10 @@ def main() -> int:
     log = Log(given.log or folder / "logs" / "stacked.jsonl")
     num = NUM_IMAGES // 26 if given.quick else NUM_IMAGES
     start = time.process_time()
-    digits = Digits(given.data, given.out / "cache", quick=given.quick)
+    try:
+        digits = Digits(given.data, given.out / "cache", quick=given.quick)
+    except (DataError, ConfigError) as error:
+        raise SystemExit(f"--data is {given.data}: {error}") from None
     print(f"figure stacked_digit_accuracy {digits.accuracy:.4f} of 1")
     config = DataConfig(dataset="stacked-mnist", path=given.data, channels=3)
     images = load(config)
@@ -174,14 +207,18 @@ def main() -> int:
     print(f"figure stacked_real_kl {kl:.3f} nats")
     log.add({"job": {"arm": "real"}, "modes": modes, "kl": kl, "accuracy": digits.accuracy})
     for arm in given.arms:
-        job = {"arm": arm, "kimg": given.kimg}
+        job = {"arm": arm, "kimg": _QUICK_KIMG if given.quick else given.kimg}
+        job |= {"quick": True} if given.quick else {}
         if log.of(key_of(job)):
             continue
-        began = time.process_time()
-        if not trained(arm, given.data, out, given.kimg, quick=given.quick):
+        began, before = time.process_time(), _Spent(out / f"{arm}.cpu_s")
+        try:
+            is_whole = trained(arm, given.data, out, given.kimg, quick=given.quick)
+        finally:
+            spent = before.add(time.process_time() - began)
+        if not is_whole:
             print(f"{arm}: interrupted; run the same command again to go on", file=sys.stderr)
             return 1
-        spent = time.process_time() - began
         modes, kl = coverage(of_model(out / "models", arm, digits, num))
         log.add({"job": job, "modes": modes, "kl": kl, "cpu_s": spent})
         print(f"figure stacked_{arm}_modes {modes} of 1000")

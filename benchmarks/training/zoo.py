@@ -16,17 +16,20 @@ Run: python benchmarks/training/zoo.py [--quick] [--write docs/zoo.md]
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from _digits_eye import FIGURES, DigitsEye
+from _log import key_of
+from _pool import run_all
+from _tables import at_least_one, check_page
+from _tables import fill as fill_page
 from _zoo_cells import DATASETS, MARKS, NOT_METHODS, Cell, cells, made
 from _zoo_page import report
 
@@ -79,22 +82,18 @@ def fill(wanted: list[Cell], out: Path, workers: int) -> None:
     missing = [cell for cell in wanted if made(cell, out) is None]
     print(f"{len(wanted)} cells, {len(missing)} to make, {workers} at a time", flush=True)
     start = time.monotonic()
-    # Spawned: a forked child of a process that has run torch inherits its threads' state.
-    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(run, cell, out): cell for cell in missing}
-        for num, done in enumerate(as_completed(waiting), 1):
-            cell = waiting[done]
-            if done.exception():
-                pool.shutdown(cancel_futures=True)
-            result = done.result()
-            left = (time.monotonic() - start) / num * (len(missing) - num)
-            last = result["trace"][-1] if result["trace"] else {}
-            figures = " ".join(f"{name} {last[name]:.3g}" for name in FIGURES if name in last)
-            print(
-                f"{num}/{len(missing)} {cell.name}: {result['failed'] or figures}, "
-                f"{result['cpu_s']:.0f} s; left about {left / 60:.0f} min",
-                flush=True,
-            )
+    named = {key_of(asdict(cell)): cell.name for cell in missing}
+    results = run_all(functools.partial(run, out=out), missing, workers)
+    for num, result in enumerate(results, 1):
+        left = (time.monotonic() - start) / num * (len(missing) - num)
+        last = result["trace"][-1] if result["trace"] else {}
+        figures = " ".join(f"{name} {last[name]:.3g}" for name in FIGURES if name in last)
+        print(
+            f"{num}/{len(missing)} {named[key_of(result['cell'])]}: "
+            f"{result['failed'] or figures}, {result['cpu_s']:.0f} s; "
+            f"left about {left / 60:.0f} min",
+            flush=True,
+        )
 
 
 def arguments() -> argparse.Namespace:
@@ -105,16 +104,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one seed, a twentieth of the budget")
     parser.add_argument("--recipes", nargs="*", choices=recipes, default=recipes)
     parser.add_argument("--datasets", nargs="*", choices=DATASETS, default=list(DATASETS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a core each")
+    parser.add_argument("--seeds", type=at_least_one, default=3)
+    parser.add_argument(
+        "--workers", type=at_least_one, default=2, help="trainings at a time, a core each"
+    )
     parser.add_argument("--out", type=Path, default=Path(".benchmarks/zoo"), help="cells and cache")
     parser.add_argument("--as-is", action="store_true", help="make no cell, report those there are")
-    parser.add_argument("--write", type=Path, help="page to write, with a folder of pictures")
+    parser.add_argument("--write", type=Path, help="page whose tables are written")
     return parser.parse_args()
 
 
 def main() -> int:
     given = arguments()
+    if given.write:
+        check_page(given.write)
     out = given.out / "quick" if given.quick else given.out
     out.mkdir(parents=True, exist_ok=True)
     num_seeds = 1 if given.quick else given.seeds
@@ -123,8 +126,13 @@ def main() -> int:
     if not given.as_is:
         fill(wanted, out, given.workers)
     page = given.write or out / "zoo.md"
-    page.write_text(report(wanted, out, page.with_suffix("")))
-    print(f"figure zoo_cells {len(wanted)} trainings")
+    tables = report(wanted, out, page.with_suffix(""))
+    if given.write:
+        fill_page(page, tables)
+    else:
+        page.write_text("\n".join(tables.values()))
+    num = sum(1 for cell in wanted if made(cell, out) is not None)
+    print(f"figure zoo_cells {num} trainings")
     print(f"figure zoo_time {(time.monotonic() - start) / 60:.1f} min")
     print(f"written: {page}")
     return 0

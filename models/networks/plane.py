@@ -97,9 +97,9 @@ class Plane(Family):
     """Batch norm in G's hidden layers."""
     maxout_D: int = 0
     """Linear pieces of D's units, which take their maximum instead of the activation; 0: none."""
-    init: Literal["uniform", "he", "orthogonal", "normal"] = "uniform"
-    """First weights: uniform as torch draws them; normal of He's variance; orthogonal times 1.4;
-    normal of standard deviation 0.02. Biases start at 0 but with uniform."""
+    init: Literal["uniform", "he", "glorot", "orthogonal", "normal"] = "uniform"
+    """First weights: uniform as torch draws them; normal of He's variance; uniform of Glorot's;
+    orthogonal times 1.4; normal of standard deviation 0.02. Biases start at 0 but with uniform."""
 
     def __post_init__(self) -> None:
         """Refuses options that make no network."""
@@ -107,7 +107,7 @@ class Plane(Family):
         self.require_at_least(1, "width_G", "width_D", "depth_G", "depth_D")
         self.require_at_least(0, "maxout_D")
         self.require_one_of("activation", *_ACTIVATIONS)
-        self.require_one_of("init", "uniform", "he", "orthogonal", "normal")
+        self.require_one_of("init", "uniform", "he", "glorot", "orthogonal", "normal")
 
     def check(self, shape: ImageShape) -> None:
         """Raises ValueError for labels and for more than a point: this pair is for points."""
@@ -150,6 +150,8 @@ class Plane(Family):
                 continue
             if self.init == "he":
                 nn.init.kaiming_normal_(module.weight)
+            elif self.init == "glorot":
+                nn.init.xavier_uniform_(module.weight)
             elif self.init == "orthogonal":
                 nn.init.orthogonal_(module.weight, gain=1.4)
             else:

@@ -22,7 +22,10 @@ def changed_words(options: Mapping[str, Any], recipe: TrainingConfig) -> list[st
     """
     words: list[str] = []
     path, family = options.get("data.path"), options.get("network.family")
-    # Some recipes have no default.
+    data = options.get("data.dataset", recipe.data.dataset)
+    # Some recipes have no default, and what one set of images takes another one refuses.
+    if data != recipe.data.dataset:
+        words += [flag("data.dataset"), str(data)]
     if path is not None:
         words += [flag("data.path"), str(path)]
     if recipe.data.only is tyro.MISSING:

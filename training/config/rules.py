@@ -278,7 +278,7 @@ def _check_update(config: TrainingOptions) -> None:
     names = " or ".join(name for name, update in UPDATES.items() if update.takes_turns)
     for field in ("steps_D", "steps_G"):
         value = getattr(config, field)
-        why = f"update={config.update} moves both at once: set --update {names}"
+        why = f"update={config.update} has one step of each a round: set --update {names}"
         require(takes_turns or value == 1, field, value, "1", why)
     why = f"update={config.update} moves both on one batch: set --update {names}"
     allowed = takes_turns or not config.fresh_batch_G
@@ -289,7 +289,7 @@ def _check_update(config: TrainingOptions) -> None:
 
 def _check_lazy_steps(config: TrainingOptions) -> None:
     names = " or ".join(name for name, update in UPDATES.items() if update.takes_turns)
-    why = f"update={config.update} moves both at once: set --update {names}"
+    why = f"update={config.update} has one step of each a round: set --update {names}"
     require(UPDATES[config.update].takes_turns, "lazy_steps", True, "False", why)
     why = f"unrolled_steps={config.unrolled_steps} are of D's whole loss: leave one out"
     require(not config.unrolled_steps, "lazy_steps", True, "False", why)

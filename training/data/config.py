@@ -111,10 +111,7 @@ class DataConfig:
         if self.fit not in FITS:
             raise ConfigError(f"data.fit is {self.fit!r}; allowed are {', '.join(FITS)}")
         entry = DATASETS[self.dataset]
-        if entry.needs_path and self.path is None:
-            raise ConfigError(
-                f"data.path is not given; the dataset {self.dataset!r} needs it: --data.path DIR"
-            )
+        self._check_path(entry)
         if self.conditional and not entry.labelled:
             raise ConfigError(
                 f"data.conditional is True; the dataset {self.dataset!r} has no classes: "
@@ -131,6 +128,18 @@ class DataConfig:
         if not entry.own:
             self._check_split(entry)
             self._require_unused("labels", "label_column", "class_order")
+
+    def _check_path(self, entry: Dataset) -> None:
+        if entry.needs_path and self.path is None:
+            raise ConfigError(
+                f"data.path is not given; the dataset {self.dataset!r} needs it: --data.path DIR"
+            )
+        if entry.built_in and self.path is not None:
+            own = "points" if entry.points else "folder"
+            raise ConfigError(
+                f"data.path is {str(self.path)!r}; the dataset {self.dataset!r} needs no files and "
+                f"reads none: leave it out, or set --data.dataset {own} for what lies there"
+            )
 
     def _check_split(self, entry: Dataset) -> None:
         if not entry.has_test:

@@ -11,6 +11,7 @@ FORMS = {
     "plain": Plane(width_G=8, width_D=8),
     "leaky": Plane(width_G=8, width_D=8, activation="leaky-relu", depth_D=3),
     "tanh": Plane(z_dim=5, width_G=8, width_D=8, activation="tanh", init="orthogonal"),
+    "glorot": Plane(z_dim=3, width_G=8, width_D=8, depth_G=4, depth_D=4, init="glorot"),
     "pacgan": Plane(width_G=8, width_D=6, batch_norm_G=True, maxout_D=3, init="normal"),
 }
 

@@ -144,7 +144,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(tmp_path: Any, accumulate:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"update": "simultaneous", "fresh_batch_G": False}, "moves both at once"),
+        ({"update": "simultaneous", "fresh_batch_G": False}, "has one step of each a round"),
         ({"unrolled_steps": 1}, "unrolled_steps=1 are of D's whole loss"),
         (
             {"regularizers": terms("r1=1/4", "r2=1/8")},

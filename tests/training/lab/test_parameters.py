@@ -66,7 +66,7 @@ def test_the_command_line_is_of_the_same_training(query):
         ({"optim_D.lr": "nan"}, "optim_D.lr", "allowed: 0 .. 10 in the lab"),
         ({"optim_D.lr": "0"}, "optim_D.lr", "a finite number above 0"),
         ({"seed": "x"}, "seed", "allowed: a whole number"),
-        ({"steps_D": "2", "update": "simultaneous"}, "steps_D", "moves both at once"),
+        ({"steps_D": "2", "update": "simultaneous"}, "steps_D", "has one step of each a round"),
         ({"unrolled_lr": "0.3"}, "unrolled_lr", "with --unrolled-steps above 0"),
         ({"data": "drawn"}, "points", "draw some with the mouse"),
         ({"data": "drawn", "points": "!"}, "points", "pairs of 16 bits"),

@@ -6,7 +6,7 @@ from training.data.decoding import fit
 from training.data.sources.registry import ImageRequest, Raw, dataset
 
 
-@dataset("digits", labelled=True)
+@dataset("digits", labelled=True, built_in=True)
 def digits(request: ImageRequest) -> Raw:
     """1,797 handwritten digits of 8x8 pixels, part of scikit-learn (Alpaydin and Kaynak 1998)."""
     # Imported here: it takes a second, which other datasets need not wait for.

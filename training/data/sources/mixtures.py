@@ -74,4 +74,4 @@ def _load(mixture: Mixture, request: ImageRequest) -> Raw:
 
 
 for _mixture in MIXTURES.values():
-    dataset(_mixture.name, labelled=False, points=True)(partial(_load, _mixture))
+    dataset(_mixture.name, labelled=False, points=True, built_in=True)(partial(_load, _mixture))

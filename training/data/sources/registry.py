@@ -79,6 +79,8 @@ class Dataset:
     """Values of a pixel, where the set has no other form."""
     points: bool = False
     """True where the images are points of the plane, 2x1 grey values."""
+    built_in: bool = False
+    """True where it is made or comes with a library: it reads no path."""
     has_test: bool = False
     """True where it was published in two parts, train and test."""
 
@@ -95,6 +97,7 @@ def dataset(
     downloads: bool = False,
     channels: int | None = None,
     points: bool = False,
+    built_in: bool = False,
     has_test: bool = False,
 ) -> Callable[[Load], Load]:
     """Registers a function in DATASETS under a name; the other arguments are `Dataset`'s fields.
@@ -114,6 +117,7 @@ def dataset(
             downloads=downloads,
             channels=channels,
             points=points,
+            built_in=built_in,
             has_test=has_test,
         )
         return load

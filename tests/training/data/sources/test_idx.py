@@ -54,7 +54,7 @@ def test_the_test_part(tmp_path, name):
     with pytest.raises(ConfigError, match=r"data\.split is 'val'; .* has the parts train and test"):
         config("mnist", tmp_path, split="val")
     with pytest.raises(ConfigError, match=r"data\.split is 'test'; the dataset 'digits' doesn't"):
-        config("digits", tmp_path, split="test")
+        config("digits", None, split="test")
 
 
 @pytest.mark.parametrize(("there", "split"), [("train", "test"), ("t10k", "train")])

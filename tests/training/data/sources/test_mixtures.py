@@ -1,6 +1,7 @@
 """Mixtures in the plane as datasets: exact for networks, as bytes for everybody else."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,7 @@ def test_a_subset_and_the_fingerprint_are_of_the_exact_points(points: ImageSet) 
         ({"channels": 3}, "are 2x1 with 1 channel"),
         ({"mirror": True}, "exchange x and y"),
         ({"conditional": True}, "has no classes"),
+        ({"path": Path("mine.csv")}, "reads none: leave it out, or set --data.dataset points"),
     ],
 )
 def test_forms_that_points_cannot_have_are_refused(options: dict[str, object], says: str) -> None:
