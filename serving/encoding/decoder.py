@@ -6,6 +6,7 @@ else is lost. Nothing of a file is kept.
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ import msgspec
 import numpy as np
 
 from serving.encoding.decoder_process import LENGTHS, Answer, read_exactly
+from serving.encoding.decoder_queue import DecoderQueue, Waiting
 from serving.encoding.pixels import Decoded, Wanted
 from serving.errors import InvalidRequestProblem, OverloadedProblem, UnavailableProblem
 
@@ -28,6 +30,7 @@ MAX_WAITING = 64
 """Files that may wait for one of them; more are refused."""
 _WAIT_FACTOR = 15  # a machine that does other work gives a process a part of its time
 _START_S = 30.0
+_LONGEST_PAUSE_S = 60  # that a client is told to wait
 _MAX_MESSAGE_BYTES = 1 << 16
 # What a Python needs to start; the server's environment may hold credentials.
 _VARIABLES = (
@@ -134,25 +137,46 @@ class Decoder:
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
         self._is_over = False
+        self._num_processes = num_processes
+        self._queue = DecoderQueue()
         self._num_waiting = 0
+        self._file_s = 0.0  # that a file takes, a moving average
 
-    def submit(self, data: bytes, wanted: Wanted) -> "Future[Decoded]":
+    def submit(
+        self, data: bytes, wanted: Wanted, *, owner: object = None, bulk: bool = False
+    ) -> "Future[Decoded]":
         """Begins to decode a file; the result raises what `_decode` does.
+
+        Args:
+            data: the file.
+            wanted: what is to become of it.
+            owner: the request: those that wait take turns.
+            bulk: others go first.
 
         Raises:
             OverloadedProblem: too many files wait.
         """
+        decoding: Future[Decoded] = Future()
         with self._lock:
             if self._num_waiting >= MAX_WAITING:
-                raise OverloadedProblem(
-                    f"{self._num_waiting} images wait to be decoded, {MAX_WAITING} may; try again "
-                    "in 1 s",
-                    headers=((b"retry-after", b"1"),),
-                )
+                raise self._overloaded()
             self._num_waiting += 1
-        decoding = self._pool.submit(self._decode, data, wanted)
+            self._queue.add(owner, Waiting(data, wanted, decoding), bulk=bulk)
         decoding.add_done_callback(self._leave)
+        try:
+            self._pool.submit(self._turn)
+        except RuntimeError:  # it is shut down
+            decoding.cancel()
         return decoding
+
+    def _overloaded(self) -> OverloadedProblem:
+        seconds = self._num_waiting * self._file_s / self._num_processes
+        pause = min(_LONGEST_PAUSE_S, max(1, math.ceil(seconds)))
+        return OverloadedProblem(
+            f"{self._num_waiting} images wait to be decoded, {MAX_WAITING} may; try again in "
+            f"{pause} s",
+            headers=((b"retry-after", b"%d" % pause),),
+        )
 
     def shut_down(self) -> None:
         """Ends the processes; what is being decoded ends by itself."""
@@ -160,8 +184,26 @@ class Decoder:
         with self._lock:
             self._is_over = True
             idle, self._idle = self._idle, []
+            left = self._queue.clear()
+        for waiting in left:
+            waiting.decoding.cancel()
         for process in idle:
             process.end()
+
+    def _turn(self) -> None:
+        """Decodes the file whose turn it is, in a thread."""
+        with self._lock:
+            waiting = self._queue.next()
+        if waiting is None:  # those who waited are gone
+            return
+        began = time.perf_counter()
+        try:
+            decoded = self._decode(waiting.data, waiting.wanted)
+        except BaseException as error:  # whatever it is, somebody waits for an answer
+            waiting.decoding.set_exception(error)
+        else:
+            waiting.decoding.set_result(decoded)
+        self._file_s = 0.8 * self._file_s + 0.2 * (time.perf_counter() - began)
 
     def _leave(self, _: "Future[Decoded]") -> None:
         with self._lock:

@@ -38,6 +38,8 @@ from serving.requests.deadlines import Scheduling
 
 Result = TypeVar("Result")
 Floats = npt.NDArray[np.float32]
+_DECODED_AT_ONCE = 4
+"""Files of a request that wait to be decoded: one with 64 leaves places for others."""
 COPIES = 12
 """Of a row's pixels, while it is made and encoded."""
 
@@ -119,8 +121,11 @@ class RealImageWork:
         began = time.perf_counter()
         under_way: list[asyncio.Future[Decoded]] = []
         try:
-            for file in files:  # one may be refused: then those before it are taken back
-                under_way.append(asyncio.wrap_future(self._decoder.submit(*file)))
+            for number, file in enumerate(files):  # one may be refused: then the others are not
+                if number >= _DECODED_AT_ONCE:
+                    await under_way[number - _DECODED_AT_ONCE]
+                decoding = self._decoder.submit(*file, owner=self, bulk=self._bulk)
+                under_way.append(asyncio.wrap_future(decoding))
             return [await each for each in under_way]
         finally:
             for each in under_way:

@@ -226,3 +226,40 @@ def test_the_process_doesn_t_know_the_server_s_secrets(monkeypatch: pytest.Monke
     environ = Path(f"/proc/{process_of(decoder).pid}/environ").read_bytes().split(b"\0")
     decoder.shut_down()
     assert not [line for line in environ if line.startswith(b"SECRET=")]
+
+
+def test_requests_take_turns_and_interactive_ones_go_first(decoder: Decoder) -> None:
+    decoder.submit(GOOD, WANTED).result()
+    stopped = process_of(decoder)
+    ended: list[str] = []
+    os.kill(stopped.pid, signal.SIGSTOP)
+    try:
+        futures = []
+        for name, bulk in [*[("a", False)] * 4, ("bulk", True), ("b", False), ("c", False)]:
+            future = decoder.submit(GOOD, WANTED, owner=name, bulk=bulk)
+            future.add_done_callback(lambda _, name=name: ended.append(name))
+            futures.append(future)
+        wait_for(lambda: futures[0].running())
+        assert futures[1].cancel()  # one that is not wanted any more
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+    for future in futures[2:]:
+        future.result()
+    # The cancelled one first, as it ends at once; then a file of each, bulk as the fourth.
+    assert ended[:1] == ["a"]
+    assert ended[1:] == ["a", "b", "c", "bulk", "a", "a"] or ended[1:] == [
+        *("a", "b", "c", "a", "bulk", "a")
+    ]
+
+
+def test_who_is_refused_is_told_how_long_the_queue_lasts(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_WAITING", 0)
+    for file_s, num, pause in ((0.01, 1, b"1"), (2.0, 10, b"20"), (60.0, 64, b"60")):
+        monkeypatch.setattr(decoder, "_file_s", file_s)
+        monkeypatch.setattr(decoder, "_num_waiting", num)
+        with pytest.raises(OverloadedProblem, match=f"try again in {pause.decode()} s") as refused:
+            decoder.submit(GOOD, WANTED)
+        assert (b"retry-after", pause) in refused.value.headers
+    monkeypatch.setattr(decoder, "_num_waiting", 0)

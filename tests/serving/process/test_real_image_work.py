@@ -25,7 +25,7 @@ def test_files_before_one_that_is_refused_are_taken_back() -> None:
     taken: list[Future[Decoded]] = []
 
     class Full:
-        def submit(self, data: bytes, wanted: Wanted) -> "Future[Decoded]":
+        def submit(self, data: bytes, wanted: Wanted, **whose: object) -> "Future[Decoded]":
             if len(taken) == 2:
                 raise OverloadedProblem("full")
             taken.append(Future())
