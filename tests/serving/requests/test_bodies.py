@@ -14,7 +14,7 @@ import pytest
 
 from models.seed_list import TooManySeedsError, seeds_of
 from serving.api.v2 import repository, tensors
-from serving.dispatch.catalogue import Catalogue
+from serving.dispatch.catalogue import Catalogue, Served
 from serving.errors import InvalidRequestProblem
 from serving.http.json_body import SMALL_BYTES, Most, check_values, decode
 from serving.requests import generate, interpolate, job
@@ -26,6 +26,7 @@ from serving.requests.real_image.fields import (
     UpscaleRequest,
     read_fields,
 )
+from serving.requests.units import switched_off
 from serving.settings import Settings
 
 CATALOGUE = cast(Catalogue, SimpleNamespace(current=()))
@@ -129,6 +130,12 @@ def test_seeds_are_counted_before_they_are_read(monkeypatch: pytest.MonkeyPatch)
     body = json.dumps({"seeds": many}).encode()
     with pytest.raises(InvalidRequestProblem, match=r"5000 images are asked for.* 1 \.\. 3000"):
         job.read_job(body, CATALOGUE, SETTINGS)
+
+
+def test_units_are_counted_before_they_are_looked_at() -> None:
+    served = cast(Served, SimpleNamespace(key=("m", 1), units=SimpleNamespace(num=4)))
+    with pytest.raises(InvalidRequestProblem, match="has 5 entries, this model has 4 units"):
+        switched_off([0, 1, 2, 3, -1], served, is_styled=False)
 
 
 @pytest.mark.parametrize(
