@@ -25,6 +25,7 @@ _LIVENESS = "liveness"
 _WATCH_S = 0.5
 _OPEN = frozenset(("ServerLive", "ServerReady", "Check", "Watch"))
 """Methods that need no key, as the routes of the same meaning."""
+_KEY_REFUSED = (401, 403)
 _MAKING = frozenset(("ModelInfer", "ModelStreamInfer"))
 _UNKNOWN, _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = range(4)
 
@@ -173,7 +174,10 @@ class Methods:
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[Any], call: Call
     ) -> AsyncIterator[Any]:
-        """Makes images of one request after the other; one that fails ends no other."""
+        """Makes images of one request after the other; one that fails ends no other.
+
+        Only a key that is refused ends the stream.
+        """
         async for request in requests:
             kind = self._protocol.message("ModelStreamInferResponse")
             try:
@@ -181,6 +185,8 @@ class Methods:
             except TensorError as error:
                 yield kind(error_message=str(error))
                 continue
+            if answer.status in _KEY_REFUSED:  # it was withdrawn meanwhile, and won't do again
+                raise refusal_of(answer)
             if answer.is_success:
                 yield kind(infer_response=self._filled(answer))
             else:
