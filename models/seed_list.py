@@ -9,12 +9,19 @@ MOST_SEEDS = 1_000_000
 _MOST_SHOWN = 60
 
 
-def seeds_of(text: str) -> list[int]:
+class TooManySeedsError(argparse.ArgumentTypeError):
+    """More seeds than are allowed."""
+
+
+def seeds_of(text: str, most: int = MOST_SEEDS) -> list[int]:
     """Parses seeds such as `1-16,42`; for argparse, as the type of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is malformed, or there are more than a million seeds.
+        TooManySeedsError: there are more than `most`; found before any is made.
+        argparse.ArgumentTypeError: it is malformed.
     """
+    if text.count(",") >= most:  # before it is split
+        raise TooManySeedsError(f"more than {most:,} seeds")
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -28,8 +35,8 @@ def seeds_of(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(
                 f"{_shown(part)} is a range whose end comes before its start"
             )
-        if len(seeds) + stop - start + 1 > MOST_SEEDS:
-            raise argparse.ArgumentTypeError(f"more than {MOST_SEEDS:,} seeds")
+        if len(seeds) + stop - start + 1 > most:
+            raise TooManySeedsError(f"more than {most:,} seeds")
         seeds += range(start, stop + 1)
     return seeds
 

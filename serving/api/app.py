@@ -80,7 +80,8 @@ class Gateway:
 
     def _rpc(self) -> contextlib.AbstractAsyncContextManager[None]:
         """The server of gRPC."""
-        from serving.api.rpc.inference import RpcInference  # needs an extra
+        from serving.api.rpc.admission import Admission  # needs an extra
+        from serving.api.rpc.inference import RpcInference
         from serving.rpc.call import Caller
         from serving.rpc.methods import Methods
         from serving.rpc.protocol import Protocol
@@ -92,7 +93,12 @@ class Gateway:
         protocol = Protocol("inference.proto")
         infer = RpcInference(service, self._v2, protocol)
         methods = Methods(
-            caller, service.access, service.check_ready, protocol=protocol, infer=infer.start
+            caller,
+            Admission(service),
+            service.check_ready,
+            protocol=protocol,
+            infer=infer.start,
+            most=infer.most,
         )
         listeners = bind(settings.host, settings.grpc_port, "grpc_port", is_shared=True)
         server = RpcServer(service.connections, methods.by_path())

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from serving.api.operations import Operation
-from serving.connection.asgi import HOLD, PEER
+from serving.connection.asgi import HOLD, PARAMS, PEER
+from serving.connection.request_head import SLASH
 from serving.errors import ClientGoneError, MethodProblem, Problem, UnknownRouteProblem, quoted
 from serving.http.auth import AccessControl, check_scope
 from serving.http.cors import preflight_headers
@@ -96,6 +97,7 @@ class Router:
         resources: dict[str, Resource] = {}
         for route in routes:
             resources.setdefault(route.path, {})[route.method] = route
+        self._resources = resources
         self._exact = {path: found for path, found in resources.items() if "{" not in path}
         self._root_path = root_path
         self._patterns = [
@@ -155,12 +157,16 @@ class Router:
 
     def _find(self, path: str, request: Request) -> tuple[str, Resource]:
         """The resource of a path, and that path as its routes have it."""
+        given = request.scope.get(PARAMS)
+        if given is not None:  # from within: the path is a route's own, and names nothing
+            request.params = given
+            return path, self._resources[path]
         resource = self._exact.get(path)
         if resource is not None:
             return path, resource
         for template, pattern, candidate in self._patterns:
             match = pattern.fullmatch(path)
-            if match is not None:
+            if match is not None and SLASH not in path:  # one in a name is part of no name
                 request.params = match.groupdict()
                 return template, candidate
         near = ", ".join(self._near(path))

@@ -135,7 +135,7 @@ class V1:
             Problem: it is invalid, or the queue is full.
         """
         self._service.batcher.check_capacity(1)  # a full queue must not cost any parsing
-        request = decode_request(body)
+        request = decode_request(body, self._catalogue, self._settings)
         ordered = order(request, self._catalogue, self._settings, header(b"accept"))
         return ordered, read_scheduling(header, self._settings)
 
@@ -143,7 +143,9 @@ class V1:
         """Makes the walk between the latents of an interpolate request."""
         accept = request.header(b"accept")
         ordered = walk_order(
-            decode_walk(await request.body(self._settings.max_body_bytes)),
+            decode_walk(
+                await request.body(self._settings.max_body_bytes), self._catalogue, self._settings
+            ),
             *(self._catalogue, self._settings, accept),
         )
         terms = read_scheduling(request.header, self._settings, bulk=True)

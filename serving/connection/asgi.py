@@ -21,6 +21,8 @@ HOLD = "saddlepoint.hold"
 """Where a scope has the request's `Hold`."""
 PEER = "saddlepoint.peer"
 """Where it has who has connected: an address, or `unix`."""
+PARAMS = "saddlepoint.params"
+"""Where the scope of a call from within has what a path names; its path is the route's own."""
 
 
 class ASGIExchange(Exchange):

@@ -52,6 +52,8 @@ _ONCE = frozenset(
         *(b"inference-header-content-length", b"origin"),
     )
 )
+SLASH = "%2F"
+"""A slash within a segment of a path, as a decoded path has it."""
 
 
 @dataclass(slots=True)
@@ -60,8 +62,8 @@ class RequestLine:
 
     method: str
     path: str
-    """Decoded, without the root path; "*" where the whole server is meant, and empty where the root
-    path itself is."""
+    """Decoded but for slashes, without the root path; "*" where the whole server is meant, and
+    empty where the root path itself is."""
     raw_path: bytes
     query: bytes
     is_http_1_0: bool
@@ -207,7 +209,7 @@ def _read_line(line: bytes, root_path: str) -> RequestLine:
         raise malformed(f"the path is {quoted(target)}, must begin with /")
     raw_path, _, query = target.partition(b"?")
     path = raw_path.decode("ascii")
-    path = unquote(path) if "%" in path else path
+    path = _unquoted(path) if "%" in path else path
     if root_path and (path == root_path or path.startswith(root_path + "/")):
         path = path[len(root_path) :]
     return RequestLine(
@@ -218,6 +220,11 @@ def _read_line(line: bytes, root_path: str) -> RequestLine:
         is_http_1_0=version == b"HTTP/1.0",
         authority=authority,
     )
+
+
+def _unquoted(path: str) -> str:
+    """Decodes each segment; a slash in one stays encoded, so that it divides nothing."""
+    return "/".join(unquote(segment).replace("/", SLASH) for segment in path.split("/"))
 
 
 def _read_field(line: bytes) -> tuple[bytes, bytes]:

@@ -6,7 +6,7 @@ The types are the caller's; this module does not know what requests mean.
 import difflib
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -14,19 +14,44 @@ from serving.errors import InvalidRequestProblem, NotJsonProblem, quoted
 
 Decoded = TypeVar("Decoded")
 
+SMALL_BYTES = 64 << 10
+"""Bodies up to it are decoded at once."""
+_MORE = 2_000  # values, lists and objects of any body, beside those that a limit allows
+
+
+class Most(NamedTuple):
+    """What a body may have at most, beside a few of each."""
+
+    values: int = 0
+    """Of its lists and objects, all together."""
+    lists: int = 0
+
+
+_NOTHING = Most()
+
 
 def decode(
     decoder: "msgspec.json.Decoder[Decoded]",
     body: bytes | bytearray,
     *,
     example: str = '{"seeds": [1, 2]}',
+    most: Most = _NOTHING,
 ) -> Decoded:
-    """Decodes a JSON body. example: a body for the error that a client gets who sent no JSON.
+    """Decodes a JSON body.
+
+    Args:
+        decoder: of its type.
+        body: the bytes.
+        example: a body for the error that a client gets who sent no JSON.
+        most: what limits allow it to have.
 
     Raises:
         NotJsonProblem: the body isn't JSON.
-        InvalidRequestProblem: a field is unknown, or has the wrong type or range.
+        InvalidRequestProblem: a field is unknown, or has the wrong type or range; or there are
+            more values than any request may have.
     """
+    if len(body) > SMALL_BYTES:
+        check_values(body, most)
     try:
         try:
             return decoder.decode(body)
@@ -39,6 +64,25 @@ def decode(
         raise NotJsonProblem(
             f"the body can't be read as JSON: {error}; {hint}send for example {example}"
         ) from None
+
+
+def check_values(body: bytes | bytearray, most: Most = _NOTHING) -> None:
+    """Refuses a body with too many values, without decoding it.
+
+    Millions of values are seconds in which nobody else is answered, whatever is said of them
+    afterwards. Each but a list's first has a comma before it, and no list goes without a bracket.
+
+    Raises:
+        InvalidRequestProblem: there are more than `most`.
+    """
+    marks = ((b",", "values", most.values), (b"[", "lists", most.lists), (b"{", "objects", 0))
+    for mark, what, limit in marks:
+        num, allowed = body.count(mark), limit + _MORE
+        if num > allowed:
+            raise InvalidRequestProblem(
+                f"the body has about {num} {what}, this server's limits allow {allowed} in one "
+                "request; split the request"
+            )
 
 
 def in_words(text: str, kind: Any, plain: Any) -> str:

@@ -22,7 +22,7 @@ from serving.encoding.bodies import JSON, Alone, Array, Encoding, FileEncoding, 
 from serving.encoding.cache import ImageKey
 from serving.encoding.formats import FORMATS, NPY_MEDIA_TYPE
 from serving.errors import InvalidRequestProblem, quoted
-from serving.http.json_body import decode, in_words
+from serving.http.json_body import SMALL_BYTES, decode, in_words
 from serving.http.negotiation import choose
 from serving.requests.directions import Amounts, applied, directions_of
 from serving.requests.rules import (
@@ -35,6 +35,7 @@ from serving.requests.rules import (
     check_sides,
     draw_seeds,
     either,
+    most_values,
 )
 from serving.requests.styles import Choice, StylesRequest, choice
 from serving.requests.units import Off, UnitsOff, switched_off
@@ -234,14 +235,18 @@ class Order:
 _decoder = msgspec.json.Decoder(GenerateRequest)
 
 
-def decode_request(body: bytes | bytearray) -> GenerateRequest:
-    """Decodes the body of a generate request.
+def decode_request(
+    body: bytes | bytearray, catalogue: Catalogue, settings: Settings
+) -> GenerateRequest:
+    """Decodes the body of a generate request; catalogue and settings: what limits its lists.
 
     Raises:
         NotJsonProblem: the body isn't JSON.
         InvalidRequestProblem: a field is unknown, or has the wrong type or range.
     """
-    return decode(_decoder, body)
+    if len(body) <= SMALL_BYTES:
+        return decode(_decoder, body)
+    return decode(_decoder, body, most=most_values(catalogue, settings.max_seeds))
 
 
 def validated(fields: dict[str, Any]) -> GenerateRequest:
@@ -280,13 +285,13 @@ def order(
         NotAcceptableProblem: Accept allows none of the possible media types.
     """
     field, rows = given_rows(request, settings)
-    seeds = None if request.latents is not None else as_seeds(rows)
-    served = catalogue.resolve(request.model, request.version, seeds)
     if not 1 <= len(rows) <= settings.max_seeds:
         raise InvalidRequestProblem(
             f"{field} has {len(rows)} entries, allowed are 1 .. {settings.max_seeds}; "
             "split the request"
         )
+    seeds = None if request.latents is not None else as_seeds(rows)
+    served = catalogue.resolve(request.model, request.version, seeds)
     if seeds is not None:
         check_seeds(seeds)
     check_pixels(len(rows), served, settings)

@@ -23,6 +23,7 @@ from serving.requests.rules import (
     check_seeds,
     check_sides,
     either,
+    most_values,
 )
 from serving.requests.styles import StylesRequest, choice
 from serving.requests.units import UnitsOff, switched_off
@@ -83,14 +84,17 @@ class InterpolateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 _decoder = msgspec.json.Decoder(InterpolateRequest)
 
 
-def decode_walk(body: bytes | bytearray) -> InterpolateRequest:
-    """Decodes the body of an interpolate request.
+def decode_walk(
+    body: bytes | bytearray, catalogue: Catalogue, settings: Settings
+) -> InterpolateRequest:
+    """Decodes the body of an interpolate request; catalogue and settings: what limits its lists.
 
     Raises:
         NotJsonProblem: the body isn't JSON.
         InvalidRequestProblem: a field is unknown, or has the wrong type or range.
     """
-    return decode(_decoder, body, example='{"seeds": [1, 2], "frames": 30}')
+    most = most_values(catalogue, settings.max_frames)
+    return decode(_decoder, body, example='{"seeds": [1, 2], "frames": 30}', most=most)
 
 
 def walk_order(

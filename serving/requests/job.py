@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from models.seed_list import seeds_of
+from models.seed_list import TooManySeedsError, seeds_of
 from serving.dispatch.catalogue import Catalogue
 from serving.errors import InvalidRequestProblem, quoted
-from serving.http.json_body import decode
+from serving.http.json_body import Most, decode
 from serving.requests.generate import Truncation, Version
 from serving.requests.rules import (
     as_seeds,
@@ -88,7 +88,8 @@ def read_job(body: bytes | bytearray, catalogue: Catalogue, settings: Settings) 
         UnknownModelProblem: there is no such model or version.
         UnavailableProblem: the version can't be used.
     """
-    request = decode(_decoder, body, example='{"seeds": "1-5000"}')
+    most = Most(2 * settings.max_job_images)  # seeds and labels
+    request = decode(_decoder, body, example='{"seeds": "1-5000"}', most=most)
     if request.webhook is not None:
         check_webhook(request.webhook, settings.webhook_hosts)
     seeds = _seeds(request, settings.max_job_images)
@@ -121,7 +122,11 @@ def _seeds(request: JobRequest, most: int) -> list[int]:
         seeds = draw_seeds(num) if num <= most else []
     elif isinstance(request.seeds, str):
         try:
-            seeds = seeds_of(request.seeds)
+            seeds = seeds_of(request.seeds, most)
+        except TooManySeedsError as error:
+            raise InvalidRequestProblem(
+                f"seeds: {error} are asked for, a job may have 1 .. {most}; send several jobs"
+            ) from None
         except argparse.ArgumentTypeError as error:
             raise InvalidRequestProblem(f"seeds: {error}") from None
         num = len(seeds)

@@ -11,13 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from models.latents import MAX_SEED
-from serving.dispatch.catalogue import Served
+from serving.dispatch.catalogue import Catalogue, Served
 from serving.encoding.bodies import Tiled
 from serving.encoding.formats import FORMATS
 from serving.errors import InvalidRequestProblem, quoted
+from serving.http.json_body import Most
 from serving.settings import Settings
 
+_USUAL_Z_DIM = 512  # an older version's may be more than that of any current one
 _SEED = re.compile(r"[0-9]{1,20}")
+
+
+def most_values(catalogue: Catalogue, num_rows: int) -> Most:
+    """What a body for so many rows has at most: a latent, a seed and a label each."""
+    largest = max((served.manifest.z_dim for served in catalogue.current), default=0)
+    return Most(num_rows * (2 + max(largest, _USUAL_Z_DIM)), num_rows)
 
 
 def check_pixels(num_images: int, served: Served, settings: Settings) -> None:

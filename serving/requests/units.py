@@ -90,6 +90,10 @@ def switched_off(asked: Sequence[int] | None, served: Served, *, is_styled: bool
             "units_off is given with styles, or with directions of w; give one of them: they are "
             "different graphs"
         )
+    if len(asked) > info.num:
+        raise InvalidRequestProblem(
+            f"units_off has {len(asked)} entries, this model has {info.num} units; name each once"
+        )
     for index, unit in enumerate(asked):
         if not 0 <= unit < info.num:
             raise InvalidRequestProblem(

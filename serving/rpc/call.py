@@ -6,13 +6,13 @@ x-priority, traceparent. The deadline is gRPC's own.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 
-from serving.connection.asgi import HOLD, PEER
+from serving.connection.asgi import HOLD, PARAMS, PEER
 from serving.errors import Problem
 from serving.http.messages import ASGIApp, Message
 from serving.http2.hpack import Fields
@@ -39,6 +39,22 @@ _STATUS = {
     503: Status.UNAVAILABLE,
     504: Status.DEADLINE_EXCEEDED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A route as it is documented, and what its path names.
+
+    A name never becomes a part of a path that is matched: `stats` and `article/config` are names.
+    """
+
+    route: str
+    params: dict[str, str] = field(default_factory=dict)
+
+    def raw_path(self) -> bytes:
+        """The path as a client of HTTP would write it, for the log."""
+        written = {name: quote(value, safe="") for name, value in self.params.items()}
+        return self.route.format(**written).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class Caller:
         self,
         call: Call,
         method: str,
-        path: str,
+        target: Target,
         body: bytes = b"",
         *headers: tuple[bytes, bytes],
     ) -> Answer:
@@ -86,7 +102,7 @@ class Caller:
         Args:
             call: whose metadata says the rest.
             method: GET or POST.
-            path: of the route.
+            target: the route.
             body: of the request.
             headers: beside those of the metadata.
         """
@@ -108,8 +124,9 @@ class Caller:
         scope = {
             "type": "http",
             "method": method,
-            "path": unquote(path),
-            "raw_path": path.encode("ascii"),
+            "path": target.route,
+            "raw_path": target.raw_path(),
+            PARAMS: target.params,
             "query_string": b"",
             "headers": [*headers_of(call, self._most_ms), *headers],
             HOLD: call.stream.hold,
@@ -149,7 +166,9 @@ def refusal_of_problem(problem: Problem) -> RpcError:
     return RpcError(_STATUS.get(problem.status, Status.INTERNAL), problem.detail, trailing)
 
 
-def model_path(name: str, version: str) -> str:
-    """The path of a model, or of one of its versions."""
-    path = f"/v2/models/{quote(name, safe='')}"
-    return f"{path}/versions/{quote(version, safe='')}" if version else path
+def of_model(name: str, version: str, end: str = "") -> Target:
+    """A route of a model, or of one of its versions. end: the rest of its path."""
+    if version:
+        route = f"/v2/models/{{model}}/versions/{{version}}{end}"
+        return Target(route, {"model": name, "version": version})
+    return Target(f"/v2/models/{{model}}{end}", {"model": name})

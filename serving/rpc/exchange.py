@@ -12,7 +12,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from serving.http2.stream import Stream
+from serving.keys.key import Key
 from serving.rpc.messages import HEAD, OK, RpcError, Status, Unpacker, packed, timeout_ms
+from serving.rpc.wire import SMALL_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class Call:
         self._began = time.monotonic()
         self._values: dict[bytes, bytes] = dict(reversed(self.fields))
         self._timeout_ms = timeout_ms(self._values.get)
+        self.key: Key | None = None
+        """That it came with, once it is let in."""
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a field by its name; the first where there are several."""
@@ -43,6 +47,10 @@ class Call:
         return self._timeout_ms - (time.monotonic() - self._began) * 1e3
 
 
+def _nothing(message: bytes) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class Method:
     """One of a service."""
@@ -50,6 +58,10 @@ class Method:
     handler: Callable[[Any, Call], Any]
     """A coroutine, of a message or an iterator of messages; or an iterator of answers."""
     parse: Callable[[bytes], Any]
+    measure: Callable[[bytes], int] = _nothing
+    """The memory that parsing a message takes; RpcError where it shall not be parsed."""
+    admit: Callable[[Call], None] | None = None
+    """RpcError for a call that isn't let in, whatever its messages are."""
     takes_many: bool = False
     gives_many: bool = False
     shortcut: "Callable[[Any, Exchange], bool] | None" = None
@@ -144,6 +156,8 @@ class Exchange:
             return
         method = self._method
         try:
+            if method.admit is not None:
+                method.admit(self.call)
             request = self._parsed(self._messages.pop())
         except RpcError as error:
             self._fail(error)
@@ -153,7 +167,9 @@ class Exchange:
 
     def _count(self) -> None:
         """Counts what is held of the body, where that is much."""
-        held = self._unpacker.num_bytes + self._num_bytes
+        self._hold(self._unpacker.num_bytes + self._num_bytes)
+
+    def _hold(self, held: int) -> None:
         hold = self.stream.hold
         more = held - hold.num_bytes
         if held > _SMALL_BYTES and more > 0 and not hold.try_add(more):
@@ -173,6 +189,8 @@ class Exchange:
         self.fail(error)
 
     def _parsed(self, message: bytes) -> Any:
+        if len(message) > SMALL_BYTES:
+            self._hold(self._num_bytes + self._method.measure(message))
         try:
             return self._method.parse(message)
         except DecodeError as error:
@@ -188,6 +206,8 @@ class Exchange:
     async def _coming(self) -> AsyncIterator[Any]:
         """The messages, as they come."""
         assert self._changed is not None
+        if self._method.admit is not None:
+            self._method.admit(self.call)
         while True:
             while self._messages:
                 message = self._messages.popleft()

@@ -4,24 +4,42 @@ Each asks the route of the same meaning over HTTP (`Caller`).
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from typing import Protocol as Interface
 
 import msgspec
 from google.protobuf import json_format
 
-from serving.errors import UnavailableProblem
-from serving.http.auth import AccessControl
-from serving.rpc.call import Answer, Caller, model_path, refusal_of
+from serving.errors import Problem, UnavailableProblem
+from serving.rpc.call import Answer, Caller, Target, of_model, refusal_of
 from serving.rpc.exchange import Call, Exchange, Method
 from serving.rpc.messages import RpcError, Status
 from serving.rpc.protocol import Protocol
 from serving.rpc.tensors import TensorError, fill, http_body, parameters
+from serving.rpc.wire import kind_of, num_bytes
 
 _JSON_LENGTH = b"inference-header-content-length"
 _LIVENESS = "liveness"
 _WATCH_S = 0.5
+_OPEN = frozenset(("ServerLive", "ServerReady", "Check", "Watch"))
+"""Methods that need no key, as the routes of the same meaning."""
+_KEY_REFUSED = (401, 403)
+_MAKING = frozenset(("ModelInfer", "ModelStreamInfer"))
 _UNKNOWN, _SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = range(4)
+
+
+class Admission(Interface):
+    """Who is let in; both raise RpcError for who isn't."""
+
+    def check(self, call: Call) -> None:
+        """Lets a call in."""
+        ...
+
+    def check_making(self, call: Call) -> None:
+        """Lets a call in that asks for images."""
+        ...
 
 
 class Methods:
@@ -30,24 +48,28 @@ class Methods:
     def __init__(
         self,
         caller: Caller,
-        access: AccessControl,
+        admission: Admission,
         check_ready: Callable[[], None],
         *,
         protocol: Protocol,
         infer: Callable[[Any, Exchange], bool],
+        most: Callable[[str, str, str], int],
     ) -> None:
         """Sets up.
 
         Args:
             caller: asks the routes.
-            access: who is let in; the routes refuse the others.
+            admission: says who is let in, before a message is parsed.
             check_ready: raises UnavailableProblem where no images can be made.
             protocol: the messages.
             infer: the shortcut of ModelInfer; False leaves a call to the routes.
+            most: the most numbers of an input, by a model's name and version and its own; raises
+                Problem where there is no such model.
         """
         self._infer = infer
+        self._most = most
         self._caller = caller
-        self._access = access
+        self._admission = admission
         self._check_ready = check_ready
         self._protocol = protocol
         self._health = Protocol("health.proto")
@@ -55,16 +77,28 @@ class Methods:
     def by_path(self) -> dict[bytes, Method]:
         """All of them."""
         return {
-            f"/{protocol.service}/{name}".encode("ascii"): Method(
-                getattr(self, name),
-                protocol.message(described.input_type.rpartition(".")[2]).FromString,
-                takes_many=described.client_streaming,
-                gives_many=described.server_streaming,
-                shortcut=self._infer if name == "ModelInfer" else None,
-            )
+            f"/{protocol.service}/{name}".encode("ascii"): self._method(protocol, name)
             for protocol in (self._protocol, self._health)
-            for name, described in protocol.methods.items()
+            for name in protocol.methods
         }
+
+    def _method(self, protocol: Protocol, name: str) -> Method:
+        described = protocol.methods[name]
+        message = protocol.message(described.input_type.rpartition(".")[2])
+        admit: Callable[[Call], None] | None = self._admission.check
+        if name in _OPEN:
+            admit = None
+        elif name in _MAKING:
+            admit = self._admission.check_making
+        return Method(
+            getattr(self, name),
+            message.FromString,
+            functools.partial(num_bytes, kind_of(message.DESCRIPTOR)),
+            admit,
+            takes_many=described.client_streaming,
+            gives_many=described.server_streaming,
+            shortcut=self._infer if name == "ModelInfer" else None,
+        )
 
     # Methods have the protocol's names.
 
@@ -74,47 +108,47 @@ class Methods:
 
     async def ServerReady(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Whether images can be made."""
-        answer = await self._caller.ask(call, "GET", "/v2/health/ready")
+        answer = await self._caller.ask(call, "GET", Target("/v2/health/ready"))
         return self._made("ServerReadyResponse", ready=answer.is_success)
 
     async def ModelReady(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Whether images of a model can be made."""
-        path = model_path(request.name, request.version) + "/ready"
-        answer = await self._caller.ask(call, "GET", path)
+        target = of_model(request.name, request.version, "/ready")
+        answer = await self._caller.ask(call, "GET", target)
         if not answer.is_success and answer.status != 503:
             raise refusal_of(answer)
         return self._made("ModelReadyResponse", ready=answer.is_success)
 
     async def ServerMetadata(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Name, version, extensions."""
-        answer = await self._asked(call, "GET", "/v2")
+        answer = await self._asked(call, "GET", Target("/v2"))
         return self._parsed("ServerMetadataResponse", answer.json())
 
     async def ModelMetadata(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Inputs and outputs."""
-        answer = await self._asked(call, "GET", model_path(request.name, request.version))
+        answer = await self._asked(call, "GET", of_model(request.name, request.version))
         return self._parsed("ModelMetadataResponse", answer.json())
 
     async def ModelConfig(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Configuration."""
-        path = model_path(request.name, request.version) + "/config"
-        answer = await self._asked(call, "GET", path)
+        target = of_model(request.name, request.version, "/config")
+        answer = await self._asked(call, "GET", target)
         found = answer.json()
         found["version_policy"] = {"specific": found["version_policy"]["specific"]}
         return self._parsed("ModelConfigResponse", {"config": found})
 
     async def ModelStatistics(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Counts and times."""
-        path = "/v2/models"
+        target = Target("/v2/models/stats")
         if request.name:
-            path = model_path(request.name, request.version)
-        answer = await self._asked(call, "GET", f"{path}/stats")
+            target = of_model(request.name, request.version, "/stats")
+        answer = await self._asked(call, "GET", target)
         return self._parsed("ModelStatisticsResponse", answer.json())
 
     async def RepositoryIndex(self, request: Any, call: Call) -> Any:  # noqa: N802
         """Models of the repository."""
         body = msgspec.json.encode({"ready": request.ready})
-        answer = await self._asked(call, "POST", "/v2/repository/index", body)
+        answer = await self._asked(call, "POST", Target("/v2/repository/index"), body)
         return self._parsed("RepositoryIndexResponse", {"models": answer.json()})
 
     async def RepositoryModelLoad(self, request: Any, call: Call) -> Any:  # noqa: N802
@@ -140,7 +174,10 @@ class Methods:
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[Any], call: Call
     ) -> AsyncIterator[Any]:
-        """Makes images of one request after the other; one that fails ends no other."""
+        """Makes images of one request after the other; one that fails ends no other.
+
+        Only a key that is refused ends the stream.
+        """
         async for request in requests:
             kind = self._protocol.message("ModelStreamInferResponse")
             try:
@@ -148,6 +185,8 @@ class Methods:
             except TensorError as error:
                 yield kind(error_message=str(error))
                 continue
+            if answer.status in _KEY_REFUSED:  # it was withdrawn meanwhile, and won't do again
+                raise refusal_of(answer)
             if answer.is_success:
                 yield kind(infer_response=self._filled(answer))
             else:
@@ -186,27 +225,26 @@ class Methods:
         return _SERVING
 
     async def _inferred(self, request: Any, call: Call) -> Answer:
-        # For nobody else are millions of numbers unpacked: the route refuses them without a body.
-        body, json_bytes = http_body(request) if self._is_let_in(call) else (b"", 0)
-        path = model_path(request.model_name, request.model_version) + "/infer"
+        name, version = request.model_name, request.model_version
+        try:
+            body, json_bytes = http_body(request, functools.partial(self._most, name, version))
+        except Problem:  # there is no such model, which the route says without a body
+            body, json_bytes = b"", 0
         length = (_JSON_LENGTH, b"%d" % json_bytes)
-        return await self._caller.ask(call, "POST", path, body, length)
-
-    def _is_let_in(self, call: Call) -> bool:
-        return not self._access.keys_required or self._access.find(call.header) is not None
+        return await self._caller.ask(call, "POST", of_model(name, version, "/infer"), body, length)
 
     def _filled(self, answer: Answer) -> Any:
         response = self._protocol.message("ModelInferResponse")()
         return fill(response, answer.body, int(answer.headers[_JSON_LENGTH]))
 
     async def _control(self, request: Any, call: Call, verb: str) -> None:
-        path = f"/v2/repository/models/{model_path(request.model_name, '')[11:]}/{verb}"
+        target = Target(f"/v2/repository/models/{{model}}/{verb}", {"model": request.model_name})
         body = msgspec.json.encode({"parameters": parameters(request.parameters)})
-        await self._asked(call, "POST", path, body)
+        await self._asked(call, "POST", target, body)
 
-    async def _asked(self, call: Call, method: str, path: str, body: bytes = b"") -> Answer:
+    async def _asked(self, call: Call, method: str, target: Target, body: bytes = b"") -> Answer:
         """A route's answer; ends the call where that is a problem."""
-        answer = await self._caller.ask(call, method, path, body)
+        answer = await self._caller.ask(call, method, target, body)
         if not answer.is_success:
             raise refusal_of(answer)
         return answer

@@ -3,8 +3,8 @@
 Over both a tensor is its bytes, little-endian, in C order; HTTP has JSON before them.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,19 +22,27 @@ _CONTENTS = {
     "FP32": ("fp32_contents", "<f4"),
     "FP64": ("fp64_contents", "<f8"),
 }
+_FEW = 1024  # numbers cost nothing up to it, so that their limit needn't be known
+_AT_ONCE = 1 << 16  # Python's numbers take four times the memory of their tensor
+_MAX_SIDES = 64  # of a shape; more are not copied, to be refused
+
+Most: TypeAlias = Callable[[str], int]
+"""The most numbers of an input, by its name."""
 
 
 class TensorError(Exception):
     """A request whose tensors can't be read; its text says why."""
 
 
-def http_body(request: Any) -> tuple[bytes, int]:
+def http_body(request: Any, most: Most) -> tuple[bytes, int]:
     """Writes a ModelInferRequest as the body of a request over HTTP, and the size of its JSON.
+
+    most: asked where there are many.
 
     Raises:
         TensorError: contents don't fit their tensor.
     """
-    raw = contents(request)
+    raw = contents(request, most)
     inputs = [
         {
             "name": tensor.name,
@@ -58,15 +66,21 @@ def http_body(request: Any) -> tuple[bytes, int]:
     return b"".join((text, *raw)), len(text)
 
 
-def contents(request: Any) -> list[bytes]:
-    """The bytes of each tensor of a ModelInferRequest.
+def contents(request: Any, most: Most) -> list[bytes]:
+    """The bytes of each tensor of a ModelInferRequest; most: asked where there are many.
 
     Raises:
-        TensorError: they don't fit their tensor.
+        TensorError: they don't fit their tensor, or are too many.
     """
+    for tensor in request.inputs:
+        if len(tensor.shape) > _MAX_SIDES:
+            raise TensorError(
+                f"input {tensor.name[:80]!r}: shape has {len(tensor.shape)} sides, allowed are the "
+                "tensor's own"
+            )
     raw = list(request.raw_input_contents)
     if not raw:
-        return [_packed(tensor) for tensor in request.inputs]
+        return [_packed(tensor, most) for tensor in request.inputs]
     if len(raw) != len(request.inputs):
         raise TensorError(
             f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; give one "
@@ -107,16 +121,25 @@ def _as_bytes(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"binary_data": True}
 
 
-def _packed(tensor: Any) -> bytes:
+def _packed(tensor: Any, most: Most) -> bytes:
     field, dtype = _CONTENTS.get(tensor.datatype, ("", ""))
     if not field:
         raise TensorError(
             f"input {tensor.name!r}: {tensor.datatype} comes in raw_input_contents alone; known "
             f"otherwise are {', '.join(_CONTENTS)}"
         )
-    values = list(getattr(tensor.contents, field))  # numbers, whose range NumPy checks
-    try:
-        return np.array(values, dtype).tobytes()
+    values = getattr(tensor.contents, field)
+    num = len(values)
+    if num > _FEW and num > (allowed := most(tensor.name)):
+        raise TensorError(
+            f"input {tensor.name[:80]!r} has {num} numbers, allowed are {allowed}; split the "
+            "request"
+        )
+    try:  # NumPy checks their range
+        return b"".join(
+            np.array(values[start : start + _AT_ONCE], dtype).tobytes()
+            for start in range(0, num, _AT_ONCE)
+        )
     except (OverflowError, ValueError) as error:
         raise TensorError(
             f"input {tensor.name!r}: a value is out of {tensor.datatype}'s range ({error})"

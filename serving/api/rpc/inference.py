@@ -2,7 +2,7 @@
 
 Other calls are passed on to the routes of HTTP, with JSON in between. This one goes by callbacks
 from the message's tensors to a ticket, and from the images to the message, as `fast_path` does for
-HTTP. What the routes must refuse for want of a key takes their way.
+HTTP.
 """
 
 import functools
@@ -19,13 +19,12 @@ from serving.errors import ClientGoneError, InvalidRequestProblem, Problem
 from serving.http.auth import Header
 from serving.http.context import RequestContext
 from serving.http.messages import UNFORESEEN, Response
-from serving.keys.key import GENERATE
 from serving.observability.requests import log_failure
 from serving.process.generation import Outcome
 from serving.process.service import Service
 from serving.requests.deadlines import Scheduling
 from serving.requests.generate import Order
-from serving.rpc.call import headers_of, model_path, refusal_of_problem
+from serving.rpc.call import headers_of, of_model, refusal_of_problem
 from serving.rpc.exchange import Exchange
 from serving.rpc.protocol import Protocol
 from serving.rpc.tensors import TensorError, contents, parameters
@@ -70,6 +69,14 @@ class RpcInference:
             MessageEncoding, message=protocol.message("ModelInferResponse")
         )
 
+    def most(self, model: str, version: str, name: str) -> int:
+        """The most numbers of an input of a model.
+
+        Raises:
+            Problem: there is no such model.
+        """
+        return self._v2.limits(model, version).of(name)
+
     def start(self, request: Any, exchange: Exchange) -> bool:
         """Answers a call when its images are made; False leaves it to the routes."""
         service, call = self._service, exchange.call
@@ -81,14 +88,14 @@ class RpcInference:
             return False  # given twice
         key = None
         if service.access.keys_required:
-            key = service.access.find(header)
-            if key is None or GENERATE not in key.scopes:
+            key = call.key
+            if key is None:  # let in without, a moment ago
                 return False
         version = request.model_version
         context = service.recorder.begin(_ROUTES[bool(version)], "POST", header)
         context.key, context.makes_images, context.hold = key, True, exchange.stream.hold
         context.peer = call.peer
-        context.target = f"{model_path(request.model_name, version)}/infer".encode("ascii")
+        context.target = of_model(request.model_name, version, "/infer").raw_path()
         on_end = functools.partial(self._answer, exchange, context)
         try:
             order, scheduling = self._read(request, header)
@@ -106,7 +113,7 @@ class RpcInference:
         service.batcher.check_capacity(1)
         served = self._v2.resolve(request.model_name, request.model_version or None)
         try:
-            raw = contents(request)
+            raw = contents(request, lambda name: self._v2.limits_of(served, None).of(name))
         except TensorError as error:
             raise InvalidRequestProblem(str(error)) from None
         given = collect(

@@ -173,6 +173,20 @@ def scheduling_of(infer: v2_tensors.InferRequest, header: Header, settings: Sett
     return Scheduling(terms.timeout_ms, terms.bulk or priority > 1)
 
 
+def limits_of(inputs: Sequence[V2Tensor], num_rows: int) -> v2_tensors.Limits:
+    """What inputs may have, where there are at most so many rows.
+
+    A label counts even where the model takes none: its refusal says so.
+    """
+    elements, num_lists = {"LABEL": num_rows}, num_rows
+    for tensor in inputs:
+        sides = [num_rows if side < 0 else side for side in tensor.shape]
+        elements[tensor.name] = math.prod(sides)
+        # [N] may come as [N, 1], and N lists of lists of lists are less than twice the innermost.
+        num_lists += sides[0] if len(sides) == 1 else 2 * math.prod(sides[:-1])
+    return v2_tensors.Limits(elements, num_lists)
+
+
 def check_known(given: Sequence[str], known: Sequence[str]) -> None:
     """Raises InvalidRequestProblem for an input that isn't known."""
     for name in given:

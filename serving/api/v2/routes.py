@@ -38,6 +38,7 @@ from serving.api.schemas import (
 from serving.api.v2 import parts
 from serving.api.v2 import tensors as v2_tensors
 from serving.api.v2.inference import TensorEncoding, first_seed, metadata, read_order
+from serving.api.v2.messages import limits_of
 from serving.api.v2.repository import EXTENSIONS, V2Repository, unsupported_routes
 from serving.api.v2.statistics import statistics
 from serving.dispatch.catalogue import Served
@@ -52,6 +53,7 @@ from serving.http.messages import Request, Response
 from serving.process.service import Service
 from serving.requests.deadlines import Scheduling
 from serving.requests.generate import MAX_VERSION, Order
+from serving.requests.real_image.rules import MAX_IMAGES
 
 PREFIX = "/v2"
 JSON_LENGTH = b"inference-header-content-length"
@@ -198,8 +200,9 @@ class V2:
         """Makes the images of an inference request, or runs a part of a model for it."""
         self._service.batcher.check_capacity(1)
         served, part = self._served(request)
+        limits = self.limits_of(served, part)
         body = await request.body(self._settings.max_body_bytes)
-        given = self._read(body, request)
+        given = self._read(body, request, limits)
         if part is not None:
             call = parts.read_call(*given, served, part, request.header, self._settings)
             del body, given  # they are not kept in memory meanwhile
@@ -213,7 +216,7 @@ class V2:
         )
 
     def _read(
-        self, body: bytes | bytearray, request: Request
+        self, body: bytes | bytearray, request: Request, limits: v2_tensors.Limits
     ) -> tuple[v2_tensors.InferRequest, dict[str, v2_tensors.Array]]:
         length = request.header(JSON_LENGTH)
         if length is not None and (not length.isdigit() or len(length) > 12):
@@ -221,7 +224,7 @@ class V2:
                 f"Inference-Header-Content-Length is {quoted(length)}, "
                 "must be the number of bytes of the JSON"
             )
-        return v2_tensors.read(body, None if length is None else int(length))
+        return v2_tensors.read(body, None if length is None else int(length), limits)
 
     def _order(
         self,
@@ -256,6 +259,25 @@ class V2:
             return parts.described(served, part, list(versions))
         model = metadata(served, list(versions))
         return model, {tensor.name for tensor in model.inputs}
+
+    def limits(self, name: str, version: str) -> v2_tensors.Limits:
+        """What the inputs of a model or its part may have; version: "" for none.
+
+        Raises:
+            Problem: there is no such model.
+        """
+        model, part = parts.split_name(name)
+        return self.limits_of(self.resolve(model, version or None), part)
+
+    def limits_of(self, served: Served, part: str | None) -> v2_tensors.Limits:
+        """What the inputs of a version, or of its part, may have.
+
+        Raises:
+            Problem: it has no such part.
+        """
+        if part is None:
+            return limits_of(metadata(served, []).inputs, self._settings.max_seeds)
+        return limits_of(parts.described(served, part, [])[0].inputs, MAX_IMAGES)
 
     def resolve(self, model: str, version: str | None) -> Served:
         """The version that a request means.

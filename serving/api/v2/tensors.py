@@ -8,7 +8,8 @@ a tensor means.
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from serving.api.schemas import V2Inference, V2OutputTensor
 from serving.errors import InvalidRequestProblem, quoted
-from serving.http.json_body import decode
+from serving.http.json_body import Most, decode
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +51,20 @@ class InputTensor(msgspec.Struct):
     data: Any = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the inputs of a model may have."""
+
+    elements: Mapping[str, int]
+    """By their names."""
+    lists: int
+    """Of all of them, where they are nested."""
+
+    def of(self, name: str) -> int:
+        """The most elements of an input; for one that there isn't, those of the largest."""
+        return self.elements.get(name) or max(self.elements.values())
+
+
 class RequestedOutput(msgspec.Struct):
     """An output that is asked for."""
 
@@ -70,12 +85,15 @@ _decoder = msgspec.json.Decoder(InferRequest)
 _EXAMPLE = '{"inputs": [{"name": "SEED", "datatype": "UINT64", "shape": [1], "data": [1]}]}'
 
 
-def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest, dict[str, Array]]:
+def read(
+    body: bytes | bytearray, json_bytes: int | None, limits: Limits
+) -> tuple[InferRequest, dict[str, Array]]:
     """Reads a request and its tensors by name.
 
     Args:
         body: the whole body.
         json_bytes: the size of its JSON part, if tensors follow as bytes; None if all is JSON.
+        limits: what its inputs may have.
 
     Raises:
         NotJsonProblem: the JSON part is malformed.
@@ -86,7 +104,8 @@ def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest,
         raise InvalidRequestProblem(
             f"Inference-Header-Content-Length is {num}, but the body has {len(body)} bytes"
         )
-    request = decode(_decoder, body[:num], example=_EXAMPLE)
+    most = Most(sum(limits.elements.values()), limits.lists)
+    request = decode(_decoder, body[:num], example=_EXAMPLE, most=most)
     tensors: dict[str, Array] = {}
     rest = memoryview(body)[num:]
     for tensor in request.inputs:
@@ -94,7 +113,7 @@ def read(body: bytes | bytearray, json_bytes: int | None) -> tuple[InferRequest,
             raise _twice(tensor)
         size = tensor.parameters.get("binary_data_size")
         if size is None:
-            tensors[tensor.name] = _from_json(tensor)
+            tensors[tensor.name] = _from_json(tensor, limits.of(tensor.name))
             continue
         if not _is_count(size) or size > len(rest):
             raise InvalidRequestProblem(
@@ -220,8 +239,13 @@ def _from_bytes(tensor: InputTensor, data: bytes | memoryview) -> Array:
     return np.frombuffer(data, dtype).reshape(tensor.shape)
 
 
-def _from_json(tensor: InputTensor) -> Array:
+def _from_json(tensor: InputTensor, most: int) -> Array:
     dtype, num = _dtype(tensor), _num_elements(tensor)
+    if num > most:  # before any element is looked at
+        raise InvalidRequestProblem(
+            f"input {quoted(tensor.name)}: shape {tensor.shape} has {num} elements, allowed are "
+            f"{most}; split the request"
+        )
     if not isinstance(tensor.data, list):
         raise InvalidRequestProblem(
             f"input {quoted(tensor.name)} has neither a list data nor binary_data_size"
@@ -233,11 +257,11 @@ def _from_json(tensor: InputTensor) -> Array:
             f"input {quoted(tensor.name)}: shape {tensor.shape} has {num} elements, data has {has}"
         )
     kinds = {"b": (bool,), "f": (int, float)}.get(np.dtype(dtype).kind, (int,))
-    for value in values:
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise InvalidRequestProblem(
-                f"input {quoted(tensor.name)}: {quoted(value)} is not of type {tensor.datatype}"
-            )
+    if not set(map(type, values)) <= set(kinds):  # JSON has no types that are made of these
+        value = next(value for value in values if type(value) not in kinds)
+        raise InvalidRequestProblem(
+            f"input {quoted(tensor.name)}: {quoted(value)} is not of type {tensor.datatype}"
+        )
     try:
         with np.errstate(over="ignore"):
             return np.array(values, dtype).reshape(tensor.shape)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 
 from serving.errors import InvalidRequestProblem, quoted
-from serving.http.json_body import decode, in_words
+from serving.http.json_body import SMALL_BYTES, check_values, decode, in_words
 from serving.http.multipart import is_multipart, parts_of
 from serving.requests.directions import Amounts
 from serving.requests.generate import Version
@@ -202,6 +202,8 @@ def _value(name: str, data: bytes) -> Any:
     if name in ("model", "fit", "format"):
         return text
     try:
+        if len(data) > SMALL_BYTES:
+            check_values(data)
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return text

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.api.schemas import V2Inference
-from serving.api.v2.tensors import DATATYPES, pack_bytes, read, unpack_bytes, write
+from serving.api.v2 import tensors
+from serving.api.v2.tensors import DATATYPES, Limits, pack_bytes, read, unpack_bytes, write
 from serving.errors import InvalidRequestProblem, NotJsonProblem
+
+LIMITS = Limits({"SEED": 1000}, 1000)
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 arrays = st.sampled_from([d for d in DATATYPES if d != "FP16"]).flatmap(
@@ -41,10 +44,10 @@ def test_what_is_sent_is_read(sent: list[tuple[tuple[str, np.ndarray], bool]]) -
     ]
     head = json.dumps({"id": "x", "inputs": entries}).encode()
     tail = b"".join(array.tobytes() for (_, array), binary in sent if binary)
-    request, tensors = read(head + tail, len(head))
+    request, arrays_by_name = read(head + tail, len(head), LIMITS)
     assert request.id == "x"
     for index, ((datatype, array), _) in enumerate(sent):
-        got = tensors[f"t{index}"]
+        got = arrays_by_name[f"t{index}"]
         assert got.dtype == DATATYPES[datatype]
         assert got.shape == array.shape
         assert (got == array).all()
@@ -113,7 +116,7 @@ def test_nothing_but_a_problem_comes_of_what_does_not_fit(
     head = json.dumps({"inputs": inputs}).encode()
     for length in (json_bytes, len(head)):
         with contextlib.suppress(InvalidRequestProblem, NotJsonProblem):
-            read(head + tail, length)
+            read(head + tail, length, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +142,24 @@ def test_nothing_but_a_problem_comes_of_what_does_not_fit(
 def test_what_does_not_fit_is_named(tensor: dict[str, Any], tail: bytes, words: str) -> None:
     head = json.dumps({"inputs": [{"name": "SEED", "datatype": "UINT64", **tensor}]}).encode()
     with pytest.raises(InvalidRequestProblem) as refused:
-        read(head + tail, len(head))
+        read(head + tail, len(head), LIMITS)
     assert words in refused.value.detail
+
+
+@pytest.mark.parametrize("data", [[1] * 11, [[1]] * 11])
+def test_a_shape_beyond_the_limit_is_refused_before_an_element_is_looked_at(
+    data: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "_flat", pytest.fail)
+    given = {"name": "SEED", "datatype": "UINT64", "shape": [len(data)], "data": data}
+    for name in ("SEED", "other"):
+        body = json.dumps({"inputs": [{**given, "name": name}]}).encode()
+        with pytest.raises(InvalidRequestProblem, match="has 11 elements, allowed are 10"):
+            read(body, None, Limits({"SEED": 10, "LABEL": 5}, 10))
 
 
 def test_a_deep_nest_is_no_recursion() -> None:
     data = "[" * 900 + "1" + "]" * 900
     text = f'{{"inputs":[{{"name":"z","datatype":"FP32","shape":[1],"data":{data}}}]}}'
-    _, tensors = read(text.encode(), None)
-    assert tensors["z"].tolist() == [1.0]
+    _, found = read(text.encode(), None, LIMITS)
+    assert found["z"].tolist() == [1.0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from serving.api.v2.tensors import read
+from serving.api.v2.tensors import Limits, read
 from serving.connection.request_head import MAX_HEAD_BYTES
 
 BODY = b'{"model": "grey", "seeds": [5]}'
@@ -108,7 +108,7 @@ def test_a_nest_is_looked_at_once() -> None:
     """Width times depth would be minutes; the whole is a few million steps."""
     nest = "[" * 200 + "1" + "]" * 200
     text = f'{{"inputs":[{{"name":"z","datatype":"FP32","shape":[9],"data":[{nest}{",0" * 8}]}}]}}'
-    _, tensors = read(text.encode(), None)
+    _, tensors = read(text.encode(), None, Limits({"z": 9}, 9))
     assert tensors["z"].tolist() == [1.0] + [0.0] * 8
 
 

@@ -205,7 +205,7 @@ DIRECTIONS = {"parameters": {"directions": "0:1"}}
             [tensor("image", np.zeros((65, 8, 12, 1), np.uint8))],
             {},
             400,
-            "65 entries, allowed are 1 .. 64",
+            "shape [65, 8, 12, 1] has 6240 elements, allowed are 6144; split the request",
         ),
         (
             "digits:encoder",

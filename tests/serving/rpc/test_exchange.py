@@ -226,3 +226,28 @@ def test_what_is_unpacked_is_not_kept() -> None:
     assert unpacker.num_bytes == 4
     assert unpacker.add(packed(b"b")[4:]) == [b"b"]
     assert unpacker.num_bytes == 0
+
+
+def refuses(*_: object) -> Any:
+    raise RpcError(Status.UNAUTHENTICATED, "no key")
+
+
+@pytest.mark.parametrize("handler", [upper, uppers])
+def test_who_is_not_let_in_has_nothing_parsed(handler: Any) -> None:
+    streams = handler is uppers
+    method = Method(handler, pytest.fail, pytest.fail, refuses, streams, streams)
+    stream = ask(method, packed(b"x" * 100_000))
+    assert (stream.status, stream.sent) == (Status.UNAUTHENTICATED, [])
+
+
+def test_what_is_measured_and_refused_is_not_parsed() -> None:
+    stream = ask(Method(upper, pytest.fail, refuses), packed(b"x" * 5000))
+    assert stream.status == Status.UNAUTHENTICATED
+    assert ask(Method(upper, Text.FromString, refuses), packed(b"small")).status == Status.OK
+
+
+def test_what_parsing_takes_is_counted() -> None:
+    message = packed(b"x" * 70_000)
+    for times, status in ((2, Status.OK), (20, Status.RESOURCE_EXHAUSTED)):
+        method = Method(upper, Text.FromString, lambda data, times=times: len(data) * times)
+        assert ask(method, message, held=MAX_BYTES - 500_000).status == status

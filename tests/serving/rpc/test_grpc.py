@@ -243,6 +243,75 @@ def test_requests_of_a_stream_are_answered_one_after_the_other(served: Served, c
     assert "nothing" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("", ""),
+        ("stats", ""),
+        ("grey/stats", ""),
+        ("grey/config", ""),
+        ("grey/ready", ""),
+        ("grey/versions/1", ""),
+        ("grey%2Fstats", ""),
+        ("../grey", ""),
+        ("grey:nothing", ""),
+        ("{model}", ""),
+        ("\u00e9?", ""),
+        ("grey", "1/config"),
+        ("grey", "x"),
+        ("grey", "9" * 5000),
+    ],
+)
+def test_a_name_is_a_name_and_never_a_path(served: Served, name: str, version: str) -> None:
+    with grpc.insecure_channel(served[1]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        infer = service_pb2.ModelInferRequest(model_name=name, model_version=version)
+        calls = [
+            lambda: stub.ModelMetadata(
+                service_pb2.ModelMetadataRequest(name=name, version=version), timeout=10
+            ),
+            lambda: stub.ModelReady(
+                service_pb2.ModelReadyRequest(name=name, version=version), timeout=10
+            ),
+            lambda: stub.ModelConfig(
+                service_pb2.ModelConfigRequest(name=name, version=version), timeout=10
+            ),
+            lambda: stub.ModelInfer(infer, timeout=10),
+        ]
+        if name:  # none means all of them
+            asked = service_pb2.ModelStatisticsRequest(name=name, version=version)
+            calls.append(lambda: stub.ModelStatistics(asked, timeout=10))
+        if not version:
+            load = service_pb2.RepositoryModelLoadRequest(model_name=name)
+            calls.append(lambda: stub.RepositoryModelLoad(load, timeout=10))
+        for call in calls:
+            with pytest.raises(grpc.RpcError) as refused:
+                call()
+            error: Any = refused.value
+            assert error.code() == grpc.StatusCode.NOT_FOUND, error
+            assert len(error.details()) < 400
+
+
+def test_millions_of_fields_are_refused(served: Served) -> None:
+    infer = service_pb2.ModelInferRequest(model_name="grey")
+    infer.outputs.extend([service_pb2.ModelInferRequest.InferRequestedOutputTensor()] * 90_000)
+    numbers = service_pb2.ModelInferRequest(model_name="grey")
+    tensor = numbers.inputs.add(name="SEED", datatype="UINT64", shape=[190_000])
+    tensor.contents.uint64_contents.extend([1] * 190_000)
+    with grpc.insecure_channel(served[1]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for request, words in (
+            (infer, "outputs has 65 entries or more, allowed are 64"),
+            (numbers, "input 'SEED' has 190000 numbers, allowed are 300"),
+        ):
+            with pytest.raises(grpc.RpcError, match=words) as refused:
+                stub.ModelInfer(request, timeout=10)
+            error: Any = refused.value
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        (answer,) = stub.ModelStreamInfer(iter([numbers]), timeout=10)
+        assert "has 190000 numbers, allowed are 300" in answer.error_message
+
+
 def test_models_are_unloaded_and_loaded(client: Any) -> None:
     client.unload_model("colour")
     with pytest.raises(InferenceServerException) as gone:
@@ -306,6 +375,16 @@ def test_keys_scopes_and_the_log_are_those_of_http(
             with pytest.raises(InferenceServerException) as refused:
                 client.infer("grey", seeds([1]), headers=headers)
             assert code_of(refused.value) == f"StatusCode.{code}"
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                asked = service_pb2.ModelInferRequest(model_name="grey")
+                with pytest.raises(grpc.RpcError) as ended:
+                    list(
+                        stub.ModelStreamInfer(
+                            iter([asked, asked]), metadata=tuple(headers.items()), timeout=10
+                        )
+                    )
+            assert str(ended.value.code()) == f"StatusCode.{code}"  # type: ignore[attr-defined]
         wrong = service_pb2.ModelInferRequest(model_name="grey")
         wrong.inputs.add(name="SEED", datatype="BYTES", shape=[1])
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
