@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import pytest
 
@@ -15,9 +15,10 @@ from serving.http.auth import AccessControl
 from serving.http.rate_limit import RateLimiter
 from serving.jobs import maker as maker_module
 from serving.jobs import turns as turns_module
+from serving.jobs.archives import Archive
 from serving.jobs.maker import JobMaker
 from serving.jobs.runner import JobRunner
-from serving.jobs.store import Job, JobStore, Spec, State
+from serving.jobs.store import Job, JobStore, Rows, Spec, State
 from serving.jobs.turns import JobFailure, Turns, Wait
 from serving.keys.key import GENERATE, METRICS, Key
 from serving.requests.job import CheckedJob, JobRequest, _seeds
@@ -199,6 +200,38 @@ def test_a_job_is_looked_for_while_its_model_is_away_and_as_long_as_it_takes(
         now[0] = float(seconds)
         found.append(maker._may_come(job, State(num_done=num_done)))
     assert found == [True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_slice_of_a_job_ends_with_what_was_made_written_down(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """When its time is over, or it must wait: else it would be made, and charged, again."""
+    now = [0.0]
+    monkeypatch.setattr(maker_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(maker_module, "_SAVE_S", 100.0)
+    job, maker = add(store), JobMaker(cast(Any, SimpleNamespace(settings=Settings())), store)
+
+    async def chunk(
+        file: BinaryIO, archive: Archive, job: Job, spec: Spec, rows: Rows, state: State
+    ) -> State:
+        if waits and state.num_done == 2:
+            raise Wait("its rate", 1.0)
+        file.write(b"x")
+        now[0] += 0.0 if waits else maker_module.SLICE_S / 2
+        return State(status="running", num_done=state.num_done + 1, num_bytes=state.num_bytes + 1)
+
+    monkeypatch.setattr(maker, "_go_on_a_chunk", chunk)
+    slice = maker.go_on(job, job.spec(), job.state())
+    if waits:
+        with pytest.raises(Wait):
+            asyncio.run(slice)
+    else:
+        asyncio.run(slice)
+    state = job.state()
+    assert (state.status, state.num_done, state.num_bytes) == ("running", 2, 2)
+    assert state.problem == ("its rate" if waits else None)
+    assert job.archive_path.read_bytes() == b"xx"
 
 
 @pytest.mark.parametrize("error", [OSError("away"), ValueError("/srv/secret")])
