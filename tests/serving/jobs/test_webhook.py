@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.jobs.exchange import MAX_HEAD_BYTES, ExchangeError, post
+from serving.jobs.exchange import MAX_HEAD_BYTES, TIMEOUT_S, ExchangeError, post
 from serving.jobs.store import Job, JobStore, State
 from serving.jobs.webhook import MOST_AT_ONCE, Webhooks
 from serving.requests.job import CheckedJob
@@ -53,8 +53,8 @@ async def hooked(answer: bytes | Answer) -> AsyncIterator[Hook]:
         server.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -184,7 +184,7 @@ def test_few_are_told_at_once_and_the_end_of_a_job_ends_it(store: JobStore) -> N
                 assert not is_free
             for job in jobs:
                 store.remove(job)
-            await until(lambda: slow.num_open == 0)
+            await until(lambda: slow.num_open == 0, TIMEOUT_S / 2)
             other = add(store, quick.url)
             await until(lambda: not telling._tasks)
             telling.start([other])
