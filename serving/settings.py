@@ -15,6 +15,7 @@ from typing import Any
 from models.errors import RepositoryError
 from models.repository import check_name
 from serving.errors import SettingsError
+from serving.webhook_hosts import parse_hosts
 
 PREFIX = "SADDLEPOINT_"
 MAX_PORT = 65535
@@ -117,18 +118,28 @@ class Settings:
     )
     max_jobs: int = _setting(16, "most long jobs, those that have ended too", least=1)
     max_jobs_per_key: int = _setting(
-        0, "most long jobs of one API key, so that others have room; 0: --max-jobs", least=0
+        0,
+        "most long jobs of one API key, so that others have room; 0: half of --max-jobs, rounded "
+        "up; without API keys it has no effect",
+        least=0,
     )
     max_job_images: int = _setting(100_000, "most images of one long job", least=1)
     max_jobs_bytes: int = _setting(
         4 << 30, "disk for the results of long jobs, in bytes, of all together", least=1
+    )
+    max_jobs_bytes_per_key: int = _setting(
+        0,
+        "disk for the results of one API key's long jobs, in bytes; 0: half of --max-jobs-bytes, "
+        "rounded up; without API keys it has no effect",
+        least=0,
     )
     jobs_keep_s: int = _setting(
         86_400, "how long a long job is kept after its end, in seconds", least=1
     )
     webhook_hosts: tuple[str, ...] = _setting(
         (),
-        "hosts, comma separated, or HOST:PORT, that may be told when a long job ends; empty: none",
+        "hosts that may be told when a long job ends, comma separated, as HOST for any port of it "
+        "or HOST:PORT, IPv6 addresses in brackets; empty: none",
     )
     max_body_bytes: int = _setting(8 << 20, "largest request body, in bytes", least=1)
     max_image_pixels: int = _setting(
@@ -257,6 +268,7 @@ class Settings:
         self._check_buckets()
         _check_origins(self.cors_origins)
         _check_hosts(self.allowed_hosts)
+        parse_hosts(self.webhook_hosts)
         for name in ("max_seeds", "max_frames"):
             least = getattr(self, name)
             if self.max_waiting_rows < least:

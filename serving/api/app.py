@@ -118,4 +118,5 @@ def jobs_of(settings: Settings) -> JobStore | None:
         max_jobs=settings.max_jobs,
         max_bytes=settings.max_jobs_bytes,
         max_jobs_per_key=settings.max_jobs_per_key,
+        max_bytes_per_key=settings.max_jobs_bytes_per_key,
     )

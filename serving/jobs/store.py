@@ -76,6 +76,10 @@ class State(msgspec.Struct, frozen=True):
     """Whether its webhook was told of the end, or is no longer tried."""
     num_faults: int = 0
     """Failures that were not foreseen, one after the other."""
+    lacks_room: bool = False
+    """Whether it waits for the bytes that results of other jobs have."""
+    after: str | None = None
+    """The job that it gave its bytes to; it begins again when that one has ended."""
 
 
 class Job:
@@ -159,7 +163,13 @@ class JobStore:
     """All jobs of a server."""
 
     def __init__(
-        self, folder: Path, *, max_jobs: int, max_bytes: int, max_jobs_per_key: int = 0
+        self,
+        folder: Path,
+        *,
+        max_jobs: int,
+        max_bytes: int,
+        max_jobs_per_key: int = 0,
+        max_bytes_per_key: int = 0,
     ) -> None:
         """Sets up; makes the folder.
 
@@ -167,7 +177,8 @@ class JobStore:
             folder: where they lie.
             max_jobs: that may be there at once.
             max_bytes: of all archives together.
-            max_jobs_per_key: of one owner at once; 0 for as many as there may be.
+            max_jobs_per_key: of one owner at once; 0 for half of all, rounded up.
+            max_bytes_per_key: of the archives of one owner; 0 for half of all, rounded up.
 
         Raises:
             OSError: the folder can't be made.
@@ -176,7 +187,8 @@ class JobStore:
         self._folder = folder
         self.max_jobs = max_jobs
         self.max_bytes = max_bytes
-        self._max_jobs_per_key = max_jobs_per_key
+        self._max_jobs_per_key = max_jobs_per_key or -(-max_jobs // 2)
+        self._max_bytes_per_key = max_bytes_per_key or -(-max_bytes // 2)
 
     def jobs(self) -> list[Job]:
         """All of them, those that were asked for first at first."""
@@ -198,13 +210,21 @@ class JobStore:
             raise unknown(id)
         return Job(self._folder / id)
 
+    def sizes(self) -> list[tuple[Job, Spec, int]]:
+        """All jobs, as `jobs` lists them, what they are, and the bytes of their archives."""
+        found = []
+        for job in self.jobs():
+            with contextlib.suppress(UnknownJobProblem):
+                found.append((job, job.spec(), _size(job.archive_path)))
+        return found
+
     def num_bytes(self) -> int:
         """Of all archives."""
-        total = 0
-        for job in self.jobs():
-            with contextlib.suppress(OSError):
-                total += job.archive_path.stat().st_size
-        return total
+        return sum(size for _, _, size in self.sizes())
+
+    def share_bytes(self, owner: str | None) -> int:
+        """That the archives of one owner may have; None, who is everybody, may have all."""
+        return self.max_bytes if owner is None else min(self.max_bytes, self._max_bytes_per_key)
 
     def add(self, checked: CheckedJob, owner: str | None) -> Job:
         """Writes a job down.
@@ -271,34 +291,23 @@ class JobStore:
         return Job(self._folder / id)
 
     def _check_room(self, owner: str | None) -> None:
-        jobs = self.jobs()
-        num = len(jobs)
-        if owner is not None and self._max_jobs_per_key:
-            self._check_share(owner, jobs)
-        if num >= self.max_jobs:
-            raise OverloadedProblem(
-                f"there are {num} jobs, {self.max_jobs} may be; delete those that have ended, or "
-                "ask again later",
-                headers=((b"retry-after", b"60"),),
-            )
-        num_bytes = self.num_bytes()
+        sizes = self.sizes()
+        if owner is not None:
+            own = [size for _, spec, size in sizes if spec.owner == owner]
+            self._check_share(owner, len(own), sum(own))
+        if len(sizes) >= self.max_jobs:
+            raise _full(f"there are {len(sizes)} jobs, {self.max_jobs} may be")
+        num_bytes = sum(size for _, _, size in sizes)
         if num_bytes >= self.max_bytes:
-            raise OverloadedProblem(
-                f"the results of jobs have {num_bytes} bytes, {self.max_bytes} may be; delete jobs "
-                "that have ended, or ask again later",
-                headers=((b"retry-after", b"60"),),
-            )
+            raise _full(f"the results of jobs have {num_bytes} bytes, {self.max_bytes} may be")
 
-    def _check_share(self, owner: str, jobs: list[Job]) -> None:
-        own = 0
-        for job in jobs:
-            with contextlib.suppress(UnknownJobProblem):
-                own += job.spec().owner == owner
-        if own >= self._max_jobs_per_key:
-            raise OverloadedProblem(
-                f"key {owner!r} has {own} jobs, {self._max_jobs_per_key} may be of one key; delete "
-                "those that have ended, or ask again later",
-                headers=((b"retry-after", b"60"),),
+    def _check_share(self, owner: str, num: int, num_bytes: int) -> None:
+        if num >= self._max_jobs_per_key:
+            raise _full(f"key {owner!r} has {num} jobs, {self._max_jobs_per_key} may be of one key")
+        share = self.share_bytes(owner)
+        if num_bytes >= share:
+            raise _full(
+                f"the results of key {owner!r} have {num_bytes} bytes, {share} may be of one key"
             )
 
     @contextlib.contextmanager
@@ -314,6 +323,20 @@ class JobStore:
 def unknown(id: str) -> UnknownJobProblem:
     """The problem of a job that is not there."""
     return UnknownJobProblem(f"there is no job {quoted(id)}: it was deleted, or has expired")
+
+
+def _full(text: str) -> OverloadedProblem:
+    return OverloadedProblem(
+        f"{text}; delete those of yours that have ended, or ask again later",
+        headers=((b"retry-after", b"60"),),
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _write(path: Path, data: bytes) -> None:

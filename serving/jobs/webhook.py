@@ -1,69 +1,36 @@
-"""Tells a client that its job has ended: one POST to a URL whose host the operator has named."""
+"""Tells a client that its job has ended: one POST to a URL whose host the operator has named.
 
+Each is told in a task of its own, beside the jobs; few at once. The others wait in the folder,
+where their jobs say that they were not told, and come again with the next look at it. What is told
+ends with the job, where that is deleted, and with the process.
+"""
+
+import asyncio
 import functools
-import http.client
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from email.message import Message
-from typing import IO
 
 import msgspec
 
-from serving.errors import InvalidRequestProblem
+from serving.errors import InvalidRequestProblem, UnknownJobProblem
 from serving.jobs.described import described
+from serving.jobs.exchange import ExchangeError, post
 from serving.jobs.store import Job, State
-from serving.observability.loops import in_thread
+from serving.observability.loops import Loop, ends, in_thread
 from serving.requests.job import check_webhook
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 10.0
+MOST_AT_ONCE = 4
+"""Webhooks that one process tells at once."""
 _MOST_TELLS = 5
+_LOOK_S = 0.2
+"""How often it is seen whether a job is still there."""
 
 
 class WebhookError(Exception):
     """The webhook did not take it."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could lead to a host that nobody has named."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Message,
-        newurl: str,
-    ) -> None:
-        """Follows none."""
-        return
-
-
-_opener = urllib.request.build_opener(_NoRedirect)
-
-
-def tell(url: str, body: bytes) -> None:
-    """Sends JSON; blocks for some seconds at most.
-
-    Raises:
-        WebhookError: nobody answered, or not with success.
-    """
-    request = urllib.request.Request(
-        url, data=body, headers={"Content-Type": "application/json"}, method="POST"
-    )
-    try:
-        with _opener.open(request, timeout=_TIMEOUT_S):
-            pass
-    except urllib.error.HTTPError as error:
-        with error:
-            raise WebhookError(f"it answered {error.code}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:  # the last: it is no HTTP
-        raise WebhookError(str(error)) from error
 
 
 class Webhooks:
@@ -74,43 +41,97 @@ class Webhooks:
         self._hosts = tuple(hosts)
         self._keep_s = keep_s
         self._tried: dict[str, tuple[int, float]] = {}  # by job: how often, and when again
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._loop = Loop("webhooks")
 
-    def forget_all_but(self, ids: set[str]) -> None:
-        """Only these jobs are left."""
-        self._tried = {id: tried for id, tried in self._tried.items() if id in ids}
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Begins to tell of these jobs as many as it may, those that were tried least first.
 
-    def must_tell(self, job: Job, state: State, now: float) -> bool:
-        """Whether it is time to tell a job's webhook; blocks for a file.
-
-        Raises:
-            UnknownJobProblem: the job is gone.
+        jobs: all that have ended and were not told.
         """
-        if state.told or job.spec().webhook is None:
-            return False
-        return now >= self._tried.get(job.id, (0, 0.0))[1]
+        ids, now = {job.id for job in jobs}, time.time()
+        self._tried = {id: tried for id, tried in self._tried.items() if id in ids}
+        for job in sorted(jobs, key=self._tries):
+            if len(self._tasks) >= MOST_AT_ONCE:
+                return
+            if job.id not in self._tasks and now >= self._tries(job)[1]:
+                task = asyncio.create_task(self._work(job))
+                self._tasks[job.id] = task
+                task.add_done_callback(functools.partial(self._ended, job.id))
 
-    async def tell(self, job: Job, state: State) -> None:
+    async def end(self) -> None:
+        """Ends what goes on; it is told by the next process."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, id: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[id]
+
+    def _tries(self, job: Job) -> tuple[int, float]:
+        return self._tried.get(job.id, (0, 0.0))
+
+    async def _work(self, job: Job) -> None:
+        try:
+            with job.claimed() as is_ours:  # of several processes one tells it
+                state = await in_thread(job.state, "jobs") if is_ours else None
+                if state is not None and state.ended is not None and not state.told:
+                    await self._tell(job, state)
+            self._loop.succeeded()
+        except UnknownJobProblem:
+            return
+        except BaseException as error:
+            if ends(error):
+                raise
+            if job.path.exists():
+                num = self._tries(job)[0]
+                self._tried[job.id] = (num, time.time() + self._loop.failed(error))
+
+    async def _tell(self, job: Job, state: State) -> None:
         """Tells the webhook, if there is one, that the job has ended; now, or later again.
 
         Raises:
             UnknownJobProblem: the job is gone.
             OSError: that it was told can't be written down.
         """
-        if state.told or state.ended is None:
-            return
         url = (await in_thread(job.spec, "jobs")).webhook
-        if url is not None:
-            text = msgspec.json.encode(described(job, self._keep_s))
+        num = self._tries(job)[0] + 1
+        if url is not None and num <= _MOST_TELLS:
+            # Counted before: whatever happens, it is not told without end.
+            self._tried[job.id] = (num, time.time() + 2.0**num)
+            text = msgspec.json.encode(
+                await in_thread(lambda: described(job, self._keep_s), "jobs")
+            )
             try:
                 # Again: the operator may allow fewer hosts since the job was taken.
                 check_webhook(url, self._hosts)
-                await in_thread(functools.partial(tell, url, text), "webhook")
+                await self._send(job, url, text)
             except (WebhookError, InvalidRequestProblem) as error:
-                num = self._tried.get(job.id, (0, 0.0))[0] + 1
+                self._tried[job.id] = (num, time.time() + 2.0**num)
                 if num < _MOST_TELLS:
-                    self._tried[job.id] = (num, time.time() + 2.0**num)
                     return
                 logger.warning("the webhook of job %s was not told: %s", job.id, error)
-        self._tried.pop(job.id, None)
+            self._tried[job.id] = (_MOST_TELLS, 0.0)  # only to be written down
         told = msgspec.structs.replace(state, told=True)
         await in_thread(functools.partial(job.write, told), "jobs")
+
+    async def _send(self, job: Job, url: str, text: bytes) -> None:
+        """Posts it, as long as the job is there.
+
+        Raises:
+            WebhookError: nobody answered, or not with success.
+            UnknownJobProblem: the job was deleted.
+        """
+        sending = asyncio.create_task(post(url, text))
+        try:
+            while not (await asyncio.wait({sending}, timeout=_LOOK_S))[0]:
+                if not job.path.exists():
+                    raise UnknownJobProblem("deleted")
+            status = sending.result()
+        except ExchangeError as error:
+            raise WebhookError(str(error)) from error
+        finally:
+            sending.cancel()
+        if not 200 <= status < 300:
+            raise WebhookError(f"it answered {status}")

@@ -4,9 +4,10 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from models.stdout import closed_pipe_ignored
 from serving.errors import SettingsError
@@ -17,14 +18,18 @@ from serving.keys.key import (
     digest_of,
     make_key,
     new_token,
+    parse_burst,
     parse_line,
+    parse_name,
+    parse_rate,
     parse_scopes,
     parse_time,
 )
-from serving.keys.key_file import alone, read_keys, remove_keys, text_of, write
+from serving.keys.key_file import alone, read_keys, real_path, remove_keys, text_of, write
 
 PROG = "python -m serving.keys"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_T = TypeVar("_T")
 
 
 @closed_pipe_ignored
@@ -32,6 +37,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = PROG) -> int:
     """Adds, lists or revokes a key; returns the exit code. prog: how it was called."""
     arguments = _parser(prog).parse_args(argv)
     try:
+        arguments.file = real_path(arguments.file)
         if arguments.command == "list":
             _list(arguments.file)
         else:
@@ -56,7 +62,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     revoke = commands.add_parser("revoke", aliases=["remove"], help="end a key")
     for command in (add, list_, revoke):
         command.add_argument("file", type=Path, help="the file; add makes it")
-    add.add_argument("name", help="whose key it is; logs show it")
+    add.add_argument("name", type=_named(parse_name), help="whose key it is; logs show it")
     revoke.add_argument("name", help="whose, for all keys of the name; or NAME:ID, as list shows")
     add.add_argument(
         "--scopes",
@@ -66,14 +72,30 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add.add_argument(
         "--expires", help="when it ends: 12h, 30d, 8w from now, or 2027-01-31[T12:00:00Z]"
     )
-    add.add_argument("--rows-per-s", type=float, help="images a second; any number if absent")
-    add.add_argument("--burst", type=int, help="images at once; a second's worth if absent")
+    add.add_argument(
+        "--rows-per-s", type=_named(parse_rate), help="images a second; any number if absent"
+    )
+    add.add_argument(
+        "--burst", type=_named(parse_burst), help="images at once; a second's worth if absent"
+    )
     add.add_argument(
         "--another",
         action="store_true",
         help="beside the keys that the name has: to change a key without a pause",
     )
     return parser
+
+
+def _named(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """A parser whose refusal comes with the argument's name."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
 
 
 def _list(path: Path) -> None:
@@ -101,8 +123,7 @@ def _add(arguments: argparse.Namespace) -> None:
         scopes=parse_scopes(arguments.scopes),
         expires=None if arguments.expires is None else _end(arguments.expires),
     )
-    if parse_line(key.line()) != key:
-        raise SettingsError(f"--rows-per-s {key.rows_per_s}, --burst {key.burst}: out of range")
+    assert parse_line(key.line()) == key
     text = text_of(path, path.read_bytes()) if path.exists() else ""
     write(path, text + ("\n" if text and not text.endswith("\n") else "") + key.line())
     print(token)
@@ -119,9 +140,12 @@ def _end(text: str) -> datetime:
     if match is not None:
         end = now + timedelta(**{_UNITS[match[2]]: int(match[1])})
     else:
-        end = parse_time(text)
+        try:
+            end = parse_time(text)
+        except ValueError as error:
+            raise ValueError(f"--expires: {error}, or from now on as 12h, 30d or 8w") from None
     if end <= now:
-        raise ValueError(f"--expires is {text!r}: that has gone by")
+        raise ValueError(f"--expires is {text!r}: that has gone by; give a later time")
     return end
 
 

@@ -8,6 +8,7 @@ key whose digest begins as wanted.
 
 import dataclasses
 import hashlib
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -26,10 +27,13 @@ _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _LIMIT = re.compile(r"(rows-per-s|burst)=([0-9]{1,9}(?:\.[0-9]{1,6})?)")
 _WORD = re.compile(r"(scopes|expires)=(\S+)")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_NAMES = "up to 64 letters, digits, dots, hyphens or underscores, a letter or digit first"
 _SHAPE = (
     "must be NAME sha256:HEX [scopes=LIST] [expires=TIME] [rows-per-s=NUMBER] [burst=NUMBER]; a "
-    "name has up to 64 letters, digits, dots, hyphens or underscores"
+    f"name has {_NAMES}"
 )
+MOST = 999_999_999
+"""Images, that a limit may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +131,59 @@ def make_key(
     """Makes a key; burst is rows_per_s, rounded up, if it isn't given.
 
     Raises:
-        ValueError: burst without rows_per_s.
+        ValueError: burst without rows_per_s, or a number that is none of a limit.
     """
     if rows_per_s is None:
         if burst is not None:
             raise ValueError("burst is given without rows-per-s; give both, or none")
         return Key(name, digest)
-    whole = -int(-(rows_per_s if burst is None else burst) // 1)
-    return Key(name, digest, rows_per_s, max(1, whole))
+    for word, number in (("rows-per-s", rows_per_s), ("burst", burst)):
+        if number is not None and not (math.isfinite(number) and number > 0):
+            raise ValueError(f"{word} is {number:g}, must be more than 0")
+    return Key(name, digest, rows_per_s, math.ceil(rows_per_s if burst is None else burst))
+
+
+def parse_name(text: str) -> str:
+    """A key's name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no name of a key, allowed are {_NAMES}")
+    return text
+
+
+def parse_rate(text: str) -> float:
+    """Images a second, as a key's line can have them.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= MOST or round(rate, 6) != rate:  # NaN is neither
+        raise ValueError(
+            f"{text[:80]!r} is no rate, allowed are numbers of more than 0, at most {MOST}, with "
+            "up to 6 decimals; leave it out for any rate"
+        )
+    return rate
+
+
+def parse_burst(text: str) -> int:
+    """Images at once.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError(
+            f"{text[:80]!r} is no number of images, allowed are whole numbers 1 .. {MOST}; leave "
+            "it out for a second's worth"
+        )
+    return int(text)
 
 
 def parse_scopes(text: str) -> frozenset[str]:

@@ -132,8 +132,35 @@ def remove_keys(path: Path, digests: Container[bytes]) -> None:
     write(path, left if left.strip() else NO_KEYS)
 
 
+def real_path(path: Path) -> Path:
+    """The file itself where a path is a link: what replaces a link would leave the file as it is.
+
+    Raises:
+        SettingsError: the links lead nowhere.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(f"--api-keys is {path}: {error}; name the file itself") from error
+
+
 def write(path: Path, text: str) -> None:
-    """Replaces the file in one step; only the owner may read a new one."""
+    """Replaces the file in one step; only the owner may read a new one.
+
+    Raises:
+        SettingsError: it can't be replaced.
+    """
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise SettingsError(
+            f"--api-keys is {path}: it can't be replaced ({error.strerror or error}), and is as it "
+            "was; change the file where it is made (of a Secret or another mount, what it is a "
+            "copy of), or let this user write to its folder"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
@@ -153,8 +180,18 @@ def write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Holds a lock: two commands at once would lose what one of them wrote."""
-    folder = os.open(path.parent, os.O_RDONLY)
+    """Holds a lock: two commands at once would lose what one of them wrote.
+
+    Raises:
+        SettingsError: the file's folder can't be opened.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SettingsError(
+            f"--api-keys is {path}: its folder {path.parent} can't be opened "
+            f"({error.strerror or error}); make the folder first, or name another file"
+        ) from error
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import dataclass
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,6 +20,7 @@ from serving.requests.rules import (
     draw_seeds,
 )
 from serving.settings import Settings
+from serving.webhook_hosts import is_allowed
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,14 +143,7 @@ def _seeds(request: JobRequest, most: int) -> list[int]:
 
 def check_webhook(url: str, hosts: tuple[str, ...]) -> None:
     """Raises InvalidRequestProblem for a URL of a host that the operator has not named."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port, parts = "", None, urlsplit("")
-    named = {host, f"{host}:{port}"} & {name.lower() for name in hosts}
-    plain = url.isascii() and url.isprintable() and " " not in url and parts.username is None
-    if parts.scheme not in ("http", "https") or not host or not plain or not named:
+    if not is_allowed(url, hosts):
         allowed = ", ".join(hosts) or "none (--webhook-hosts)"
         raise InvalidRequestProblem(
             f"webhook is {quoted(url)}, must be an http or https URL without user and password of "

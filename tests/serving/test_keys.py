@@ -1,6 +1,8 @@
 """The key file: made, listed, emptied by its command; refused, with the line, where it is wrong."""
 
 import dataclasses
+import errno
+import os
 import re
 import stat
 import subprocess
@@ -175,7 +177,8 @@ def test_a_key_ends_after_a_while(tmp_path: Path, text: str, seconds: int) -> No
     ("flags", "words"),
     [
         (("--expires", "2020-01-01"), "that has gone by"),
-        (("--expires", "never"), "'never' is no time"),
+        (("--expires", "never"), "--expires: 'never' is no time"),
+        (("--expires", "0d"), "--expires is '0d': that has gone by"),
         (("--scopes", "generate,root"), "allowed are generate, admin, metrics"),
     ],
 )
@@ -185,6 +188,89 @@ def test_what_a_new_key_cannot_have_is_refused(
     assert main(["add", str(tmp_path / "keys"), "alice", *flags]) == 2
     assert words in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        *(
+            (("alice", "--rows-per-s", rate), f"argument --rows-per-s: '{rate}' is no rate")
+            for rate in ("nan", "inf", "-inf", "1e400", "0", "-1", "0.0000001", "9999999999", "x")
+        ),
+        *(
+            (("alice", "--rows-per-s", "2", "--burst", burst), f"argument --burst: '{burst}' is no")
+            for burst in ("0", "-3", "1.5", "nan", "9999999999", "x")
+        ),
+        (("al/ice",), "argument name: 'al/ice' is no name of a key, allowed are up to 64"),
+    ],
+)
+def test_a_number_or_name_that_no_key_has_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    name, *flags = arguments
+    joined = [f"{flag}={value}" for flag, value in zip(flags[::2], flags[1::2], strict=True)]
+    with pytest.raises(SystemExit) as refused:
+        main(["add", str(tmp_path / "keys"), name, *joined])
+    assert refused.value.code == 2
+    assert words in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limits", [(float("nan"),), (float("inf"),), (2.0, 0), (2.0, -3), (-1.0,)])
+def test_a_limit_is_refused_and_never_made_another(limits: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"(rows-per-s|burst) is .*, must be more than 0"):
+        make_key("alice", bytes(32), *limits)
+
+
+def test_through_links_the_file_itself_is_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Kubernetes mounts a Secret: keys -> ..data/keys, ..data -> a folder."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "..data").symlink_to("real")
+    link, path = tmp_path / "keys", tmp_path / "real" / "keys"
+    link.symlink_to("..data/keys")
+    for name in ("alice", "bob"):
+        assert main(["add", str(link), name]) == 0
+    assert main(["revoke", str(link), "alice"]) == 0
+    assert [key.name for key in read_keys(path).values()] == ["bob"]
+    assert link.is_symlink()
+    assert [entry.name for entry in path.parent.iterdir()] == ["keys"]
+    around = tmp_path / "around"
+    around.symlink_to("around")
+    assert main(["add", str(around), "alice"]) == 2
+    assert "--api-keys is" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_replaced_is_left_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    assert main(["add", str(path), "alice"]) == 0
+    before = path.read_bytes()
+
+    def replace(source: str, target: Path) -> None:  # as a mount of one file answers
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "replace", replace)
+    for command in ("add", "revoke"):
+        assert main([command, str(path), "alice", *(["--another"] * (command == "add"))]) == 2
+        told = capsys.readouterr().err
+        assert f"--api-keys is {path}: it can't be replaced (Device or resource busy)" in told
+        assert "change the file where it is made" in told
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys"]
+
+
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("none", "file"):
+        assert main(["add", str(tmp_path / folder / "keys"), "alice"]) == 2
+        told = capsys.readouterr().err
+        assert f"its folder {tmp_path / folder} can't be opened" in told
+        assert "make the folder first" in told
 
 
 @given(st.text(max_size=200))

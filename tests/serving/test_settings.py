@@ -82,6 +82,14 @@ def test_what_has_no_effect_on_the_device_is_refused() -> None:
         (["--metrics-port", "8000"], {}, "--metrics-port is 8000, as --port is; 0 shares it"),
         (["--cuda-math", "fp8"], {}, "--cuda-math is 'fp8', allowed are fp32, tf32, fp16"),
         (["--cuda-graphs", "on"], {}, "--cuda-graphs is 'on', allowed are auto, off"),
+        *(
+            (["--webhook-hosts", host], {}, f"--webhook-hosts has {host!r}, allowed are host names")
+            for host in (
+                *("https://example.org", "*", "*.example.org", "a b", "example.org/x", "a@b"),
+                *("::1", "[::1", "[example.org]", "[::1]x", "h:", "h:0", "h:70000", "h:x", "h:1:2"),
+                *("_h", "h.", "a..b", "\N{LATIN SMALL LETTER E WITH ACUTE}.org", "[::g]"),
+            )
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(argv: list[str], environ: dict[str, str], words: str) -> None:

@@ -1,5 +1,6 @@
 """Long jobs on real servers: made, watched, cancelled, kept over a kill, bounded, told of."""
 
+import contextlib
 import io
 import json
 import os
@@ -35,7 +36,9 @@ class Hook:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.statuses: list[int] = []
-        """0 for something that is no answer."""
+        """0 for something that is no answer, -1 for one that never ends."""
+        self.left = threading.Event()
+        """Whoever got an answer without an end has gone."""
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,9 @@ class Hook:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 hook.told.append({"path": self.path, **json.loads(body)})
                 status = hook.statuses.pop(0) if hook.statuses else 200
+                if status == -1:
+                    self._drip()
+                    return
                 if status == 0:
                     self.wfile.write(b"this is no HTTP\r\n\r\n")
                     return
@@ -50,6 +56,19 @@ class Hook:
                 self.send_header("location", "/elsewhere")
                 self.send_header("content-length", "0")
                 self.end_headers()
+
+            def _drip(self) -> None:
+                try:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+                    while True:
+                        self.wfile.write(b"a")
+                        self.connection.settimeout(0.1)
+                        with contextlib.suppress(TimeoutError):
+                            if not self.connection.recv(1):
+                                break
+                except OSError:
+                    pass
+                hook.left.set()
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -274,7 +293,7 @@ def test_results_that_fill_the_disk_that_they_may_have_end_the_job(taking: Serve
     id = post(taking, model="grey", count=60000).json()["id"]
     failed = ended(taking, id)
     assert failed["status"] == "failed"
-    assert "40000000 may be" in failed["problem"]
+    assert "40000000 may be of one job: ask for fewer images" in failed["problem"]
     assert failed["num_bytes"] == 0
     assert taking.get(f"/v1/jobs/{id}/result").status_code == 409
 
@@ -291,6 +310,24 @@ def test_a_webhook_is_told_until_it_listens_and_sends_nobody_elsewhere(
     assert hook.told[-1]["id"] == id
     assert hook.told[-1]["status"] == "done"
     assert (hook.told[-1]["problem"], hook.told[-1]["num_done"]) == (None, 1)
+
+
+def test_a_webhook_that_answers_without_end_holds_no_job_up(
+    taking: ServerProcess, hook: Hook
+) -> None:
+    """There are two processes, and two such webhooks."""
+    hook.told.clear()
+    hook.left.clear()
+    hook.statuses[:] = [-1, -1]
+    job = {"model": "grey", "seeds": [5]}
+    slow = [post(taking, **job, webhook=f"http://{hook.host}/slow").json()["id"] for _ in range(2)]
+    wait_for(lambda: len(hook.told) >= 2)
+    other = post(taking, **job, webhook=f"http://{hook.host}/other").json()["id"]
+    assert ended(taking, other)["status"] == "done"
+    wait_for(lambda: other in [told["id"] for told in hook.told])
+    for id in slow:
+        assert delete(taking, id).status_code == 200
+    assert hook.left.wait(20)
 
 
 def test_a_result_is_sent_as_slowly_as_it_is_taken(taking: ServerProcess) -> None:
@@ -316,6 +353,52 @@ def test_a_result_is_sent_as_slowly_as_it_is_taken(taking: ServerProcess) -> Non
     assert len(rest) > num_bytes
     assert rest.endswith(b"ok\n")
     wait_for(lambda: metric(taking, "saddlepoint_held_bytes") == 0)
+
+
+@pytest.fixture
+def keyed(
+    tiny_repository: Path, start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> tuple[ServerProcess, dict[str, dict[str, str]]]:
+    """A server of one process with little room, and what alice, who is slow, and bob send."""
+    path = tmp_path / "keys"
+    keys = {"alice": make_key(path, "alice", "--rows-per-s", "2", "--burst", "1")}
+    keys |= {name: make_key(path, name) for name in ("bob", "carol", "dave")}
+    flags = ("--api-keys", str(path), "--jobs-folder", str(tmp_path / "jobs"), "--max-seeds", "50")
+    server = start_server(tiny_repository, *flags, "--max-jobs-bytes", "1000000")
+    return server, {name: {"authorization": f"Bearer {key}"} for name, key in keys.items()}
+
+
+def test_one_keys_jobs_neither_stop_nor_ruin_those_of_others(
+    keyed: tuple[ServerProcess, dict[str, dict[str, str]]],
+) -> None:
+    server, auth = keyed
+
+    def submit(name: str, count: int) -> str:
+        job = {"model": "grey", "count": count}
+        answer = server.post("/v1/jobs", json=job, headers=auth[name])
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def shown(name: str, id: str) -> dict[str, Any]:
+        return dict(server.get(f"/v1/jobs/{id}", headers=auth[name]).json())
+
+    slow = submit("alice", 500)
+    wait_for(lambda: shown("alice", slow)["problem"] is not None)
+    assert "key 'alice' may ask for 2 a second" in shown("alice", slow)["problem"]
+    assert shown("alice", slow)["num_done"] >= 1  # kept, when it stood aside
+    kept = [(name, submit(name, 420)) for name in ("bob", "carol")]  # 430 kB each, of 500 kB
+    for name, id in kept:
+        assert ended(server, id, **auth[name])["status"] == "done"
+    waiting = submit("dave", 250)
+    wait_for(lambda: "waits for room" in (shown("dave", waiting)["problem"] or ""))
+    assert "of all jobs would have" in shown("dave", waiting)["problem"]
+    alone = submit("bob", 420)
+    progress = shown("alice", slow)["num_done"]
+    wait_for(lambda: shown("alice", slow)["num_done"] > progress)
+    assert HTTP.delete(f"{server.url}/v1/jobs/{kept[1][1]}", headers=auth["carol"]).is_success
+    done = ended(server, waiting, **auth["dave"])
+    assert (done["status"], done["problem"]) == ("done", None)
+    wait_for(lambda: "of your jobs would have" in (shown("bob", alone)["problem"] or ""))
 
 
 def test_jobs_belong_to_keys(
