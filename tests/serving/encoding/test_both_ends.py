@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.decoding import icc
+from models.decoding import colour, icc
 from serving.encoding.decoder import Decoder
 from serving.encoding.pixels import RefusedImageError, Wanted, decode
 from serving.errors import InvalidRequestProblem
@@ -288,3 +288,14 @@ def test_hostile_profiles_cost_no_process(decoder: Decoder) -> None:
     assert all("image has a colour profile that can't be used" in each for each in words)
     assert decoder._idle[0]._process is process
     assert process.poll() is None
+
+
+def test_strangers_profiles_fill_no_memory() -> None:
+    """Transforms of large profiles aren't kept; those of small ones are, up to a number."""
+    colour._transform.cache_clear()
+    large = P3 + bytes(1 << 16)
+    data = saved(RGB, icc_profile=large)
+    assert np.array_equal(decode(data, wanted(3)).pixels, decode(OPAQUE["p3"], wanted(3)).pixels)
+    kept = colour._transform.cache_info()
+    assert kept.currsize == 1
+    assert kept.maxsize is not None
