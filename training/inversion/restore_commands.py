@@ -178,7 +178,7 @@ class EditCommand(_Restoring):
 
 @dataclass(frozen=True, kw_only=True)
 class FillCommand(_Restoring):
-    """Fill holes of images: where alpha is 0, or where a mask is black; other pixels stay.
+    """Fill holes of images: where alpha is below 128, or a mask is black; other pixels stay.
 
     Each answer is plausible, not true. Their spread says how much the known pixels leave open.
     """
