@@ -21,8 +21,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("models", "training", "serving")
 TORCHLESS = (
-    *("animation", "bundle", "command_line", "errors", "grid", "image_files", "latents"),
-    *("offline", "repository", "restoration", "seed_list", "stdout"),
+    *("animation", "bundle", "command_line", "decoding", "decoding.road", "errors", "grid"),
+    *("image_files", "latents", "offline", "repository", "restoration", "seed_list", "stdout"),
 )
 # What only the extra `train` installs.
 TRAIN_ONLY = ("torch", "torchvision", "onnx", "onnxscript", "sklearn", "tensorboard", "tyro")

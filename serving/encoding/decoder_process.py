@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from serving.encoding.pixels import RefusedImageError, Wanted, decode
+from serving.encoding.pixels import RefusedImageError, Wanted, decode, is_npy
 
 LENGTHS = struct.Struct("<II")
 _BYTES_A_PIXEL = 24  # of memory while it is decoded: RGBA, a copy in other colours, arrays of them
@@ -62,7 +62,9 @@ def main(descriptor: int, max_pixels: int, cpu_s: float) -> None:
         try:
             num_message, num_file = LENGTHS.unpack(read_exactly(connection, LENGTHS.size))
             message = read_exactly(connection, num_message)
-            file = read_exactly(connection, num_file)
+            file: bytearray | bytes = read_exactly(connection, num_file)
+            if not is_npy(file):
+                file = bytes(file)  # the one copy of it: Pillow reads nothing else
         except (EOFError, OSError):
             return
         # Its default action ends the process, whatever C code does at the moment.
@@ -73,7 +75,7 @@ def main(descriptor: int, max_pixels: int, cpu_s: float) -> None:
         connection.sendall(LENGTHS.pack(len(words), len(body)) + words + body)
 
 
-def _answer(file: bytearray, wanted: Wanted) -> tuple[Answer, bytes]:
+def _answer(file: bytes | bytearray, wanted: Wanted) -> tuple[Answer, bytes]:
     try:
         decoded = decode(file, wanted)
     except RefusedImageError as error:

@@ -3,10 +3,11 @@
 PNG, JPEG and WebP by Pillow, and arrays as .npy. Parsers of C read what a stranger wrote, so this
 runs in a process of its own, which may be ended at any moment (`serving.encoding.decoder`).
 
-Pixels are those that a viewer shows: turned as Exif says, palettes and CMYK as colours, of 16 bits
-the upper 8. Colour profiles are not applied.
+Which files are read, and of what sizes, is said here; what their pixels are is said for training
+and for the server in one place, `models.decoding.road`.
 """
 
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -15,25 +16,18 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from models.decoding import road
+from models.decoding.colour import ProfileError
+from models.decoding.form import Form
 
 Pixels = npt.NDArray[np.uint8]
 
 _PNG, _JPEG, _RIFF, _NPY = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"\x93NUMPY"
-_MAX_NPY_HEADER = 4096
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MAX_NPY_HEADER, _NPY_PREFIX = 4096, 12
 _COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
-_KNOWN = 128  # alpha from which a pixel counts as there
+_KEPT_PROFILE_BYTES = 1 << 16  # of a profile whose transform is kept: strangers send many
 
 
 class RefusedImageError(Exception):
@@ -74,13 +68,17 @@ def decode(data: bytes | bytearray | memoryview, wanted: Wanted) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs: sizes are checked here
-            image = _upright(_opened(bytes(data), wanted))
-            return _fitted(_in_colours(image, wanted), wanted)
+            shown = _seen(_opened(data, wanted), wanted)
+            return _fitted(shown, _check_fit(*shown.colours.size, wanted))
     except RefusedImageError:
         raise
     except MemoryError:
         raise RefusedImageError(
             f"{wanted.field} needs more memory than a file may have; send a smaller one"
+        ) from None
+    except UnidentifiedImageError:  # whose own words name an object in memory
+        raise RefusedImageError(
+            f"{wanted.field} can't be read: its header is damaged or cut off; send it again"
         ) from None
     except Exception as error:  # Pillow's parsers raise errors of many kinds
         reason = str(error) or type(error).__name__
@@ -89,10 +87,11 @@ def decode(data: bytes | bytearray | memoryview, wanted: Wanted) -> Decoded:
         ) from None
 
 
-def _opened(data: bytes, wanted: Wanted) -> Image.Image:
-    """The image, loaded; its size is checked before memory is taken for it."""
-    if data.startswith(_NPY):
+def _opened(data: bytes | bytearray | memoryview, wanted: Wanted) -> Image.Image:
+    """The image, not loaded yet; its size is checked before memory is taken for it."""
+    if is_npy(data):
         return _from_array(data, wanted)
+    data = bytes(data)
     kind = _kind(data)
     if kind is None:
         raise RefusedImageError(
@@ -101,15 +100,19 @@ def _opened(data: bytes, wanted: Wanted) -> Image.Image:
     if kind == "WEBP":  # whose decoder takes memory for the canvas as soon as it is opened
         _check_size(*_webp_size(data), wanted)
     Image.MAX_IMAGE_PIXELS = None
-    image = Image.open(io.BytesIO(data), formats=[kind])
+    image = road.opened(data, formats=(kind,))
     _check_size(*image.size, wanted)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and kind != "JPEG":  # telephones add previews to a JPEG; the first is the image
         raise RefusedImageError(
             f"{wanted.field} is an animation of {frames} frames; send one image"
         )
-    image.load()
     return image
+
+
+def is_npy(data: bytes | bytearray | memoryview) -> bool:
+    """Whether a file says that it is an array."""
+    return bytes(data[: len(_NPY)]) == _NPY
 
 
 def _kind(data: bytes) -> str | None:
@@ -140,9 +143,9 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return size[0] & 0x3FFF, size[1] & 0x3FFF
 
 
-def _from_array(data: bytes, wanted: Wanted) -> Image.Image:
+def _from_array(data: bytes | bytearray | memoryview, wanted: Wanted) -> Image.Image:
     """An .npy array; a header that claims a huge shape costs no memory."""
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data[: _MAX_NPY_HEADER + _NPY_PREFIX])
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise RefusedImageError(
@@ -161,7 +164,7 @@ def _from_array(data: bytes, wanted: Wanted) -> Image.Image:
             "[H, W, C] or [H, W]"
         )
     channels = 1 if grey else shape[2]
-    if channels not in _MODES:
+    if channels not in _COLOURS:
         raise RefusedImageError(
             f"{wanted.field} is an array {list(shape)}, channels must be 1, 3 or 4"
         )
@@ -176,103 +179,63 @@ def _from_array(data: bytes, wanted: Wanted) -> Image.Image:
     if dtype.kind == "b":
         array = array * np.uint8(255)
     elif dtype.itemsize == 2:
-        array = (array >> 8).astype(np.uint8)
+        out = np.empty_like(array, np.uint8)
+        array = np.right_shift(array, 8, out=out, casting="unsafe")  # without a copy of 16 bits
     pixels = np.ascontiguousarray(array if grey or channels > 1 else array[:, :, 0])
     return Image.fromarray(pixels)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its Exif says; words that can't be read turn nothing, as in viewers."""
+def _seen(image: Image.Image, wanted: Wanted) -> road.Shown:
+    """The image as a viewer shows it, in its own size."""
+    if wanted.fit in ("crop", "stretch"):
+        road.draft(image, _form(wanted, wanted.channels))
+    profile = image.info.get("icc_profile") or b""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # Pillow's parsers raise errors of many kinds
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return road.shown(
+            image, strict=True, keeps_profile=len(profile) <= _KEPT_PROFILE_BYTES, frees=True
+        )
+    except ProfileError as error:
+        raise RefusedImageError(
+            f"{wanted.field} has a colour profile that can't be used ({error}); save it as sRGB, "
+            "or without a profile"
+        ) from None
 
 
-def _in_colours(image: Image.Image, wanted: Wanted) -> Image.Image:
-    """The image in mode L, LA, RGB or RGBA."""
-    mode, see_through = image.mode, image.info.get("transparency")
-    if mode.startswith("I"):
-        return _of_16_bits(image, see_through)
-    if mode == "1":
-        image, mode = image.convert("L"), "L"
-        see_through = None if see_through is None else 255 * bool(see_through)
-        if see_through is not None:
-            image.info["transparency"] = see_through
-    if mode in ("LA", "La"):
-        return image.convert("LA")
-    if mode in ("RGBA", "RGBa", "PA") or see_through is not None:
-        return image.convert("LA" if mode == "L" else "RGBA")
-    if mode in ("L", "RGB"):
-        return image
-    if mode in ("P", "CMYK", "YCbCr", "RGBX", "LAB", "HSV"):
-        return image.convert("RGB")
-    raise RefusedImageError(
-        f"{wanted.field} has pixels of kind {mode}; send grey, RGB, RGBA, CMYK or a palette"
-    )
-
-
-def _of_16_bits(image: Image.Image, see_through: Any) -> Image.Image:
-    """Grey of 16 bits: the upper 8, as Pillow takes them of colours."""
-    values = np.asarray(image).astype(np.int64)
-    grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-    if not isinstance(see_through, int):
-        return grey
-    alpha = Image.fromarray(np.where(values == see_through, 0, 255).astype(np.uint8))
-    return Image.merge("LA", (grey, alpha))
-
-
-def _fitted(image: Image.Image, wanted: Wanted) -> Decoded:
+def _fitted(shown: road.Shown, wanted: Wanted) -> Decoded:
     """The image in the wanted size and channels."""
-    has_alpha = image.mode in ("LA", "RGBA")
-    is_clear = has_alpha and image.getchannel("A").getextrema()[0] < 255  # type: ignore[operator]
-    if is_clear and wanted.alpha == "refuse" and wanted.channels != 4:
+    if wanted.channels == 4 or shown.alpha is None:
+        return Decoded(_rows(shown.pixels(_form(wanted, wanted.channels))), None)
+    if wanted.alpha == "refuse":
         raise RefusedImageError(
             f"{wanted.field} is transparent in places, the model's images are "
             f"{_COLOURS[wanted.channels]}; flatten it, or have those places filled by /v1/inpaint"
         )
-    if has_alpha and not is_clear and wanted.channels != 4:
-        image = image.convert("L" if image.mode == "LA" else "RGB")
-    image = _scaled(image, wanted)
-    known = None
-    if is_clear and wanted.alpha == "mask":
-        known = (np.asarray(image.getchannel("A")) >= _KNOWN).astype(np.uint8)
-    target = _MODES[wanted.channels]
-    if image.mode != target:
-        if image.mode in ("LA", "RGBA") and target != "RGBA":
-            image = image.convert("L" if image.mode == "LA" else "RGB")  # without black behind it
-        image = image.convert(target)
-    pixels = np.asarray(image)
-    return Decoded(pixels[:, :, None] if pixels.ndim == 2 else pixels, known)
+    pixels = _rows(shown.pixels(_form(wanted, 4)))
+    return Decoded(*road.colours_and_known(pixels, wanted.channels))
 
 
-def _scaled(image: Image.Image, wanted: Wanted) -> Image.Image:
-    """The image in the wanted size.
+@functools.lru_cache(maxsize=64)
+def _form(wanted: Wanted, channels: int) -> Form:
+    fit: Literal["crop", "stretch"] = "stretch" if wanted.fit == "stretch" else "crop"
+    return Form(height=wanted.height, width=wanted.width, channels=channels, fit=fit)
 
-    Raises:
-        RefusedImageError: it has another, and may not be scaled.
-    """
-    (width, height), target = image.size, (wanted.width, wanted.height)
-    if (width, height) == target:
-        return image
+
+def _rows(pixels: Pixels) -> Pixels:
+    """[C, H, W] as [H, W, C]."""
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+def _check_fit(width: int, height: int, wanted: Wanted) -> Wanted:
+    """Refuses another size, where it may not be scaled; gives what is wanted of this file."""
+    if (width, height) == (wanted.width, wanted.height) or wanted.fit in ("crop", "stretch"):
+        return wanted
     if wanted.fit == "smaller":
         _check_divides(width, height, wanted)
-        return image
-    if wanted.fit == "exact":
-        raise RefusedImageError(
-            f"{wanted.field} has {width}x{height} pixels, the model's images {target[0]}x"
-            f"{target[1]}; send that size, or add fit: crop (its middle) or stretch"
-        )
-    box = (0.0, 0.0, float(width), float(height))
-    if wanted.fit == "crop":
-        scale = min(width / target[0], height / target[1])
-        left, top = (width - scale * target[0]) / 2, (height - scale * target[1]) / 2
-        box = (left, top, width - left, height - top)
-    mode = image.mode
-    weighted = {"LA": "La", "RGBA": "RGBa"}.get(mode, mode)  # what can't be seen has no weight
-    scaled = image.convert(weighted).resize(target, Image.Resampling.LANCZOS, box=box)
-    return scaled.convert(mode)
+        return msgspec.structs.replace(wanted, width=width, height=height)
+    raise RefusedImageError(
+        f"{wanted.field} has {width}x{height} pixels, the model's images {wanted.width}x"
+        f"{wanted.height}; send that size, or add fit: crop (its middle) or stretch"
+    )
 
 
 def _check_divides(width: int, height: int, wanted: Wanted) -> None:

@@ -9,13 +9,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.bundle.generator import Images
+from models.decoding.colour import UNUSABLE
+from models.decoding.road import KNOWN_ALPHA, colours_and_known
 from models.grid import grid, png
 from models.image_metadata import with_metadata
-from training.data.decoding import Encoded, Form, decode
+from training.data.decoding import Encoded, Form, Origin, decode
 from training.errors import ConfigError, DataError, require
 
 Mask = npt.NDArray[np.uint8]
-_OPAQUE = 128  # alpha, or grey of a mask, from which a pixel is known
 SHEET = "sheet.png"
 """The file in which all are seen beside each other."""
 NOT_TRUE = "plausible, not true: one of many images that agree with what was given"
@@ -29,43 +30,50 @@ class Size(NamedTuple):
     channels: int
 
 
-def read_images(files: Sequence[Path], size: Size, *, exact: bool) -> Images:
+def read_images(
+    files: Sequence[Path], size: Size, *, exact: bool, whose: str = "the model's"
+) -> Images:
     """Reads files as [N, H, W, C].
 
-    exact: they must have this size; otherwise they are fitted as training images are (crop).
+    Args:
+        files: at least one.
+        size: of the result.
+        exact: they must have this size; otherwise they are fitted as training images are (crop).
+        whose: size it is, in words.
 
     Raises:
         ConfigError: no file is given, or one has another size.
         DataError: a file can't be read.
     """
-    require(bool(files), "FILES", "none", "one file or more", "put them behind MODEL")
-    form = Form(height=size.height, width=size.width, channels=size.channels)
-    found = decode([Encoded(str(path), path) for path in files], form, num=len(files))
-    if found.skipped:
-        raise DataError(str(found.skipped[0]))
-    if len(found.images) != len(files):
-        raise DataError(f"FILES has {len(files)} files with {len(found.images)} images; one each")
-    for origin in found.origins:
-        if exact and (origin.height, origin.width) != (size.height, size.width):
-            raise ConfigError(
-                f"{origin.name} is {origin.width}x{origin.height}, allowed: "
-                f"{size.width}x{size.height}, the model's; cut it out or resize it first"
-            )
-    return np.ascontiguousarray(found.images.transpose(0, 2, 3, 1))
+    return _read(files, size, exact, whose)[0]
 
 
-def read_masks(files: Sequence[Path], mask: Path | None, size: Size) -> Mask:
-    """Masks [N, H, W], 1 where a pixel is known: one file for all, or each image's alpha.
+def read_for_filling(files: Sequence[Path], mask: Path | None, size: Size) -> tuple[Images, Mask]:
+    """Images [N, H, W, C] of this size, and masks [N, H, W]: 1 where a pixel is known, else 0.
 
-    mask: white where pixels are known, black where they are to be filled.
+    Known pixels are the file's own, also where alpha is below 255: the server's are the same.
+
+    Args:
+        files: at least one.
+        mask: one for all, white where pixels are known, black where they are to be filled; None:
+            each image's alpha.
+        size: of the model's images.
 
     Raises:
-        ConfigError: nothing says what to fill, nothing is to be filled, or nothing is known.
+        ConfigError: nothing says what to fill, or two things do; nothing is to be filled, or
+            nothing is known.
         DataError: a file can't be read.
     """
-    grey = Size(size.height, size.width, 1)
     if mask is not None:
-        found = read_images([mask], grey, exact=True)[..., 0].repeat(len(files), 0)
+        images, origins = _read(files, size, True)
+        for origin in origins:
+            if origin.transparent and size.channels != 4:
+                raise ConfigError(
+                    f"{origin.name} is transparent in places, and --mask says what to fill: give "
+                    "one of them"
+                )
+        grey = read_images([mask], Size(size.height, size.width, 1), exact=True)
+        known = (grey[..., 0] >= KNOWN_ALPHA).astype(np.uint8).repeat(len(files), 0)
     else:
         require(
             size.channels != 4,
@@ -74,10 +82,36 @@ def read_masks(files: Sequence[Path], mask: Path | None, size: Size) -> Mask:
             "a file, as alpha is a part of this model's images",
             "set --mask",
         )
-        found = read_images(files, Size(size.height, size.width, 4), exact=True)[..., 3]
-    known = (found >= _OPAQUE).astype(np.uint8)
-    for path, one in zip(files, known, strict=True):
-        where = str(mask or path)
+        whole = read_images(files, Size(size.height, size.width, 4), exact=True)
+        images, known = colours_and_known(whole, size.channels)
+    _check_masks(known, [str(mask or path) for path in files])
+    return images, known
+
+
+def _read(
+    files: Sequence[Path], size: Size, exact: bool, whose: str = "the model's"
+) -> tuple[Images, tuple[Origin, ...]]:
+    require(bool(files), "FILES", "none", "one file or more", "put them behind MODEL")
+    form = Form(height=size.height, width=size.width, channels=size.channels)
+    found = decode([Encoded(str(path), path) for path in files], form, num=len(files))
+    if found.skipped:
+        raise DataError(str(found.skipped[0]))
+    if len(found.images) != len(files):
+        raise DataError(f"FILES has {len(files)} files with {len(found.images)} images; one each")
+    for origin in found.origins:
+        if UNUSABLE in origin.lost:
+            raise DataError(f"{origin.name}: {origin.lost}; save it as sRGB, or without a profile")
+        if exact and (origin.height, origin.width) != (size.height, size.width):
+            raise ConfigError(
+                f"{origin.name} is {origin.width}x{origin.height}, allowed: "
+                f"{size.width}x{size.height}, {whose}; cut it out or resize it first"
+            )
+    return np.ascontiguousarray(found.images.transpose(0, 2, 3, 1)), found.origins
+
+
+def _check_masks(known: Mask, names: Sequence[str]) -> None:
+    """Raises ConfigError for a mask that hides nothing, or everything."""
+    for where, one in zip(names, known, strict=True):
         if one.all():
             raise ConfigError(
                 f"mask of {where} hides nothing: make pixels transparent, or give --mask FILE, "
@@ -88,7 +122,6 @@ def read_masks(files: Sequence[Path], mask: Path | None, size: Size) -> Mask:
                 f"mask of {where} hides the whole image: nothing is known of it; leave some white, "
                 "or generate images without one"
             )
-    return known
 
 
 def tagged(image: Images, fields: Mapping[str, str]) -> bytes:

@@ -22,8 +22,8 @@ from training.inversion.pictures import (
     SHEET,
     Size,
     names_of,
+    read_for_filling,
     read_images,
-    read_masks,
     sheet,
     table,
     tagged,
@@ -178,7 +178,7 @@ class EditCommand(_Restoring):
 
 @dataclass(frozen=True, kw_only=True)
 class FillCommand(_Restoring):
-    """Fill holes of images: where alpha is 0, or where a mask is black; other pixels stay.
+    """Fill holes of images: where alpha is below 128, or a mask is black; other pixels stay.
 
     Each answer is plausible, not true. Their spread says how much the known pixels leave open.
     """
@@ -194,8 +194,7 @@ class FillCommand(_Restoring):
         _require_answers(self.answers)
         names_of(self.files, self.answers)  # before minutes of work
         model, size = self._opened(bundle)
-        images = read_images(self.files, size, exact=True)
-        mask = read_masks(self.files, self.mask, size)
+        images, mask = read_for_filling(self.files, self.mask, size)
         found = restore(
             model,
             images,
@@ -233,7 +232,8 @@ class EnlargeCommand(_Restoring):
         sides = f"2 or more, and a divisor of {size.width} and {size.height}"
         require(fits, "factor", self.factor, sides, "set --factor")
         least = Size(size.height // self.factor, size.width // self.factor, size.channels)
-        small = read_images(self.files, least, exact=True)
+        whose = f"the model's {size.width}x{size.height} divided by --factor {self.factor}"
+        small = read_images(self.files, least, exact=True, whose=whose)
         large = repeated(small, self.factor)
         found = restore(
             model,

@@ -238,6 +238,15 @@ def test_what_is_no_image_is_named(data: bytes) -> None:
         read(data)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("size", [13, 20, 30])
+def test_words_about_a_damaged_file_name_nothing_of_the_server(kind: str, size: int) -> None:
+    with pytest.raises(RefusedImageError, match=r"^image .*(damaged|0x0|allowed)") as caught:
+        read(saved(Image.fromarray(COLOUR), kind)[:size])
+    assert "object at" not in str(caught.value)
+    assert "Bytes" not in str(caught.value)
+
+
 SEEDS = [
     saved(Image.fromarray(COLOUR)),
     saved(Image.fromarray(with_hole())),

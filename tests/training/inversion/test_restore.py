@@ -204,7 +204,10 @@ REFUSED = {
     "nothing hidden": (["fill", "tiny", "{plain}"], "hides nothing"),
     "all hidden": (["fill", "tiny", "{plain}", "--mask", "{black}"], "hides the whole image"),
     "a factor": (["enlarge", "tiny", "{plain}", "--factor", "3"], "factor is 3"),
-    "a size for a factor": (["enlarge", "tiny", "{plain}", "--factor", "2"], "allowed: 8x8"),
+    "a size for a factor": (
+        ["enlarge", "tiny", "{plain}", "--factor", "2"],
+        "allowed: 8x8, the model's 16x16 divided by --factor 2",
+    ),
     "a class": (["project", "tiny", "{plain}", "--label", "z"], "label is 'z', allowed: a, b, c"),
     "classes": (
         ["fill", "tiny", "{plain}", "--mask", "{half}", "--label", "a,b"],

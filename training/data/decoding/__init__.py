@@ -4,7 +4,7 @@
 decoded are reported. This package knows neither datasets nor where their files lie.
 """
 
-from training.data.decoding.form import FITS, MAX_PIXELS, Fit, Form, Which
+from models.decoding.form import FITS, MAX_PIXELS, Fit, Form, Which
 from training.data.decoding.formats import is_unread, unread_summary
 from training.data.decoding.images import Decoded, Encoded, Origin, Packed, Pixels, Skipped
 from training.data.decoding.memory import reserve

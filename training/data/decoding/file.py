@@ -1,11 +1,9 @@
-"""One image file to pixels: one road for every combination of what a file can be.
+"""One image file to pixels, or the reason why there are none.
 
-open -> choose the frame -> draft -> load -> turn upright -> separate alpha -> 8 bits -> sRGB ->
-join alpha or background -> fit.
+open -> choose the frames -> each by the road of `models.decoding.road`.
 """
 
 import contextlib
-import io
 import re
 import threading
 import warnings
@@ -13,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from training.data.decoding import alpha, colour, depth, frames, orientation
+from models.decoding import road
+from models.decoding.form import Form
+from training.data.decoding import frames
 from training.data.decoding.dicom import register_dicom
-from training.data.decoding.fitting import fitted
-from training.data.decoding.form import Form
 from training.data.decoding.formats import RAW, is_raw, register_heif, unread_format
 from training.data.decoding.images import Encoded, Origin, Packed, Pixels
 from training.data.file_names import printable
@@ -55,7 +53,7 @@ class Decoder:
         except (OSError, ValueError) as error:
             return str(error)
         try:
-            with _opened(item.source) as image:
+            with road.opened(item.source) as image:
                 if (
                     isinstance(image, TiffImagePlugin.TiffImageFile)
                     and _DNG_VERSION in image.tag_v2
@@ -85,31 +83,17 @@ class Decoder:
 
     def _picture(self, name: str, image: Image.Image, frame: str) -> Picture:
         form, size, mode = self._form, image.size, image.mode
-        if isinstance(image, JpegImagePlugin.JpegImageFile):
-            # Decode at 1/2, 1/4 or 1/8 of the size if that is enough.
-            side = 2 * max(form.height, form.width)  # it may be turned afterwards
-            image.draft(None, (side, side))
-        alpha.scale_key(image)
-        profile = colour.profile_of(image)
+        road.draft(image, form)
         huge = image.width * image.height > _HUGE
         with self._alone if huge else contextlib.nullcontext():
-            orientation.load(image)
-            turn = orientation.turn_of(image)
-            upright = image if turn is None else image.transpose(turn)
-            colours, opacity = alpha.separated(upright)
-            notes = ["a palette of 256 colours at most"] if mode in ("P", "PA") else []
-            if depth.is_deep(colours):
-                colours, lost = depth.shallow(colours, depth.tiff_tags(image))
-                notes.append(lost)
-            colours, lost = colour.to_srgb(colours, profile)
-            notes += [lost] if lost else []
-            pixels = fitted(alpha.joined(colours, opacity, form), form)
+            shown = road.shown(image)
+            pixels = shown.pixels(form)
         origin = Origin(
             name,
             *size,
             mode,
-            ", and ".join(notes),
-            transparent=opacity is not None,
+            ", and ".join(shown.lost),
+            transparent=shown.alpha is not None,
             frame=frame,
         )
         return Picture(pixels, origin)
@@ -138,19 +122,6 @@ def prepared(form: Form) -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-def _opened(source: Path | bytes) -> Image.Image:
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        return Image.open(file)
-    except UnidentifiedImageError:
-        # Pillow gives a JPEG file up whose list of further pictures (MPF) is malformed.
-        with contextlib.suppress(Exception):
-            return JpegImagePlugin.JpegImageFile(
-                io.BytesIO(source) if isinstance(source, bytes) else str(source)
-            )
-        raise
 
 
 def _why_unidentified(source: Path | bytes) -> str:

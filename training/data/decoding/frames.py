@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from training.data.decoding.form import Which
+from models.decoding.form import Which
 
 _PAGED = {"TIFF", "MPO", "DCX", "IM", "MIC", "SPIDER"}
 _ONE_SHOWN = {"PSD", "HEIF", "ICO", "ICNS"}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.data.decoding.form import Form
+from models.decoding.form import Form
 from training.data.decoding.images import Pixels
 from training.errors import DataError
 from training.memory import available_bytes

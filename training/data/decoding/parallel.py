@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from training.data.decoding import alpha
+from models.decoding import alpha
+from models.decoding.fitting import fitted
+from models.decoding.form import Form
 from training.data.decoding.file import Decoder, prepared
-from training.data.decoding.fitting import fitted
-from training.data.decoding.form import Form
 from training.data.decoding.images import Decoded, Encoded, Origin, Packed, Pixels, Skipped
 from training.data.decoding.memory import reserve
 from training.data.decoding.progress import Progress

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from models.decoding import icc
 from tests.training.data.decoding import pictures
 from tests.training.data.decoding.pictures import picture, pixels, quarters, read, saved
-from training.data.decoding import icc
 
 COLOURS = [[200, 60, 30], [40, 150, 90], [60, 70, 220], [250, 250, 250]]
 PROFILES = {

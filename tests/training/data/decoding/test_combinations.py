@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.decoding import icc
 from tests.training.data.decoding import pictures
 from tests.training.data.decoding.pictures import picture, pixels, quarters, saved
 from tests.training.data.decoding.test_orientation import TURNS
-from training.data.decoding import icc
 
 COLOURS = np.array([[200, 60, 30], [40, 150, 90], [60, 70, 220], [250, 250, 250]])
 GREYS = COLOURS[:, 1:2].repeat(3, 1)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.decoding.fitting import fitted
 from training.data import DataConfig, load
 from training.data.decoding import Form
-from training.data.decoding.fitting import fitted
 from training.errors import ConfigError
 
 GREY, RED, LIME, BLUE = (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255)

@@ -12,24 +12,40 @@ import io
 import numpy as np
 from PIL import ExifTags, Image, ImageCms
 
-from training.data.decoding import icc
+from models.decoding import icc
+from models.decoding.orientation import has_exif
 
 _SAME = 1  # of 255: a transform that changes no colour by more is sRGB's own
 _SAMPLES = 17  # of each channel
 _SRGB_GAMMA = 1 / 2.2
 
 
-def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
+UNUSABLE = "its colour profile can't be used"
+
+
+class ProfileError(ValueError):
+    """A file's colour profile is damaged; the text says how."""
+
+
+def to_srgb(
+    picture: Image.Image, profile: bytes | None, *, strict: bool = False, keeps: bool = True
+) -> tuple[Image.Image, str]:
     """Converts a picture to sRGB.
 
     Args:
         picture: of a mode without alpha, palette or more than 8 bits.
         profile: its ICC profile, from `profile_of`.
+        strict: whether a damaged profile is an error, or something that is lost.
+        keeps: whether the transform is kept for the next picture with this profile.
 
     Returns:
         A picture of mode L or RGB, and in words what was lost.
+
+    Raises:
+        ProfileError: `strict`, and the profile is damaged.
     """
     lost = ""
+    make = _transform if keeps else _transform.__wrapped__
     if picture.mode in ("1", "YCbCr", "HSV"):
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
     if profile:
@@ -38,16 +54,18 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, s
                 raise ValueError("it is no ICC profile")
             kind = _colour_space(profile)
             if picture.mode == "L" and kind == "RGB":
-                transform = _transform(profile, "RGB")
+                transform = make(profile, "RGB")
                 picture = picture if transform is None else picture.convert("RGB")
             else:
                 fits = kind == {"L": "GRAY"}.get(picture.mode, picture.mode)
-                transform = _transform(profile, picture.mode) if fits else None
+                transform = make(profile, picture.mode) if fits else None
                 profile = profile if fits else None
             if transform is not None:
                 return ImageCms.applyTransform(picture, transform), ""  # type: ignore[return-value]
         except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            lost = f"its colour profile can't be used ({error}), so that colours may shift"
+            if strict:
+                raise ProfileError(str(error)) from error
+            lost = f"{UNUSABLE} ({error}), so that colours may shift"
             profile = None
     if picture.mode == "LAB":
         transform = _transform(None, "LAB")
@@ -55,7 +73,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, s
         return ImageCms.applyTransform(picture, transform), lost  # type: ignore[return-value]
     if picture.mode == "CMYK" and not profile:
         lost = lost or "its inks become RGB without a colour profile, so that colours shift"
-    return (picture if picture.mode == "L" else picture.convert("RGB")), lost
+    return (picture if picture.mode in ("L", "RGB") else picture.convert("RGB")), lost
 
 
 def profile_of(image: Image.Image) -> bytes | None:
@@ -90,6 +108,8 @@ def _from_png(image: Image.Image) -> bytes | None:
 
 
 def _is_adobe_rgb(image: Image.Image) -> bool:
+    if not has_exif(image):
+        return False
     try:
         interop = image.getexif().get_ifd(ExifTags.IFD.Interop)
         index = interop.get(ExifTags.Interop.InteropIndex)

@@ -3,9 +3,8 @@
 import numpy as np
 from PIL import Image, ImageOps
 
-from training.data.decoding.alpha import without_hidden_colours
-from training.data.decoding.form import Form
-from training.data.decoding.images import Pixels
+from models.decoding.alpha import Pixels, without_hidden_colours
+from models.decoding.form import Form
 
 
 def fitted(picture: Image.Image, form: Form) -> Pixels:
@@ -23,9 +22,9 @@ def fitted(picture: Image.Image, form: Form) -> Pixels:
     """
     if picture.size != (form.width, form.height):
         picture = _resized(picture, form)
-    if picture.mode == "RGBA":
-        picture = without_hidden_colours(picture, form)
     pixels = np.asarray(picture).reshape(form.height, form.width, form.channels)
+    if picture.mode == "RGBA":
+        pixels = without_hidden_colours(pixels, form)
     return pixels.transpose(2, 0, 1)
 
 

@@ -1,9 +1,12 @@
 """Separates a picture's colours from its transparency, and joins them to what is wanted."""
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from training.data.decoding.form import Form
+from models.decoding.form import Form
+
+Pixels = npt.NDArray[np.uint8]
 
 _SCALES = {"L;2": 85, "L;4": 17}  # from a sample of 2 or 4 bits to one of 8
 
@@ -32,21 +35,29 @@ def separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         0 is transparent, 255 opaque. None where all of it is opaque.
     """
     colours, alpha = _separated(image)
-    if alpha is not None and alpha.getextrema()[0] == 255:
-        alpha = None
+    alpha = None if alpha is None else _unless_opaque(alpha)
     colours.info.pop("transparency", None)
     return colours, alpha
+
+
+def opacity(image: Image.Image) -> Image.Image | None:
+    """Alpha of a picture of mode RGBA, as of `separated`."""
+    return _unless_opaque(image.getchannel("A"))
+
+
+def _unless_opaque(alpha: Image.Image) -> Image.Image | None:
+    return None if alpha.getextrema()[0] == 255 else alpha
 
 
 def _separated(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if not image.has_transparency_data:
         return (image.convert("RGB") if image.mode in ("P", "RGBX") else image), None
     if image.mode.startswith("I"):  # Pillow makes no alpha of the transparent value of 16 bits
-        key = image.info["transparency"]
-        values = np.asarray(image)
-        return image.copy(), Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+        seen = np.asarray(image) != image.info["transparency"]
+        return image._new(image.im), Image.fromarray(seen.astype(np.uint8) * np.uint8(255))
     grey = image.mode in ("1", "L", "LA", "La")
-    whole = image.convert("LA" if grey else "RGBA")
+    mode = "LA" if grey else "RGBA"
+    whole = image if image.mode == mode else image.convert(mode)
     return whole.convert("L" if grey else "RGB"), whole.getchannel("A")
 
 
@@ -54,16 +65,21 @@ def joined(colours: Image.Image, alpha: Image.Image | None, form: Form) -> Image
     """Puts colours on the form's background or, for four channels, keeps their alpha.
 
     Args:
-        colours: sRGB, of mode L or RGB.
+        colours: sRGB, of mode L or RGB, or RGBA with the same alpha.
         alpha: of mode L and the same size, or None.
         form: what is wanted.
 
     Returns:
         A picture of the form's mode.
     """
+    if colours.mode == "RGBA":
+        if form.channels == 4:
+            return colours
+        colours = colours.convert("RGB")
     opaque = "L" if form.channels == 1 else "RGB"
     picture = colours if colours.mode == opaque else colours.convert(opaque)
     if form.channels == 4:
+        picture = picture.copy() if picture is colours else picture
         picture.putalpha(255 if alpha is None else alpha)
         return picture
     if alpha is None:
@@ -72,11 +88,13 @@ def joined(colours: Image.Image, alpha: Image.Image | None, form: Form) -> Image
     return Image.composite(picture, behind, alpha)
 
 
-def without_hidden_colours(picture: Image.Image, form: Form) -> Image.Image:
-    """Gives the places of an RGBA picture that can't be seen the background's colour.
+def without_hidden_colours(pixels: Pixels, form: Form) -> Pixels:
+    """Gives the places of RGBA pixels [H, W, 4] that can't be seen the background's colour.
 
     What files hold there is arbitrary, and D would tell images by it.
     """
-    pixels = np.array(picture)
-    pixels[pixels[:, :, 3] == 0, :3] = form.background
-    return Image.fromarray(pixels)
+    hidden = pixels[:, :, 3] == 0
+    if hidden.any():
+        pixels = pixels.copy()
+        pixels[hidden, :3] = form.background
+    return pixels

@@ -15,6 +15,13 @@ _METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SAID_IN_INFO = ("PNG", "JPEG", "MPO", "WEBP")
+_SOURCES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+
+
+def has_exif(image: Image.Image) -> bool:
+    """False for an opened file that surely has neither EXIF nor XMP data: parsing takes time."""
+    return image.format not in _SAID_IN_INFO or any(name in image.info for name in _SOURCES)
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
@@ -22,6 +29,8 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
     Pillow turns TIFF files itself when it loads them, so that a loaded one asks for none.
     """
+    if not has_exif(image):
+        return None
     try:
         return _METHODS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # malformed EXIF data may raise anything

@@ -6,6 +6,8 @@ values: whole numbers go up to 65535 or, where one is larger, to 2**32 - 1. Floa
 where none fits, or values are far below 0, the values are stretched.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
@@ -32,17 +34,26 @@ def shallow(image: Image.Image, tags: dict[int, int]) -> tuple[Image.Image, str]
     found = f"values {values.min():g} to {values.max():g}"
     bits = tags.get(_BITS_PER_SAMPLE, 16)
     if image.mode != "I" and bits < 16:  # TIFF's 12 bits, which Pillow leaves as they are
-        shown, text = values >> (bits - 8), f"{found} of {2**bits - 1}, of whose {bits} bits"
+        shown = _shifted(values, bits - 8)
+        text = f"{found} of {2**bits - 1}, of whose {bits} bits"
     elif image.mode != "I" or (values.min() >= 0 and values.max() <= _UP_TO_16_BITS):
-        shown, text = values >> 8, f"{found} of 65535, of whose 16 bits"
+        shown, text = _shifted(values, 8), f"{found} of 65535, of whose 16 bits"
     else:
         wide = values.astype(np.int64)
         wide = np.where(wide < 0, wide + 2**32, wide) if bits == 32 else wide.clip(0)
-        shown, text = wide >> 24, f"{wide.min():g} to {wide.max():g} of 2**32 - 1, of whose 32 bits"
-    picture = Image.fromarray(shown.astype(np.uint8))
+        shown = _shifted(wide, 24)
+        text = f"{wide.min():g} to {wide.max():g} of 2**32 - 1, of whose 32 bits"
+    picture = Image.fromarray(shown)
     if tags.get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow turns round for 8 bits only
         picture = Image.fromarray(255 - np.asarray(picture))
     return picture, f"{text} the upper 8 are kept"
+
+
+def _shifted(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
+    """Values without so many bits; no second array of all of them, for which memory may lack."""
+    out = np.empty(values.shape, np.uint8)
+    np.right_shift(values, bits, out=out, casting="unsafe")
+    return out
 
 
 def tiff_tags(image: Image.Image) -> dict[int, int]:
