@@ -94,7 +94,7 @@ def test_a_few_copies_are_left_out_and_many_are_refused(model: Bundle) -> None:
     said: list[str] = []
     found = unseen(Opened(model), other, DataConfig(), frozenset(seen[:2]), said.append)
     assert digests(found) == seen[2:]
-    assert said == ["left out: 2 images that are among those of the training, pixel by pixel"]
+    assert said == ["left out: 2 images that the model was trained on, pixel by pixel"]
     with pytest.raises(ConfigError, match=r"data is in part .*: 3 of 200 images"):
         unseen(Opened(model), other, DataConfig(), frozenset(seen[:3]), said.append)
 
