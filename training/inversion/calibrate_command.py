@@ -16,7 +16,7 @@ from training.data.images_record import recorded_rows
 from training.errors import ConfigError, require
 from training.interpretation.published import publish
 from training.inversion.opened import Opened, as_bytes, require_fitting
-from training.inversion.score_command import scored
+from training.inversion.score_command import require_own_class, scored
 from training.inversion.seen import (
     encoder_images,
     is_trained_on,
@@ -58,6 +58,7 @@ class CalibrateCommand:
         require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
         model = Opened(bundle)
         model.scorer()  # before any image is read
+        require_own_class(model, self.label, "the scale of p is made so")
         image_set = unseen(model, load(self.data), self.data, self._recorded(bundle), say)
         require_fitting(model, image_set)
         chosen = image_set.subset(num)
@@ -65,7 +66,8 @@ class CalibrateCommand:
         require(found >= _LEAST, "data", f"{found} images", f"{_LEAST} or more", "give more images")
         images = as_bytes(chosen)
         labels = model.labels_named(self.label, found)
-        if labels is None and chosen.labels is not None:
+        # An encoder that finds classes is not told those of the data: p is for images without.
+        if labels is None and chosen.labels is not None and not model.traits.infers_label:
             labels = chosen.labels.numpy()
         scores = np.sort(scored(model, images, labels).score)
         if self.publish:
