@@ -63,6 +63,8 @@ class Decoded(msgspec.Struct, frozen=True):
     """[h, w, C]."""
     known: Pixels | None
     """[h, w]: 0 where the file is transparent, else 1; None where it is transparent nowhere."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the file's image as a viewer shows it, before it is fitted."""
 
 
 def decode(data: bytes | bytearray | memoryview, wanted: Wanted) -> Decoded:
@@ -234,7 +236,7 @@ def _fitted(image: Image.Image, wanted: Wanted) -> Decoded:
         )
     if has_alpha and not is_clear and wanted.channels != 4:
         image = image.convert("L" if image.mode == "LA" else "RGB")
-    image = _scaled(image, wanted)
+    size, image = image.size, _scaled(image, wanted)
     known = None
     if is_clear and wanted.alpha == "mask":
         known = (np.asarray(image.getchannel("A")) >= _KNOWN).astype(np.uint8)
@@ -244,7 +246,7 @@ def _fitted(image: Image.Image, wanted: Wanted) -> Decoded:
             image = image.convert("L" if image.mode == "LA" else "RGB")  # without black behind it
         image = image.convert(target)
     pixels = np.asarray(image)
-    return Decoded(pixels[:, :, None] if pixels.ndim == 2 else pixels, known)
+    return Decoded(pixels[:, :, None] if pixels.ndim == 2 else pixels, known, size)
 
 
 def _scaled(image: Image.Image, wanted: Wanted) -> Image.Image:
