@@ -26,6 +26,7 @@ import numpy.typing as npt
 from models.bundle.archive import read_stream
 from models.bundle.bundle import ENCODER, Bundle
 from models.bundle.generator import Images
+from models.bundle.inversion import EncoderTraits
 from models.bundle.part import decoding, read_part
 from models.bundle.runtime import inputs_of, open_session, outputs_of
 from models.bundle.styles import Session
@@ -66,6 +67,16 @@ class Calibration:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, scores=self.scores)
         return buffer.getvalue()
+
+
+def holds(traits: EncoderTraits, *, labels_given: bool) -> bool:
+    """Whether the p of an image is that of the calibration: by the same way to the class.
+
+    The scores of the calibration are of classes that the encoder found, where it finds them, and
+    of given ones where it must be told. A class that is given to one that finds it leads to another
+    latent, and to a score that is compared with nothing.
+    """
+    return not (labels_given and traits.infers_label)
 
 
 def score_images(session: Session, images: Images, reconstructions: Images) -> Scored:

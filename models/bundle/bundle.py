@@ -5,6 +5,7 @@
     golden.npz      seeds (+ labels) and the images that this model must give for them
     samples.png  card.md    for people
     encoder.onnx  encoder_golden.npz    image uint8 NHWC -> z: see `models.bundle.inversion`
+    encoder_images.npz    what it learned from, if the training wrote it down
     score.onnx  calibration.npz    how unusual an image is: see `models.bundle.anomaly`
     mapping.onnx  synthesis.onnx  styles.npz    of style models: see `models.bundle.styles`
     units.onnx  units.npz    where they were looked for: see `models.bundle.units`

@@ -15,6 +15,7 @@ _METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset(_METHODS[number] for number in (5, 6, 7, 8))
 _SAID_IN_INFO = ("PNG", "JPEG", "MPO", "WEBP")
 _SOURCES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
@@ -35,6 +36,12 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
         return _METHODS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # malformed EXIF data may raise anything
         return None
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened file once it is turned."""
+    width, height = image.size
+    return (height, width) if turn_of(image) in _SIDEWAYS else (width, height)
 
 
 def load(image: Image.Image) -> None:

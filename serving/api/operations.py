@@ -53,6 +53,7 @@ RESPONSE_HEADERS: dict[str, tuple[Schema, str]] = {
     "X-Model": (_STRING, "the model that made the images"),
     "X-Model-Version": (_POSITIVE, "its version"),
     "X-Model-Digest": (_STRING, "SHA-256 of its bundle"),
+    "X-Note": (_STRING, "what must not be forgotten of the images; it is in every file, too"),
     "X-Seeds": (_STRING, "with count: the first and the last seed that the server drew, as 7-10"),
     "Server-Timing": (_STRING, "queue, infer and encode in milliseconds, or a hit of the cache"),
     "ETag": (_STRING, "a strong validator: the same tag means the same bytes"),

@@ -38,6 +38,9 @@ class Restored:
     errors: list[float]
     """Of each: mean squared difference of the model's own image from what is known."""
     label: int | None
+    """Class of the first."""
+    labels: list[int | None]
+    """Class of each."""
     note: str
     """What must not be forgotten."""
     spread: float | None
@@ -54,7 +57,8 @@ class Score:
 
     score: float
     p: float | None
-    """Conformal: small is unusual; None where the model has no calibration."""
+    """Conformal: small is unusual; None where the model has no calibration, or a class was given
+    that its encoder would find."""
     label: int | None
     map: Floats | None
     """[H, W], squared difference of each pixel, 0 .. 4, where maps were asked for."""

@@ -7,7 +7,8 @@ An image is given as the bytes of a file, a path, an image of Pillow or an array
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class AsyncRealImages:
         """Finds the latents of images; reconstruct: tells what the model makes of them, too."""
         fields = {
             "images": [_file(each) for each in images],
-            "labels": labels,
+            "labels": _classes(labels, "labels"),
             "fit": fit,
             "reconstruct": reconstruct,
             "model": model,
@@ -144,7 +145,7 @@ class AsyncRealImages:
         """Says how unusual images are for a model; maps: where, too."""
         fields = {
             "images": [_file(each) for each in images],
-            "labels": labels,
+            "labels": _classes(labels, "labels"),
             "fit": fit,
             "maps": maps,
             "model": model,
@@ -165,14 +166,19 @@ class AsyncRealImages:
         version: int | None,
         given: dict[str, Any],
     ) -> Restored:
-        label = label if label is None or isinstance(label, int) else list(label)
-        fields = {"image": _file(image), "label": label, "model": model, "version": version}
+        fields = {
+            "image": _file(image),
+            "label": _classes(label, "label"),
+            "model": model,
+            "version": version,
+        }
         found = read_images(await self._ask_json(path, fields | given), Answers, None)
         return Restored(
             images=[picture(each.data) for each in found.images],
             files=[each.data for each in found.images],
             errors=[each.error for each in found.images],
             label=found.images[0].label,
+            labels=[each.label for each in found.images],
             note=found.note,
             spread=found.spread,
             spread_map=picture_of(found.spread_map),
@@ -218,15 +224,19 @@ def _file(given: Given) -> str:
     if isinstance(given, str | Path):
         try:
             data = Path(given).read_bytes()
-        except OSError as error:
-            raise InvalidRequestError(f"image is {str(given)!r}: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidRequestError(f"image is {str(given)!r}: {reason}") from None
     elif isinstance(given, Image.Image):
-        buffer = io.BytesIO()
-        given.save(buffer, "PNG")
-        data = buffer.getvalue()
+        data = _png(given)
     elif isinstance(given, np.ndarray):
         buffer = io.BytesIO()
-        np.save(buffer, given, allow_pickle=False)
+        try:
+            np.save(buffer, given, allow_pickle=False)
+        except ValueError:
+            raise InvalidRequestError(
+                f"image is an array of {given.dtype}, must be uint8 or uint16, [H, W] or [H, W, C]"
+            ) from None
         data = buffer.getvalue()
     elif isinstance(given, bytes | bytearray | memoryview):
         data = bytes(given)
@@ -236,3 +246,38 @@ def _file(given: Given) -> str:
             "Pillow or an array"
         )
     return base64.b64encode(data).decode("ascii")
+
+
+def _png(image: Image.Image) -> bytes:
+    """The file of an image of Pillow.
+
+    Raises:
+        InvalidRequestError: PNG can't hold its pixels, or they can't be read.
+    """
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "PNG")
+    except Exception as error:  # Pillow's parsers, which read a file now, raise errors of any kind
+        raise InvalidRequestError(
+            f"image has mode {image.mode} and can't be written as PNG: {error}; convert it first, "
+            "for example image.convert('RGB')"
+        ) from None
+    return buffer.getvalue()
+
+
+def _classes(given: int | Iterable[int] | None, field: str) -> int | list[Any] | None:
+    """One class or several, by whatever library the numbers are.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    if given is None or isinstance(given, bool):
+        return given
+    if isinstance(given, numbers.Integral):
+        return int(given)
+    try:
+        return list(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidRequestError(
+            f"{field} is {given!r}, must be a whole number, or a list of them"
+        ) from None

@@ -227,9 +227,9 @@ class Decoder:
         size = answer.shape[0] * answer.shape[1] * answer.shape[2]
         pixels = np.frombuffer(body, np.uint8, size).reshape(answer.shape)
         if not answer.has_known:
-            return Decoded(pixels, None)
+            return Decoded(pixels, None, answer.size)
         known = np.frombuffer(body, np.uint8, offset=size).reshape(answer.shape[:2])
-        return Decoded(pixels, known)
+        return Decoded(pixels, known, answer.size)
 
     def _ask(self, data: bytes, wanted: Wanted) -> tuple[Answer, bytearray]:
         process = self._take()

@@ -30,6 +30,8 @@ class Answer(msgspec.Struct, frozen=True):
     has_known: bool
     refused: str
     """Why there are no pixels; empty where there are."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the file's image as a viewer shows it."""
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytearray:
@@ -83,8 +85,8 @@ def _answer(file: bytes | bytearray, wanted: Wanted) -> tuple[Answer, bytes]:
     body, known = decoded.pixels.tobytes(), decoded.known
     shape: tuple[int, int, int] = decoded.pixels.shape
     if known is None:
-        return Answer(shape, False, ""), body
-    return Answer(shape, True, ""), body + known.tobytes()
+        return Answer(shape, False, "", decoded.size), body
+    return Answer(shape, True, "", decoded.size), body + known.tobytes()
 
 
 def _limit(max_pixels: int) -> None:

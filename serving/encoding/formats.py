@@ -28,6 +28,8 @@ class Format:
     """The most pixels of a side that the format allows."""
     has_alpha: bool = True
     """True where it holds transparency."""
+    is_lossy: bool = False
+    """True where pixels come back as others."""
     encode_many: Callable[[Images], list[bytes]] | None = None
     """Faster for many images [N, H, W, C], with the same bytes; None where nothing is."""
 
@@ -52,10 +54,14 @@ FORMATS = {
     entry.name: entry
     for entry in (
         Format("png", "image/png", encode_png, 2**31 - 1, encode_many=encode_pngs),
-        Format("jpeg", "image/jpeg", _pillow("JPEG", quality=90), 65500, has_alpha=False),
+        Format(
+            "jpeg", "image/jpeg", _pillow("JPEG", quality=90), 65500, has_alpha=False, is_lossy=True
+        ),
         Format("webp", "image/webp", _pillow("WEBP", lossless=True, method=0, exact=True), 16383),
     )
 }
+LOSSY = frozenset(entry.media_type for entry in FORMATS.values() if entry.is_lossy)
+"""Media types whose pixels come back as others."""
 SUFFIXES = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 NPY_MEDIA_TYPE = "application/x-npy"
 ENCODERS = 1

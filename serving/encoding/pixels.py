@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from models.decoding import road
 from models.decoding.colour import ProfileError
 from models.decoding.form import Form
+from models.decoding.orientation import upright_size
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -57,6 +58,8 @@ class Decoded(msgspec.Struct, frozen=True):
     """[h, w, C]."""
     known: Pixels | None
     """[h, w]: 0 where the file is transparent, else 1; None where it is transparent nowhere."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the file's image as a viewer shows it, before it is fitted."""
 
 
 def decode(data: bytes | bytearray | memoryview, wanted: Wanted) -> Decoded:
@@ -68,8 +71,9 @@ def decode(data: bytes | bytearray | memoryview, wanted: Wanted) -> Decoded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs: sizes are checked here
-            shown = _seen(_opened(data, wanted), wanted)
-            return _fitted(shown, _check_fit(*shown.colours.size, wanted))
+            shown, size = _seen(_opened(data, wanted), wanted)
+            pixels, known = _fitted(shown, _check_fit(*shown.colours.size, wanted))
+            return Decoded(pixels, known, size)
     except RefusedImageError:
         raise
     except MemoryError:
@@ -185,13 +189,14 @@ def _from_array(data: bytes | bytearray | memoryview, wanted: Wanted) -> Image.I
     return Image.fromarray(pixels)
 
 
-def _seen(image: Image.Image, wanted: Wanted) -> road.Shown:
-    """The image as a viewer shows it, in its own size."""
+def _seen(image: Image.Image, wanted: Wanted) -> tuple[road.Shown, tuple[int, int]]:
+    """The image as a viewer shows it, and its own width and height."""
+    size = upright_size(image)  # before a part of it is decoded
     if wanted.fit in ("crop", "stretch"):
         road.draft(image, _form(wanted, wanted.channels))
     profile = image.info.get("icc_profile") or b""
     try:
-        return road.shown(
+        shown = road.shown(
             image, strict=True, keeps_profile=len(profile) <= _KEPT_PROFILE_BYTES, frees=True
         )
     except ProfileError as error:
@@ -199,19 +204,20 @@ def _seen(image: Image.Image, wanted: Wanted) -> road.Shown:
             f"{wanted.field} has a colour profile that can't be used ({error}); save it as sRGB, "
             "or without a profile"
         ) from None
+    return shown, size
 
 
-def _fitted(shown: road.Shown, wanted: Wanted) -> Decoded:
-    """The image in the wanted size and channels."""
+def _fitted(shown: road.Shown, wanted: Wanted) -> tuple[Pixels, Pixels | None]:
+    """The image in the wanted size and channels, and what of it is known."""
     if wanted.channels == 4 or shown.alpha is None:
-        return Decoded(_rows(shown.pixels(_form(wanted, wanted.channels))), None)
+        return _rows(shown.pixels(_form(wanted, wanted.channels))), None
     if wanted.alpha == "refuse":
         raise RefusedImageError(
             f"{wanted.field} is transparent in places, the model's images are "
             f"{_COLOURS[wanted.channels]}; flatten it, or have those places filled by /v1/inpaint"
         )
     pixels = _rows(shown.pixels(_form(wanted, 4)))
-    return Decoded(*road.colours_and_known(pixels, wanted.channels))
+    return road.colours_and_known(pixels, wanted.channels)
 
 
 @functools.lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from models.bundle.anomaly import SCORE
+from models.bundle.anomaly import SCORE, holds
 from models.bundle.directions import as_text
 from models.bundle.generator import Images
 from models.restoration import edited, filled, repeated, shrunk, spread
@@ -31,6 +31,7 @@ from serving.requests.real_image.fields import (
 from serving.requests.real_image.rules import (
     calibration_of,
     check_fills,
+    check_mask,
     known_pixels,
     needed_labels,
     starts_of,
@@ -90,8 +91,9 @@ class Scored:
     served: Served
     scores: Floats
     p: list[float] | None
-    """Conformal; None where the version has no calibration."""
+    """Conformal; None where the version has no calibration, or it doesn't hold."""
     num_calibration: int
+    """Images of the calibration; 0 without one."""
     has_features: bool
     """Whether the score compares features, too."""
     labels: Labels
@@ -178,8 +180,10 @@ async def inpaint(
     alpha: Literal["refuse", "mask"] = "refuse" if target.channels == 4 else "mask"
     files = [(request.image, replace(target, alpha=alpha))]
     if request.mask is not None:
-        files.append((request.mask, replace(target, field="mask", channels=1)))
+        files.append((request.mask, replace(target, field="mask", channels=1, alpha="mask")))
     decoded, *masks = await work.decode(files)
+    if masks:
+        check_mask(masks[0], decoded)
     known = known_pixels(masks[0].pixels if masks else None, decoded.known)
     originals, all_known = _times(decoded.pixels, starts), _times(known, starts)
     found = await work.encode(served, originals, masks=all_known, starts=starts, labels=labels)
@@ -263,6 +267,7 @@ async def scored(work: RealImageWork, images: Images, labels: Labels, served: Se
         Problem: it can't be carried out.
     """
     calibration = calibration_of(served)
+    has_p = calibration is not None and holds(traits_of(served), labels_given=labels is not None)
     found = await work.encode(served, images, labels=labels)
     labels = found.labels if labels is None else labels
     made = await work.generate(served, found.z, labels)
@@ -275,7 +280,7 @@ async def scored(work: RealImageWork, images: Images, labels: Labels, served: Se
     return Scored(
         served,
         scores=scores,
-        p=None if calibration is None else calibration.p_values(scores).tolist(),
+        p=calibration.p_values(scores).tolist() if calibration and has_p else None,
         num_calibration=0 if calibration is None else len(calibration.scores),
         has_features=has_features,
         labels=labels,

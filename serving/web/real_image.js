@@ -180,7 +180,8 @@ async function look() {
   const named = label === null || !state.model.labels ? "" : `, class ${state.model.labels[label]}`;
   at("real-made-told").textContent = `The model's: ${decibels(difference(shown))}${named}`;
   at("real-map").src = png(map);
-  const told = p === null ? "no calibration, so no p" : `p ${p.toFixed(3)} of ${found.num_calibration} usual images`;
+  const none = found.num_calibration ? "no p for a class that is chosen" : "no calibration, so no p";
+  const told = p === null ? none : `p ${p.toFixed(3)} of ${found.num_calibration} usual images`;
   at("real-map-told").textContent = `Where it differs: score ${score.toPrecision(3)}, ${told}`;
   await edit();
 }

@@ -2,8 +2,9 @@
 
 Intervals are percentiles of the bootstrap (Efron 1979): usual and unusual test images are drawn
 anew, each as many as there are, and the same draws serve all methods, so that differences between
-methods have intervals, too. What a method learned and its calibration stay as they are. This
-module knows no method.
+methods have intervals, too. Rates have Wilson's intervals (1927): draws of a sample without any
+alarm would have none either, and an interval without width. What a method learned and its
+calibration stay as they are. This module knows no method.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 NUM_RESAMPLES = 200
 _PERCENTILES = (2.5, 97.5)
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure and the interval in which 95 of 100 draws of test images have it."""
+    """A figure and its interval of 95%: of draws of test images, of a rate by Wilson."""
 
     value: float
     interval: Interval
@@ -75,8 +77,8 @@ def judge(methods: Mapping[str, Scores], *, alpha: float, seed: int = 0) -> dict
         false_alarms = detected = None
         if each.calibration is not None:
             scale = Calibration(np.sort(each.calibration))
-            false_alarms = _rate(scale.p_values(each.usual) <= alpha, seed)
-            detected = _rate(scale.p_values(each.unusual) <= alpha, seed)
+            false_alarms = _rate(scale.p_values(each.usual) <= alpha)
+            detected = _rate(scale.p_values(each.unusual) <= alpha)
         found[name] = Judged(
             auroc=_figure(auroc[name]),
             average_precision=_figure(precision[name]),
@@ -125,11 +127,13 @@ def _drawn(measure: object, usual: Floats, unusual: Floats, seed: int) -> Floats
     return np.array(values)
 
 
-def _rate(alarms: npt.NDArray[np.bool_], seed: int) -> Figure:
+def _rate(alarms: npt.NDArray[np.bool_]) -> Figure:
     """The share of alarms."""
-    share = float(alarms.mean())
-    draws = np.random.default_rng(seed).binomial(len(alarms), share, NUM_RESAMPLES) / len(alarms)
-    return _figure(np.concatenate([[share], draws]))
+    from scipy.stats import binomtest
+
+    test = binomtest(int(alarms.sum()), len(alarms))
+    low, high = test.proportion_ci(_CONFIDENCE, method="wilson")
+    return Figure(value=float(alarms.mean()), interval=(float(low), float(high)))
 
 
 def _figure(values: Floats) -> Figure:

@@ -1,10 +1,11 @@
 """The three sets of images that a judgement needs: learned from, calibrated on, tested with.
 
 Those that were learned from are the model's own, by its manifest and its run; the calibration's
-follow from them. Test images that are in either are left out.
+follow from them, those of the encoder are named in the bundle. Test images that are in any of
+them are left out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from training.data import DataConfig, ImageSet, load
 from training.data.images_record import digests
 from training.data.sources import DATASETS
 from training.errors import ConfigError, require
-from training.inversion.calibrate_command import FIGURE, without_recorded
+from training.inversion.calibrate_command import FIGURE
 from training.inversion.opened import Opened, as_bytes, require_fitting
+from training.inversion.seen import encoder_images, without_recorded
 from training.runs.model_data import data_of
 
 Say = Callable[[str], None]
@@ -100,13 +102,14 @@ def unseen_images(
     """Loads the test images; normal: the classes that are usual.
 
     Raises:
-        ConfigError: they don't fit the model, have one kind alone, or were seen by it.
+        ConfigError: they don't fit the model, have one kind alone, or it or its encoder saw them.
     """
     image_set = load(data)
     require_fitting(model, image_set)
     for part in (known.train, known.calibration):
         if part is not None:
-            image_set = _without(image_set, part, say)
+            image_set = _without(image_set, frozenset(digests(part)), say, "the model")
+    image_set = _without(image_set, encoder_images(model.bundle) or (), say, "the encoder")
     classes = image_set.classes or ()
     named = sorted(set(classes) - {""})
     shown = ", ".join(named[:20]) or "none: give a folder with one subfolder a class"
@@ -127,9 +130,9 @@ def unseen_images(
     return Unseen(as_bytes(image_set), is_usual)
 
 
-def _without(image_set: ImageSet, part: ImageSet, say: Say) -> ImageSet:
+def _without(image_set: ImageSet, recorded: Collection[str], say: Say, by: str) -> ImageSet:
     try:
-        return without_recorded(image_set, frozenset(digests(part)), say)
+        return without_recorded(image_set, recorded, say, by=by)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; test images of the same data are --data.split test, where it has them"

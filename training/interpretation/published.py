@@ -1,7 +1,8 @@
 """Published models: opening the one that a word names, and publishing it with further parts."""
 
+import os
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from models.errors import ModelError
 from models.repository import Repository
 from models.repository.lookup import open_named
 from training.cli.command import CONFIG
-from training.errors import CheckpointError, ExportError
+from training.errors import CheckpointError, ConfigError, ExportError
 
 Say = Callable[[str], None]
 
@@ -37,6 +38,36 @@ def open_model(word: str, repository: Path) -> tuple[Bundle, Path | None]:
     except ModelError as error:
         raise CheckpointError(f"MODEL is {word!r}: {error}") from error
     return bundle, run if is_run else None
+
+
+def require_free(
+    folder: Path, names: Iterable[str], *, inputs: Iterable[Path] = (), force: bool
+) -> None:
+    """Refuses files that are there already, before any work is done.
+
+    Args:
+        folder: where files of these names are to be written.
+        names: the names.
+        inputs: what the command reads, which is never overwritten.
+        force: other files may be overwritten.
+
+    Raises:
+        ConfigError: one is an input, or is there and `force` is False.
+    """
+    there = [path for path in (folder / name for name in names) if os.path.lexists(path)]
+    read = {each.resolve() for each in inputs}
+    for path in there:
+        if path.resolve() in read:
+            raise ConfigError(
+                f"out is {str(folder)!r}: {path} is a file that is read, and would be overwritten; "
+                "choose another folder with --out"
+            )
+    if there and not force:
+        shown = ", ".join(map(str, there[:3])) + (", ..." if len(there) > 3 else "")
+        raise ConfigError(
+            f"out is {str(folder)!r}, allowed: a folder without {shown}; choose another with "
+            "--out, or overwrite with --force"
+        )
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], say: Say) -> None:

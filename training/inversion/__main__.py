@@ -86,6 +86,13 @@ def _data(bundle: Bundle, run: Path | None, words: list[str]) -> DataConfig:
     """The images that the model was trained on, unless the options need none."""
     real = peek(words, "--real")
     if real is not None and not real.strip("0."):
+        given = next((word for word in words if word.startswith("--data.")), None)
+        if given is not None:
+            option = given.partition("=")[0]
+            raise ConfigError(
+                f"real is {real}, so that the encoder learns from no data, but {option} is given; "
+                "leave it out, or give --real more than 0"
+            )
         return DataConfig()
     if run is not None and peek(words, "--data.dataset") is None:
         return resumed(run, None).config.data

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +12,23 @@ from models.bundle.anomaly import CALIBRATION, Calibration
 from models.bundle.manifest import Metric
 from models.repository import Repository
 from training.data import DataConfig, ImageSet, load
-from training.data.config import EARLIER
-from training.data.image_set import reordered
-from training.data.images_record import digests, names_of, recorded_rows
-from training.data.sources import DATASETS
-from training.errors import ConfigError, DataError, require
+from training.data.images_record import recorded_rows
+from training.errors import ConfigError, require
 from training.interpretation.published import publish
 from training.inversion.opened import Opened, as_bytes, require_fitting
-from training.inversion.score_command import scored
+from training.inversion.score_command import require_own_class, scored
+from training.inversion.seen import (
+    encoder_images,
+    is_trained_on,
+    trained_options,
+    without_recorded,
+)
 from training.runs.catalogue import run_of_model
 from training.runs.model_data import RUNS
 
 Say = Callable[[str], None]
 FIGURE = "calibration images"
 _LEAST, _MOST = 19, 100_000
-_MAX_COPIES = 0.01  # of all images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,7 @@ class CalibrateCommand:
         require(_LEAST <= num <= _MOST, "num_images", num, f"{_LEAST} .. {_MOST:,}", "--num-images")
         model = Opened(bundle)
         model.scorer()  # before any image is read
+        require_own_class(model, self.label, "the scale of p is made so")
         image_set = unseen(model, load(self.data), self.data, self._recorded(bundle), say)
         require_fitting(model, image_set)
         chosen = image_set.subset(num)
@@ -64,7 +66,8 @@ class CalibrateCommand:
         require(found >= _LEAST, "data", f"{found} images", f"{_LEAST} or more", "give more images")
         images = as_bytes(chosen)
         labels = model.labels_named(self.label, found)
-        if labels is None and chosen.labels is not None:
+        # An encoder that finds classes is not told those of the data: p is for images without.
+        if labels is None and chosen.labels is not None and not model.traits.infers_label:
             labels = chosen.labels.numpy()
         scores = np.sort(scored(model, images, labels).score)
         if self.publish:
@@ -95,91 +98,54 @@ def unseen(
     recorded: Collection[str] = (),
     say: Say = print,
 ) -> ImageSet:
-    """The images that the model hasn't seen.
-
-    A published set is known by its name, people's own images by what they are under the options of
-    the training: other labels, or one class of them, are the same images.
+    """The images that neither the model nor its encoder has seen.
 
     Args:
         model: what was trained.
         image_set: the images.
         data: where they are from.
-        recorded: digests of the images that it was trained on, as its run has them.
-        say: told what was left out.
+        recorded: digests of the images that it was trained on, as its run has them. Those of the
+            encoder are in the bundle.
+        say: told what was left out, and what isn't known.
 
     Raises:
-        ConfigError: they are those that it was trained on, and none were held out, or others.
+        ConfigError: they are those that it was trained on, and none were held out, or others; or
+            the encoder was trained on them.
+        CheckpointError: the record of the encoder's images can't be read.
     """
+    found = _unseen_by_the_model(model, image_set, data, recorded, say)
+    learned = encoder_images(model.bundle)
+    if learned is None:
+        say(
+            "note: the bundle doesn't say which real images its encoder learned from (that of an "
+            "earlier release doesn't, nor one that was trained together with the model): see to it "
+            "that none but the model's own were among them, or train the encoder again"
+        )
+    return without_recorded(found, learned or (), say, by="the encoder")
+
+
+def _unseen_by_the_model(
+    model: Opened, image_set: ImageSet, data: DataConfig, recorded: Collection[str], say: Say
+) -> ImageSet:
     manifest = model.bundle.manifest
-    options = manifest.options.get("data", {})
-    trained = {**EARLIER, **(options if isinstance(options, dict) else {})}
-    if image_set.held_out is not None and data.held_out != trained["held_out"]:
+    trained_share = trained_options(manifest)["held_out"]
+    if image_set.held_out is not None and data.held_out != trained_share:
         raise ConfigError(
-            f"data.held_out is {data.held_out:g}, allowed: {trained['held_out']:g}, as at the "
+            f"data.held_out is {data.held_out:g}, allowed: {trained_share:g}, as at the "
             "training: another share would hold out images that the model has seen; leave "
             "--data.held-out out, or give other images with --data.path"
         )
-    content = manifest.dataset.content or manifest.dataset.fingerprint
-    is_known = image_set.content == content
-    if not DATASETS[data.dataset].own:
-        is_test = trained["split"] == "test", data.split == "test"
-        is_known |= data.dataset == trained.get("dataset") and is_test[0] == is_test[1]
-    elif not is_known:
-        is_known = content in _contents_as_trained(data, trained)
-    if not is_known:
+    if not is_trained_on(manifest, image_set, data):
         # Of other images none need be held out.
         whole = image_set if image_set.held_out is None else load(replace(data, held_out=0.0))
         return without_recorded(whole, recorded, say)
     if image_set.held_out is None:
-        held_out = trained["held_out"]
-        remedy = "leave --data.held-out out" if held_out else "train with --data.held-out 0.1"
+        remedy = "leave --data.held-out out" if trained_share else "train with --data.held-out 0.1"
         raise ConfigError(
             "data is what the model was trained on: these images score too low, and every other "
             f"would alarm; give others with --data.path, or {remedy}"
         )
     return without_recorded(image_set.held_out, recorded, say)
-
-
-def _contents_as_trained(data: DataConfig, trained: dict[str, Any]) -> set[str]:
-    """What these images are under the training's options: the class, the share, the labels."""
-    found = set()
-    options = {name: trained[name] for name in ("held_out", "conditional") if name in trained}
-    for only in {data.only, trained["only"]}:
-        candidate = replace(data, **options, only=only)
-        if candidate == data:
-            continue  # is known already
-        try:
-            found.add(load(candidate).content)
-        except (ConfigError, DataError):  # they have no such class, or can't be so divided
-            continue
-    return found
-
-
-def without_recorded(image_set: ImageSet, recorded: Collection[str], say: Say) -> ImageSet:
-    """The images that are not among those of a training.
-
-    A few may be: sets hold copies, and small images are alike by chance. They are left out.
-
-    Raises:
-        ConfigError: they are more than one in a hundred: it is the same data.
-    """
-    if not recorded:
-        return image_set
-    fresh = np.array([digest not in recorded for digest in digests(image_set)])
-    num = int((~fresh).sum())
-    if num > _MAX_COPIES * len(image_set):
-        names = names_of(image_set)
-        seen = [names[place] for place in np.flatnonzero(~fresh)[:3]]
-        shown = ", ".join(seen) + (", ..." if num > len(seen) else "")
-        raise ConfigError(
-            f"data is in part what the model was trained on: {num:,} of {len(image_set):,} "
-            f"images ({shown}); their scores are too low: leave them out, or give others with "
-            "--data.path"
-        )
-    if num:
-        say(f"left out: {num:,} images that are among those of the training, pixel by pixel")
-        return reordered(image_set, np.flatnonzero(fresh))
-    return image_set
 
 
 def threshold(scores: npt.NDArray[np.float64], rate: float) -> float:

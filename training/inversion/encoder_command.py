@@ -22,6 +22,7 @@ from training.inversion.fit import EncoderFit, FitConfig, Subject
 from training.inversion.graph import encoder_files
 from training.inversion.network import EncoderConfig
 from training.inversion.opened import Opened, as_bytes, require_fitting
+from training.inversion.seen import ENCODER_IMAGES, encoder_record, require_held_out
 from training.inversion.work import Work
 from training.runs.model_data import RUNS
 
@@ -76,7 +77,9 @@ class EncoderCommand:
         config = self._config()
         model = Opened(bundle)
         side = min(model.shape.height, model.shape.width)
-        require(side >= _LEAST_SIDE, "MODEL", f"{side} pixels", "8 or more", "it makes no images")
+        remedy = "choose a model with larger images, or train one with --data.resolution"
+        allowed = f"{_LEAST_SIDE} or more on each side"
+        require(side >= _LEAST_SIDE, "MODEL", f"{side} pixels", allowed, remedy)
         seen, apart = self._real_images(model)
         infers = self.label == "inferred" and bool(model.shape.num_classes)
         subject = Subject(model.subject.G, model.subject.z_dim, model.shape, infers)
@@ -87,6 +90,7 @@ class EncoderCommand:
         work = Work(folder, manifest.files["model.onnx"].sha256, say, images)
         work.train(fit, resume=self.resume)
         files = encoder_files(fit.average.eval(), subject, self.passes, bundle.golden)
+        files[ENCODER_IMAGES] = encoder_record(seen)
         return self._finish(model, files, apart, say)
 
     def _config(self) -> FitConfig:
@@ -112,6 +116,7 @@ class EncoderCommand:
             return None, None
         image_set = load(self.data)
         require_fitting(model, image_set)
+        require_held_out(model.bundle.manifest, image_set, self.data)
         has_classes = image_set.labels is not None or not model.shape.num_classes
         remedy = "set --data.conditional, or --real 0 to learn from the model's own images alone"
         require(has_classes, "data", "without classes", "classes, as the model has them", remedy)

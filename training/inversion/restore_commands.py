@@ -1,7 +1,7 @@
 """The commands that give images back: project, edit, fill, enlarge."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from models.networks import Mapped
 from models.restoration import edited, filled, repeated, shrunk, spread
 from training.errors import CheckpointError, ConfigError, require, require_number
 from training.export.onnx_graphs import to_bytes
-from training.interpretation.published import write_files
+from training.interpretation.published import require_free, write_files
 from training.inversion.opened import Labels, Opened, psnr
 from training.inversion.pictures import (
     NOT_TRUE,
@@ -35,6 +35,8 @@ from training.inversion.work import decibel
 Say = Callable[[str], None]
 _MOST = 64
 _SHOWN = 16  # images of a sheet
+LATENTS, PROJECTED = "latents.npz", "projected.png"
+"""What `project` writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class _Restoring:
     """Folder of published models."""
     out: Path = Path("inverted")
     """Folder for the images."""
+    force: bool = False
+    """Overwrite files that are there; never those that are read."""
     label: str | None = None
     """Class of the images, of conditional models; by default it is found. Where there are several
     answers, all are of it; 3,5,8 gives three answers a class each."""
@@ -60,6 +64,10 @@ class _Restoring:
 
     def _config(self) -> ProjectionConfig:
         return ProjectionConfig(steps=self.steps, lr=self.lr)
+
+    def _require_free(self, names: Sequence[str], mask: Path | None = None) -> None:
+        inputs = self.files if mask is None else (*self.files, mask)
+        require_free(self.out, names, inputs=inputs, force=self.force)
 
     def words(self, bundle: Bundle, answers: Answers, row: int, number: int = 0) -> dict[str, str]:
         """How an answer to an image was made; number: which one."""
@@ -100,6 +108,7 @@ class ProjectCommand(_Restoring):
         )
         model, size = self._opened(bundle)
         images = read_images(self.files, size, exact=False)
+        self._require_free([LATENTS, PROJECTED])
         label = model.labels_named(self.label, len(images))
         rows = [images]
         columns: dict[str, np.ndarray] = {}
@@ -121,7 +130,7 @@ class ProjectCommand(_Restoring):
         if label is not None:
             arrays["label"] = label
         shown = [row[:_SHOWN] for row in rows]
-        write_files(self.out, {"latents.npz": _npz(arrays), "projected.png": sheet(shown)}, say)
+        write_files(self.out, {LATENTS: _npz(arrays), PROJECTED: sheet(shown)}, say)
         return table(
             [path.name for path in self.files], {f"{k} (dB)": v for k, v in columns.items()}
         )
@@ -154,6 +163,7 @@ class EditCommand(_Restoring):
             raise ConfigError(f"{error}; set --directions") from error
         names = names_of(self.files, 1)
         images = read_images(self.files, size, exact=False)
+        self._require_free([*(name for (name,) in names), SHEET])
         given = model.labels_named(self.label, len(images))
         found = restore(model, images, label=given, config=self._config(), say=say)
         z = found.found.latent[:, 0].numpy()
@@ -192,9 +202,10 @@ class FillCommand(_Restoring):
     def run(self, bundle: Bundle, say: Say) -> str:
         """Fills, writes, and returns the table."""
         _require_answers(self.answers)
-        names_of(self.files, self.answers)  # before minutes of work
+        names = sum(names_of(self.files, self.answers), [SHEET])  # before minutes of work
         model, size = self._opened(bundle)
         images, mask = read_for_filling(self.files, self.mask, size)
+        self._require_free(names, self.mask)
         found = restore(
             model,
             images,
@@ -226,7 +237,7 @@ class EnlargeCommand(_Restoring):
     def run(self, bundle: Bundle, say: Say) -> str:
         """Enlarges, writes, and returns the table."""
         _require_answers(self.answers)
-        names_of(self.files, self.answers)  # before minutes of work
+        names = sum(names_of(self.files, self.answers), [SHEET])  # before minutes of work
         model, size = self._opened(bundle)
         fits = self.factor >= 2 and not (size.height % self.factor or size.width % self.factor)
         sides = f"2 or more, and a divisor of {size.width} and {size.height}"
@@ -234,6 +245,7 @@ class EnlargeCommand(_Restoring):
         least = Size(size.height // self.factor, size.width // self.factor, size.channels)
         whose = f"the model's {size.width}x{size.height} divided by --factor {self.factor}"
         small = read_images(self.files, least, exact=True, whose=whose)
+        self._require_free(names)
         large = repeated(small, self.factor)
         found = restore(
             model,

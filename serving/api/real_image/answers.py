@@ -87,7 +87,8 @@ class ScoredImage(ResponseBody):
         _meta(
             "Conformal: the share of usual images that score as high. Small is unusual; whoever "
             "calls p <= alpha unusual is wrong on a share alpha of usual images. Null without "
-            "calibration."
+            "calibration, and where labels are given to an encoder that finds the class: the "
+            "calibration's scores are of classes that it found."
         ),
     ]
     label: int | None
@@ -106,7 +107,7 @@ class ScoredImages(ResponseBody):
     version: int
     digest: str
     compares: Annotated[list[str], _meta("What the score is of: pixels, and features if it can.")]
-    num_calibration: Annotated[int, _meta("Usual images that p is counted in; 0 for none.")]
+    num_calibration: Annotated[int, _meta("Usual images of the calibration; 0 for none.")]
     images: list[ScoredImage]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.api.operations import JSON, MAKING, Content, Operation
 from serving.api.real_image.answers import AnsweredImages, EncodedImageLatents, ScoredImages
-from serving.encoding.formats import FORMATS, NPY_MEDIA_TYPE
+from serving.encoding.formats import FORMATS, LOSSY, NPY_MEDIA_TYPE
 from serving.errors import NotAcceptableProblem
 from serving.http.multipart import MEDIA_TYPE as PARTS
 from serving.requests.real_image.fields import (
@@ -37,10 +37,14 @@ _IMAGES: Content = {
     NPY_MEDIA_TYPE: bytes,
     JSON: AnsweredImages,
 }
+_EXACT: Content = {kind: each for kind, each in _IMAGES.items() if kind not in LOSSY}
 _TAKING: dict[str, Any] = MAKING | {
     "response_headers": ("X-Model", "X-Model-Version", "X-Model-Digest", "Server-Timing"),
     "problems": (*MAKING["problems"], NotAcceptableProblem),
     "tag": "Real images",
+}
+_ANSWERING: dict[str, Any] = _TAKING | {
+    "response_headers": (*_TAKING["response_headers"], "X-Note")
 }
 _SENT = (
     "Files come as base64 in JSON, or as parts of multipart/form-data. They are decoded in a "
@@ -77,7 +81,7 @@ EDIT = Operation(
     id="edit",
     summary="A real image, changed along directions or styles.",
     description="What a step in the latent space changes is added to the image: the rest of it "
-    f"stays. {_SENT}",
+    f"stays, but for what JPEG loses. {_SENT}",
     body=_body(EditRequest),
     examples={
         "direction": (
@@ -87,13 +91,13 @@ EDIT = Operation(
     },
     response="The image.",
     content=_IMAGES,
-    **_TAKING,
+    **_ANSWERING,
 )
 INPAINT = Operation(
     id="inpaint",
     summary="A part of a real image, filled.",
-    description="Outside the mask every byte stays. Several seeds give several answers, and how "
-    f"far they differ. {_INVENTED} {_SENT}",
+    description="Outside the mask every byte stays; so there is no JPEG. Several seeds give "
+    f"several answers, and how far they differ. {_INVENTED} {_SENT}",
     body=_body(InpaintRequest),
     examples={
         "half": (
@@ -108,8 +112,8 @@ INPAINT = Operation(
         )
     },
     response="The image, or one for each seed.",
-    content=_IMAGES,
-    **_TAKING,
+    content=_EXACT,
+    **_ANSWERING,
 )
 UPSCALE = Operation(
     id="upscale",
@@ -122,7 +126,7 @@ UPSCALE = Operation(
     },
     response="The image, or one for each seed.",
     content=_IMAGES,
-    **_TAKING,
+    **_ANSWERING,
 )
 SCORE = Operation(
     id="score",

@@ -11,8 +11,8 @@ from serving.api.real_image.answers import answered_body, encoded_body, scored_b
 from serving.api.router import Route
 from serving.dispatch.catalogue import Served
 from serving.encoding.bodies import JSON
-from serving.encoding.formats import NPY_MEDIA_TYPE
-from serving.http.messages import Request, Response
+from serving.encoding.formats import LOSSY, NPY_MEDIA_TYPE
+from serving.http.messages import Headers, Request, Response
 from serving.http.negotiation import choose
 from serving.process import real_images
 from serving.process.real_image_work import COPIES, RealImageWork
@@ -122,6 +122,8 @@ class RealImageRoutes:
         check_pixels(max(1, num), served, self._settings)
         has_alpha = served.manifest.image.has_alpha
         offers = offers_of(asked.format, False, num == 1, has_alpha)
+        if isinstance(asked, InpaintRequest):  # outside the mask every byte stays
+            offers = {kind: each for kind, each in offers.items() if kind not in LOSSY}
         kind = choose(request.header(b"accept"), tuple(offers))
         encoding = offers[kind]
         operation = request.context.route.rpartition("/")[2]
@@ -135,7 +137,8 @@ class RealImageRoutes:
                     found, encoding, operation, describes=self._service.encoder.describes
                 )
 
-            return await self._response(work, served, kind, body)
+            note = (b"x-note", found.note.encode("ascii"))
+            return await self._response(work, served, kind, body, (note,))
 
         return await self._answer(request, served, max(1, num), encoding.label, steps)
 
@@ -164,7 +167,8 @@ class RealImageRoutes:
         served: Served,
         media_type: str,
         body: Callable[[], bytes],
+        headers: Headers = (),
     ) -> Response:
         """Has a thread make the body, and says where the time went."""
         data, timing = await work.encoded(body)
-        return Response(data, media_type, 200, (*served.headers, timing))
+        return Response(data, media_type, 200, (*served.headers, *headers, timing))

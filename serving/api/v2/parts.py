@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from models.bundle import ENCODER
+from models.bundle.anomaly import holds
 from models.bundle.inversion import EncoderTraits
 from serving.api.schemas import V2Model, V2Tensor
 from serving.api.v2 import tensors as v2_tensors
@@ -46,8 +47,10 @@ from serving.requests.styles import FIELDS
 from serving.settings import Settings
 
 Tensors = Mapping[str, v2_tensors.Array]
-_OF_IMAGES = ("directions", "units_off", *FIELDS)
+_OF_IMAGES = ("directions", "units_off", *FIELDS, "truncation")
 """Parameters that change images that are made: a part makes none."""
+_INPUTS = {"truncation": "as its input TRUNCATION"}
+"""How the model itself takes those that are no parameters of it."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ def read_call(
     """
     model, _ = described(served, part, [])
     inputs = _checked(asked, given, served, model, settings)
+    if "LABEL" in given and not holds(traits_of(served), labels_given=True):
+        _leave_p_out(asked, model)
     answer = Answer(
         head=head_of(asked, model.name, served.key[1]),
         outputs=outputs_of(asked, model.outputs, [each.name for each in model.outputs]),
@@ -172,6 +177,20 @@ async def run(service: Service, request: Request, call: Call) -> Response:
     return await service.with_real_images(request, call.scheduling, num_rows, steps)
 
 
+def _leave_p_out(asked: v2_tensors.InferRequest, model: V2Model) -> None:
+    """Takes p from the outputs: a tensor has no null.
+
+    Raises:
+        InvalidRequestProblem: it is asked for.
+    """
+    if any(output.name == "p" for output in asked.outputs or ()):
+        raise InvalidRequestProblem(
+            "output 'p' is asked for and LABEL is given, but the calibration is of classes that "
+            f"the encoder found; leave one of them out ({model.name} finds the class)"
+        )
+    model.outputs[:] = [output for output in model.outputs if output.name != "p"]
+
+
 def _checked(
     asked: v2_tensors.InferRequest,
     given: dict[str, v2_tensors.Array],
@@ -187,9 +206,10 @@ def _checked(
     )
     for name in _OF_IMAGES:
         if name in asked.parameters:
+            where = " ".join(filter(None, (served.key[0], _INPUTS.get(name))))
             raise InvalidRequestProblem(
                 f"parameter {name} is given, but {model.name} makes no images of latents; leave it "
-                f"out, or give it to {served.key[0]}"
+                f"out, or give it to {where}"
             )
     if "image" not in given:
         raise InvalidRequestProblem(

@@ -63,6 +63,12 @@ ImageFormat = Annotated[
         "array [N, H, W, C]. Accept if absent; application/json tells figures of one answer, too."
     ),
 ]
+ExactFormat = Annotated[
+    Literal["png", "webp", "npy"] | None,
+    msgspec.Meta(
+        description="As elsewhere; without jpeg, which would change bytes outside the mask."
+    ),
+]
 Model = Annotated[
     str | None,
     msgspec.Meta(description="Name of the model; may be absent if only one is served."),
@@ -113,14 +119,14 @@ class InpaintRequest(RealImageRequest, frozen=True, kw_only=True):
     mask: Annotated[
         bytes | None,
         msgspec.Meta(
-            description="An image file of the same size: white is to be filled, black stays. If "
-            "absent, what is transparent in the image is to be filled."
+            description="An image file of the image's size, without transparency: white is to be "
+            "filled, black stays. If absent, what is transparent in the image is to be filled."
         ),
     ] = None
     label: AnswerLabels = None
     fit: Fit = "exact"
     seeds: Seeds = None
-    format: ImageFormat = None
+    format: ExactFormat = None
 
 
 class UpscaleRequest(RealImageRequest, frozen=True, kw_only=True):
@@ -151,10 +157,16 @@ class ScoreRequest(RealImageRequest, frozen=True, kw_only=True):
 
 Asked = TypeVar("Asked", bound=RealImageRequest)
 
-_JSON_EXAMPLE = '{"image": "<base64 of a file>"}'
+_FILE_EXAMPLE = '"<base64 of a file>"'
+_EXAMPLES: dict[type[RealImageRequest], str] = {
+    EncodeRequest: f'{{"images": [{_FILE_EXAMPLE}]}}',
+    EditRequest: f'{{"image": {_FILE_EXAMPLE}, "directions": {{"0": 1.5}}}}',
+    InpaintRequest: f'{{"image": {_FILE_EXAMPLE}, "mask": {_FILE_EXAMPLE}}}',
+    UpscaleRequest: f'{{"image": {_FILE_EXAMPLE}}}',
+    ScoreRequest: f'{{"images": [{_FILE_EXAMPLE}]}}',
+}
 _decoders: dict[type[RealImageRequest], msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind)
-    for kind in (EncodeRequest, EditRequest, InpaintRequest, UpscaleRequest, ScoreRequest)
+    kind: msgspec.json.Decoder(kind) for kind in _EXAMPLES
 }
 
 
@@ -166,7 +178,7 @@ def read_fields(kind: type[Asked], body: bytes | bytearray, content_type: bytes 
         InvalidRequestProblem: a field is unknown, missing, or has the wrong type or range.
     """
     if not is_multipart(content_type):
-        return decode(_decoders[kind], body, example=_JSON_EXAMPLE)  # type: ignore[no-any-return]
+        return decode(_decoders[kind], body, example=_EXAMPLES[kind])  # type: ignore[no-any-return]
     fields = _fields(kind, body, content_type)
     try:
         return msgspec.convert(fields, kind)

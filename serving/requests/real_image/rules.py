@@ -10,7 +10,7 @@ from models.bundle.inversion import EncoderTraits
 from models.errors import BundleError
 from models.latents import latents
 from serving.dispatch.catalogue import Served
-from serving.encoding.pixels import Wanted
+from serving.encoding.pixels import Decoded, Wanted
 from serving.errors import InvalidRequestProblem, UnavailableProblem
 from serving.requests.real_image.fields import Fit
 from serving.requests.rules import as_seeds, check_labels, check_seeds
@@ -135,6 +135,24 @@ def wanted(served: Served, settings: Settings, field: str, fit: Fit = "exact") -
         fit=fit,
         max_pixels=settings.max_input_pixels,
     )
+
+
+def check_mask(mask: Decoded, image: Decoded) -> None:
+    """Raises InvalidRequestProblem for a mask of another size than the image's, or see-through.
+
+    Each would be fitted by itself, and the mask would lie elsewhere.
+    """
+    if mask.size != image.size:
+        sizes = ["x".join(map(str, each.size)) for each in (mask, image)]
+        raise InvalidRequestProblem(
+            f"mask has {sizes[0]} pixels, image has {sizes[1]}; send a mask of the image's size"
+        )
+    if mask.known is not None:
+        raise InvalidRequestProblem(
+            "mask is transparent in places, and is read by its brightness: white is to be filled, "
+            "black stays; paint on black instead of on a transparent layer, or send the image "
+            "itself with a transparent part, and no mask"
+        )
 
 
 def known_pixels(

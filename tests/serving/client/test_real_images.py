@@ -82,6 +82,21 @@ def test_images_are_edited_filled_enlarged_and_scored(
     assert edited.model == "digits"
 
 
+def test_each_answer_has_its_class(client: Client, image: np.ndarray[Any, Any]) -> None:
+    mask = np.zeros(image.shape, np.uint8)
+    mask[:, 6:] = 255
+    for label in ([3, 5, 8], (3, 5, 8), np.array([3, 5, 8])):
+        found = client.inpaint(image, mask, seeds=[1, 2, 3], label=label)
+        assert found.labels == [3, 5, 8]
+        assert found.label == 3
+    one = client.inpaint(image, mask, seeds=np.arange(3), label=np.int64(4))
+    assert one.labels == [4, 4, 4]
+    assert client.edit(image, directions={"0": 1}, label=np.int64(4)).labels == [4]
+    assert [each.label for each in client.score([image, image], labels=np.array([3, 5]))] == [3, 5]
+    with pytest.raises(InvalidRequestError, match=r"label is 2\.5, must be a whole number"):
+        client.inpaint(image, mask, label=2.5)  # type: ignore[arg-type]
+
+
 def test_coroutines_do_the_same(real: ServerProcess, image: np.ndarray[Any, Any]) -> None:
     async def ask() -> Any:
         async with AsyncClient(real.url, model="digits") as opened:
@@ -95,6 +110,20 @@ def test_coroutines_do_the_same(real: ServerProcess, image: np.ndarray[Any, Any]
 def test_what_is_no_image_is_not_sent(client: Client, given: Any) -> None:
     with pytest.raises(InvalidRequestError, match="must be a path, the bytes of a file"):
         client.edit(given, directions={"0": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (Image.new("CMYK", (12, 8)), r"image has mode CMYK.*image\.convert\('RGB'\)"),
+        (Image.new("F", (12, 8)), "image has mode F"),
+        (np.array([[object()]]), "image is an array of object, must be uint8"),
+        ("a\0b", r"image is 'a\\x00b'"),
+    ],
+)
+def test_what_cannot_be_sent_is_said(client: Client, given: Any, words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        client.encode([given])
 
 
 def test_a_file_that_is_not_there_is_named(client: Client) -> None:

@@ -295,3 +295,18 @@ def test_damaged_files_give_pixels_or_words(data: bytes, channels: int, fit: str
     assert found.pixels.dtype == np.uint8
     assert found.pixels.ndim == 3
     assert found.pixels.shape[2] == channels
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_that_of_the_upright_file_however_little_of_it_is_decoded(
+    orientation: int,
+) -> None:
+    """JPEG files are decoded at an eighth where that is enough; a mask has the whole size."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("L", (640, 480), 7).save(buffer, "JPEG", exif=exif)
+    wanted = Wanted(field="image", height=8, width=8, channels=1, fit="crop", max_pixels=1 << 20)
+    found = decode(buffer.getvalue(), wanted)
+    assert found.pixels.shape == (8, 8, 1)
+    assert found.size == ((480, 640) if orientation in (6, 8) else (640, 480))

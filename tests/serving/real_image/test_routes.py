@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import re
 import threading
 from types import SimpleNamespace
@@ -151,6 +152,63 @@ def test_a_transparent_part_is_filled(real: ServerProcess, bundles: dict[str, Bu
     assert np.array_equal(pixels(filled.content)[:, :6, 0], grey[:, :6])
 
 
+def turned(array: np.ndarray[Any, Any]) -> bytes:
+    """A PNG that says that it is to be shown turned to the left by a quarter."""
+    exif = Image.Exif()
+    exif[0x112] = 6  # to be turned to the right, as it was turned to the left
+    buffer = io.BytesIO()
+    Image.fromarray(np.rot90(array)).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_a_mask_lies_where_it_was_painted(real: ServerProcess) -> None:
+    """Image and mask are cut alike; what counts is how a viewer shows them."""
+    wide = np.random.default_rng(3).integers(0, 256, (8, 36), np.uint8)
+    mask = np.zeros((8, 36), np.uint8)
+    mask[:, 18:] = 255
+    body = {"model": "digits", "image": text(npy(wide)), "fit": "crop", "format": "npy"}
+    reply = real.post("/v1/inpaint", json=body | {"mask": text(npy(mask))})
+    assert reply.status_code == 200, reply.text
+    answer = np.load(io.BytesIO(reply.content))[0, :, :, 0]
+    assert np.array_equal(answer[:, :6], wide[:, 12:18])
+    again = real.post("/v1/inpaint", json=body | {"mask": text(turned(mask))})
+    assert again.content == reply.content, again.text
+
+
+def test_what_must_not_be_forgotten_is_a_header_too(real: ServerProcess) -> None:
+    body = {"model": "digits", "image": GOOD, "mask": HALF, "seeds": [1, 2]}
+    array = real.post("/v1/inpaint", json=body | {"format": "npy"})
+    listed = real.post("/v1/inpaint", json=body)
+    assert array.headers["content-type"] == "application/x-npy"
+    note = listed.json()["note"]
+    assert array.headers["x-note"] == listed.headers["x-note"] == note
+    assert note.startswith("plausible, not true")
+
+
+def test_a_filled_image_is_never_lossy(real: ServerProcess) -> None:
+    body = {"model": "digits", "image": GOOD, "mask": HALF}
+    jpeg = {"accept": "image/jpeg"}
+    reply = real.post("/v1/inpaint", json=body, headers=jpeg)
+    assert reply.status_code == 406
+    assert "image/png" in reply.json()["detail"]
+    edit = {"model": "digits", "image": GOOD, "directions": {"0": 1}}
+    assert real.post("/v1/edit", json=edit, headers=jpeg).status_code == 200
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_example_of_a_route_is_one_that_it_takes(real: ServerProcess, route: str) -> None:
+    detail = real.post(f"/v1/{route}", content=b"").json()["detail"]
+    example = re.search("send for example ({.*})", detail)
+    assert example is not None
+    body = json.loads(example[1].replace("<base64 of a file>", GOOD))
+    if route == "upscale":
+        body["image"] = text(npy(np.zeros((4, 6), np.uint8)))
+    if "mask" in body:
+        body["mask"] = HALF
+    reply = real.post(f"/v1/{route}", json=body | {"model": "digits"})
+    assert reply.status_code == 200, reply.text
+
+
 def test_a_small_image_is_enlarged(real: ServerProcess, bundles: dict[str, Bundle]) -> None:
     small = shrunk(made(bundles["digits"], 1), 2)[0].round().astype(np.uint8)
     body = {"model": "digits", "image": text(npy(small)), "seeds": [1, 2]}
@@ -219,6 +277,11 @@ HALF = text(npy(np.repeat(np.array([0, 255], np.uint8), [48, 48]).reshape(8, 12)
 WHITE = text(npy(np.full((8, 12), 255, np.uint8)))
 
 
+LARGE = text(npy(np.zeros((32, 48), np.uint8)))
+TALL = text(npy(np.repeat(np.array([0, 255], np.uint8), 48 * 24).reshape(96, 24)))
+LAYER = text(npy(np.repeat(np.array([0, 255], np.uint8), [192, 192]).reshape(8, 12, 4)))
+
+
 @pytest.mark.parametrize(
     ("route", "fields", "words"),
     [
@@ -246,6 +309,26 @@ WHITE = text(npy(np.full((8, 12), 255, np.uint8)))
             "inpaint",
             {"model": "digits", "image": GOOD, "mask": HALF, "seeds": [1, 2, 3], "label": [1, 2]},
             "label has 2 entries for 3 images",
+        ),
+        (
+            "inpaint",
+            {"model": "digits", "image": GOOD, "mask": HALF, "format": "jpeg"},
+            "format is 'jpeg'.*png.*webp",
+        ),
+        (
+            "inpaint",
+            {"model": "digits", "image": LARGE, "mask": TALL, "fit": "crop"},
+            "mask has 24x96 pixels, image has 48x32; send a mask of the image's size",
+        ),
+        (
+            "inpaint",
+            {"model": "digits", "image": LARGE, "mask": HALF, "fit": "stretch"},
+            "mask has 12x8 pixels, image has 48x32",
+        ),
+        (
+            "inpaint",
+            {"model": "digits", "image": GOOD, "mask": LAYER},
+            "mask is transparent in places, and is read by its brightness",
         ),
         ("upscale", {"model": "old", "image": GOOD}, "fills and enlarges nothing"),
         ("upscale", {"model": "digits", "image": GOOD}, "has the size of the model's images alr"),

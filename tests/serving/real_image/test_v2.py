@@ -135,6 +135,14 @@ def test_scores_are_those_of_v1(real: ServerProcess, bundles: dict[str, Bundle])
     assert found["residual"].shape == images.shape[:3]
     assert float(found["residual"][1].max()) == pytest.approx(listed[1]["map_max"])
     assert found["reconstruction"].dtype == np.uint8
+    # The calibration's scores are of classes that were found: with another there is no p.
+    given = tensor("LABEL", np.array([2, 3]))
+    found = arrays(infer(real, "digits:score", tensor("image", images), given).json())
+    assert set(found) == {"score", "residual", "reconstruction"}
+    listed = real.post("/v1/score", json=body | {"labels": [2, 3]}).json()
+    assert found["score"].tolist() == [each["score"] for each in listed["images"]]
+    assert [each["p"] for each in listed["images"]] == [None, None]
+    assert listed["num_calibration"] == 99
     # An older bundle has no calibration, and must be told nothing but the image.
     response = infer(real, "old:score", tensor("image", made(bundles["old"], 1)))
     assert set(arrays(response.json())) == {"score", "residual", "reconstruction"}
@@ -228,6 +236,20 @@ DIRECTIONS = {"parameters": {"directions": "0:1"}}
         ("told:score", [IMAGE, tensor("LABEL", np.array([1, 9]))], {}, 400, "LABEL[1] is 9"),
         ("digits:encoder", [IMAGE], {"outputs": [{"name": "w"}]}, 400, "are z, label_scores"),
         ("digits:score", [IMAGE], DIRECTIONS, 400, "makes no images of latents"),
+        (
+            "digits:encoder",
+            [IMAGE],
+            {"parameters": {"truncation": 0.5}},
+            400,
+            "of latents; leave it out, or give it to digits as its input TRUNCATION",
+        ),
+        (
+            "digits:score",
+            [IMAGE, tensor("LABEL", np.array([1]))],
+            {"outputs": [{"name": "p"}]},
+            400,
+            "output 'p' is asked for and LABEL is given",
+        ),
         ("digits:score", [IMAGE], {"parameters": {"timeout": 0}}, 400, "timeout is 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """`python -m training.evaluate anomaly MODEL`: figures by hand, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 
 from models.bundle.anomaly import read_calibration
 from models.repository import Repository
-from tests.training.anomaly.conftest import write_images
+from tests.training.anomaly.conftest import TRAIN, write_images
 from training.anomaly.autoencoder import TOLERANCE, of_size, size_of
 from training.anomaly.command import MODEL, is_asked, num_parameters, table
 from training.anomaly.images import as_bytes
 from training.data import DataConfig, load
 from training.evaluate import main
+from training.inversion.__main__ import main as encode
 from training.inversion.opened import Opened
 from training.inversion.score_command import scored
 
@@ -106,6 +108,21 @@ def test_refusals(case: str, here: Path, capsys: pytest.CaptureFixture[str]) -> 
     quick = [] if "--autoencoder-kimg" in words else QUICK
     assert main(["anomaly", *words, *quick]) in (2, 3, 4)
     assert message in capsys.readouterr().err
+
+
+def test_what_the_encoder_learned_from_is_no_test(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "models"
+    shutil.copytree(here / "model-repository", copy)
+    at = ["--repository", str(copy)]
+    train = [*TRAIN[2:], "--real", "0.5", "--folder", str(tmp_path / "work")]
+    held_out = ["--data.split", "test", "--data.held-out", "0"]
+    assert encode(["encoder", "usual", *at, *train, *held_out]) == 0
+    assert encode(["calibrate", "usual", *at]) == 0
+    capsys.readouterr()
+    assert main(["anomaly", "usual", *at, *QUICK]) == 2
+    assert "data is in part what the encoder was trained on: 18 of 60" in capsys.readouterr().err
 
 
 def test_the_word_and_a_model_of_that_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,19 @@ def test_planted_scores() -> None:
     assert found["blind"].false_alarms is None
 
 
+def test_a_rate_of_none_or_all_is_not_certain() -> None:
+    """Of 60 usual images none alarms, of 20 others all: the rates may well be .05 and .85."""
+    calibration = np.linspace(0, 1, 199)
+    scores = Scores(usual=np.zeros(60), unusual=np.full(20, 2.0), calibration=calibration)
+    found = judge({"it": scores}, alpha=0.05)["it"]
+    assert found.false_alarms is not None
+    assert found.found is not None
+    assert (found.false_alarms.value, found.found.value) == (0, 1)
+    z = 1.959964  # Wilson 1927: p is within z standard deviations
+    assert found.false_alarms.interval == pytest.approx((0, z**2 / (60 + z**2)), abs=1e-6)
+    assert found.found.interval == pytest.approx((20 / (20 + z**2), 1), abs=1e-6)
+
+
 @pytest.mark.parametrize(("num", "rate"), [(39, 0.05), (36, 1 / 37), (999, 0.05), (10, 0)])
 def test_false_alarms_that_are_expected(num: int, rate: float) -> None:
     assert expected_false_alarms(num, 0.05) == pytest.approx(rate)

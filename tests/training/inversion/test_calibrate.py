@@ -45,6 +45,13 @@ def test_a_model_gets_its_scale(
     assert found.p_values(1e9).tolist() == pytest.approx(1 / 21)
     assert published.manifest.files["model.onnx"] == model.manifest.files["model.onnx"]
     assert [m.value for m in published.manifest.metrics if m.name == FIGURE] == [20]
+    found_classes = Opened(published).encode(published.golden.images[:1]).labels
+    assert found_classes is not None
+    other = (published.manifest.labels or ())[(int(found_classes[0]) + 1) % 3]
+    for command in (words, ["score", "tiny", "x.png", "--repository", str(copy.root)]):
+        capsys.readouterr()
+        assert main([*command, "--label", other]) == 2
+        assert f"label is {other!r}, allowed: none, as the encoder finds" in capsys.readouterr().err
     words = ["score", "tiny", str(folder / "23.png"), "--repository", str(copy.root)]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     assert "| image | score | p | largest" in capsys.readouterr().out
@@ -94,7 +101,7 @@ def test_a_few_copies_are_left_out_and_many_are_refused(model: Bundle) -> None:
     said: list[str] = []
     found = unseen(Opened(model), other, DataConfig(), frozenset(seen[:2]), said.append)
     assert digests(found) == seen[2:]
-    assert said == ["left out: 2 images that are among those of the training, pixel by pixel"]
+    assert said == ["left out: 2 images that the model was trained on, pixel by pixel"]
     with pytest.raises(ConfigError, match=r"data is in part .*: 3 of 200 images"):
         unseen(Opened(model), other, DataConfig(), frozenset(seen[:3]), said.append)
 
@@ -223,5 +230,11 @@ def test_score_says_how_unusual_images_are_and_where(
         # The map is white where the residual is largest.
         row, y, x = np.unravel_index(arrays["residual"].argmax(), arrays["residual"].shape)
         assert picture.getpixel((int(row) * 64 + int(x) * 4, 128 + int(y) * 4)) == 255
+    # Without a calibration there is no p that a class would spoil: it is searched under.
+    both = np.stack([usual, odd])[..., None]
+    found = Opened(model).encode(both).labels
+    assert found is not None
+    told = scored(Opened(model), both, (found + 1) % 3)
+    assert not np.allclose(told.score, made.score)
     assert main(["score", "tiny", *at]) == 2
     assert "FILES is 'none'" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """An encoder is trained, exported and published; it stops and goes on as if it hadn't stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,14 @@ from models.bundle.verification import verify
 from models.networks import ImageShape
 from models.repository import Repository
 from training.data import ImageSet
-from training.errors import CheckpointError
+from training.errors import CheckpointError, ConfigError
 from training.inversion.__main__ import main
+from training.inversion.encoder_command import EncoderCommand
 from training.inversion.figures import CLASSES, OWN
 from training.inversion.fit import EncoderFit, FitConfig, Subject, UnrolledEncoder
 from training.inversion.network import EncoderConfig
 from training.inversion.opened import Opened
+from training.inversion.seen import ENCODER_IMAGES
 from training.inversion.work import CHECKPOINT, METRICS, Work
 
 SHAPE = ImageShape(resolution=8, channels=1, num_classes=2)
@@ -118,7 +122,7 @@ def test_the_next_version_has_an_encoder_and_the_same_model(repository: Reposito
     old, new = Bundle.open(repository.root / "tiny" / "1"), repository.bundle("tiny")
     assert new.manifest.version == 2
     added = new.manifest.files.keys() - old.manifest.files.keys()
-    assert added == {ENCODER, ENCODER_GOLDEN, SCORE}
+    assert added == {ENCODER, ENCODER_GOLDEN, ENCODER_IMAGES, SCORE}
     kept = old.manifest.files.keys() - {"card.md"}
     assert {name: new.manifest.files[name] for name in kept} == {
         name: old.manifest.files[name] for name in kept
@@ -187,3 +191,11 @@ def test_refusals(
 ) -> None:
     assert main([word.format(bundle=plain.path) for word in words]) == code
     assert text in capsys.readouterr().err
+
+
+def test_images_that_are_too_small_for_an_encoder(plain: Bundle) -> None:
+    image = msgspec.structs.replace(plain.manifest.image, height=4)
+    small = replace(plain, manifest=msgspec.structs.replace(plain.manifest, image=image))
+    allowed = r"MODEL is '4 pixels', allowed: 8 or more on each side; choose a model with larger"
+    with pytest.raises(ConfigError, match=allowed):
+        EncoderCommand(real=0).run(small, print)

@@ -13,6 +13,7 @@ from models.bundle import Bundle
 from models.bundle.inversion import Encoded
 from models.image_metadata import read_metadata
 from models.networks import ImageShape, Style
+from models.repository import Repository
 from training.inversion.__main__ import main
 from training.inversion.fit import Subject
 from training.inversion.opened import Opened
@@ -104,7 +105,7 @@ def test_fill_keeps_every_known_byte(
         assert float(words["spread"]) >= 0
     mask = save(tmp_path / "mask.png", alpha)
     plain = save(tmp_path / "y.png", grey)
-    once = ["fill", "tiny", plain, *at, "--mask", mask, "--steps", "0", "--answers", "1"]
+    once = ["fill", "tiny", plain, *at, "--force", "--mask", mask, "--steps", "0", "--answers", "1"]
     assert main(once) == 0
     assert (tmp_path / "out" / "y.png").is_file()
 
@@ -122,7 +123,7 @@ def test_answers_may_be_of_a_class_each(model: Bundle, at: list[str], tmp_path: 
 
     assert main(words) == 0
     assert len(set(labels())) == 1
-    assert main([*words, "--label", "c,a,c"]) == 0
+    assert main([*words, "--label", "c,a,c", "--force"]) == 0
     assert labels() == ["2", "0", "2"]
 
 
@@ -189,12 +190,66 @@ def test_an_edit_moves_along_a_direction(
     model: Bundle, at: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = save(tmp_path / "e.png", model.golden.images[2, ..., 0])
-    words = ["edit", "tiny", file, *at, "--steps", "0", "--directions"]
+    words = ["edit", "tiny", file, *at, "--force", "--steps", "0", "--directions"]
     assert main([*words, "0:0"]) == 0
     assert float(table(capsys.readouterr().out)[0][2]) == 0  # nothing moved: the very bytes
     assert main([*words, "0:2"]) == 0
     assert float(table(capsys.readouterr().out)[0][2]) > 0
     assert read_metadata((tmp_path / "out" / "e.png").read_bytes())["directions"] == "0:2"
+
+
+WRITTEN = {
+    "project": ("projected.png", []),
+    "edit": ("p.png", ["--directions", "0:1"]),
+    "fill": ("p-0.png", ["--answers", "1", "--mask", "{mask}"]),
+    "enlarge": ("s-0.png", ["--answers", "1", "--factor", "2"]),
+    "score": ("residuals.npz", []),
+}
+
+
+@pytest.mark.parametrize("command", WRITTEN)
+def test_nothing_is_overwritten(
+    command: str,
+    repository: Repository,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither the image that is read, at all, nor what is there, unless that is asked for."""
+    name, more = WRITTEN[command]
+    if "--answers" in more:
+        name = name.replace("-0", "")
+    half = np.full((16, 16), 255, np.uint8)
+    half[:8] = 0
+    mine, mask = tmp_path / "mine", save(tmp_path / "m.png", half)
+    mine.mkdir()
+    side = 8 if command == "enlarge" else 16
+    source = mine / (name if name.endswith("p.png") or name.startswith("s.") else "p.png")
+    save(source, np.full((side, side), 9, np.uint8))
+    before = source.read_bytes()
+    other = tmp_path / "out"
+    other.mkdir()
+    (other / name).write_bytes(b"mine")
+    words = [command, "tiny", str(source), "--repository", str(repository.root)]
+    words += [word.format(mask=mask) for word in more]
+    steps = [] if command == "score" else ["--steps", "0"]
+    assert main([*words, *steps, "--out", str(other)]) == 2
+    assert f"without {other / name}; choose another with --out, or overwrite with --force" in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in other.iterdir()] == [name]  # before the work
+    assert (other / name).read_bytes() == b"mine"
+    if source.name != name:  # commands that name their own files: they may be what is read
+        source = source.rename(source.with_name("projected.png"))
+        if command == "score":
+            source = source.rename(source.with_name("sheet.png"))
+        words[2] = str(source)
+    monkeypatch.chdir(mine)
+    assert main([*words, *steps, "--force", "--out", "."]) == 2
+    assert "is a file that is read, and would be overwritten" in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert main([*words, *steps, "--force", "--out", str(other)]) == 0
+    assert (other / name).read_bytes() != b"mine"
 
 
 REFUSED = {
