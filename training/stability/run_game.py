@@ -66,22 +66,39 @@ class RunGame:
                 f"RUN is {str(run)!r}, allowed: the folder of a run, which holds a config.json; "
                 "name one under runs/"
             )
-        config = replace(resumed(run, None).config, accumulate=1)
-        found = _checkpoint(run, checkpoint)
+        config, found = resumed(run, None).config, _checkpoint(run, checkpoint)
         image_set = load(config.data)
-        state = State.fresh(config, image_set.shape, _CPU)
         try:
-            restore(found, state, config, image_set.fingerprint)
+            return cls.standing(run, config, image_set, found)
         except (CheckpointError, RuntimeError) as error:
             reason = str(error).split(";")[0].splitlines()[0]
             raise CheckpointError(
                 f"checkpoint is {str(found.path)!r}, of another game than {run}: {reason}; choose "
                 f"one of {run / 'checkpoints'}"
             ) from error
+
+    @classmethod
+    def standing(
+        cls, run: Path, config: TrainingConfig, image_set: ImageSet, at: Checkpoint
+    ) -> "RunGame":
+        """Returns the game at a checkpoint, on the CPU, whatever the device of the data.
+
+        The instrument computes in float64, in part with SciPy.
+
+        Args:
+            run: the run's folder.
+            config: of its training.
+            image_set: its data, on any device.
+            at: the checkpoint, of this training.
+
+        Raises:
+            CheckpointError: the checkpoint is of other networks or data.
+        """
+        config, image_set = replace(config, accumulate=1), image_set.to(_CPU)
+        state = State.fresh(config, image_set.shape, _CPU)
+        restore(at, state, config, image_set.fingerprint)
         state.grow(config.total_nimg)
-        return cls(
-            folder=run, config=config, image_set=image_set, state=state, checkpoint=found.path
-        )
+        return cls(folder=run, config=config, image_set=image_set, state=state, checkpoint=at.path)
 
     @property
     def timetable(self) -> Timetable:
