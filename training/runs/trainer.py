@@ -6,7 +6,6 @@ training that is killed before that moment and resumed meets the same failure an
 rescue. One that is killed after it resumes from the same checkpoint with the changed option.
 """
 
-import json
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from training.engine.stepper import Stepper
 from training.errors import NonFiniteError, TrainingError, UnsavedError, WatchdogError
 from training.export.onnx_graphs import UInt8Generator
 from training.export.torch_generator import TorchGenerator
+from training.finite_json import as_json
 from training.runs.disk.room import with_room
 from training.runs.folders import WATCHDOG
 from training.runs.interruption import InterruptedRun, Interruption
@@ -368,7 +368,7 @@ class Trainer:
     def _write_report(self) -> None:
         if self.world.leads:
             content = report(self.command.config, self.seen, self.command.rescues)
-            text = json.dumps(content, indent=2) + "\n"
+            text = as_json(content) + "\n"
             self.journal.files.write(self.folder / WATCHDOG, text.encode())
 
 

@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -44,7 +44,10 @@ def flat(content: Any) -> list[Any]:
 
 
 def read(folder: Path, name: str) -> Any:
-    return json.loads((folder / RUN / name).read_text())
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads((folder / RUN / name).read_text(), parse_constant=refuse)
 
 
 EXPLODING = ("--optim-D.lr", "1", "--watchdog.action", "rescue")
@@ -143,6 +146,9 @@ def test_rescues_are_bounded_and_what_is_not_finite_keeps_its_exit_code(
     assert train(tmp_path, *words) == NonFiniteError.exit_code == 5
     assert "is not finite in tick 1" in capsys.readouterr().err
     assert 'data-state="divergence"' in (tmp_path / RUN / "report.html").read_text()
+    found = read(tmp_path, "watchdog.json")
+    assert {each["value"] for each in found["alarms"]} == {None}
+    assert found["not_finite"]["alarms.0.value"] == "infinity"
     record = read(tmp_path, "config.json")
     assert [rescue["remedy"] for rescue in record["rescues"]] == ["lower-lr", "lower-lr-of-both"]
     assert record["training"]["optim_D"]["lr"] == pytest.approx(1e28)
