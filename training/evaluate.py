@@ -8,7 +8,6 @@ images. A model that is called `anomaly` is measured where no name follows.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,6 +49,7 @@ from training.evaluation.report import (
     write_report,
 )
 from training.evaluation.verdict import Circumstances, verdict
+from training.finite_json import as_json
 from training.runs.model_data import RUNS, data_of
 from training.stdout import ClosedPipeIgnored
 
@@ -217,7 +217,7 @@ def _report(command: Command, bundle: Bundle, metrics: tuple[Metric, ...]) -> No
     """Prints the figures, and writes them to --report."""
     manifest = bundle.manifest
     subject = {"name": manifest.name, "version": manifest.version, "digest": bundle.digest}
-    text = json.dumps(record(subject, metrics), indent=2)
+    text = as_json(record(subject, metrics))
     write_report(command.report, text)
     with ClosedPipeIgnored():
         print(text if command.json else table(metrics))

@@ -1,6 +1,5 @@
 """`python -m training.evaluate anomaly MODEL`: how well it tells the unusual from the usual."""
 
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from training.errors import (
     require_number,
 )
 from training.evaluation.report import require_folder, write_report
+from training.finite_json import as_json
 from training.interpretation.published import open_model
 from training.inversion.opened import Opened, to_img
 from training.inversion.score_command import scored
@@ -100,7 +100,7 @@ class AnomalyCommand:
         }
         judged = judge(methods, alpha=self.alpha, seed=self.seed)
         record = self._record(bundle, judged, test, known, len(calibration.scores))
-        text = json.dumps(record, indent=2)
+        text = as_json(record)
         write_report(self.report, text)
         return text if self.json else table(record)
 

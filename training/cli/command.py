@@ -27,6 +27,7 @@ from training.data.sources import DATASETS
 from training.engine.distributed import World
 from training.errors import CheckpointError, ConfigError, require
 from training.evaluation.gates import Gate, parse_gates
+from training.finite_json import as_json
 from training.recipes import DEFAULT, RECIPES
 from training.watchdog.watchdog import Rescue
 
@@ -150,7 +151,7 @@ class Command:
         record = with_absolute(record)
         if run is not None:
             record[PLACES] = places(record, run)
-        return json.dumps(record, indent=2) + "\n"
+        return as_json(record) + "\n"
 
     def device(self, world: World) -> torch.device:
         """The device that --device names. With several processes each one gets its own GPU.

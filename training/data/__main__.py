@@ -8,7 +8,6 @@ folder can't be read or holds no usable image, 130 interrupted.
 
 import argparse
 import io
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from training.data.decoding import FITS, MAX_PIXELS
 from training.data.listing.splits import CHOICES
 from training.data.pack import pack
 from training.errors import ConfigError, DataError, TrainingError
+from training.finite_json import as_json
 from training.stdout import ClosedPipeIgnored
 
 PROG = "python -m training.data"
@@ -203,7 +203,7 @@ def _audit(given: argparse.Namespace) -> int:
     with ClosedPipeIgnored():
         print("".join(f"{note}\n" for note in image_set.notes) + report.text(), end="")
     if given.json is not None:
-        _write(given.json, (json.dumps(report.to_builtins(), indent=2) + "\n").encode())
+        _write(given.json, (as_json(report.to_builtins()) + "\n").encode())
     if given.sheet is not None:
         _write(given.sheet, png(sheet(image_set, report, tiles=given.tiles)))
     return 1 if report.findings else 0

@@ -37,6 +37,7 @@ from training.data.sources.packed import (
     record_of,
 )
 from training.errors import DataError
+from training.finite_json import as_json
 
 PART = 512  # images that are decoded, written and recorded at a time
 _JOB, _PARTS, _LOCK = "packing.json", "parts.jsonl", ".lock"
@@ -136,7 +137,7 @@ def _begin(config: DataConfig, collected: Collected, to: Path) -> None:
     }
     file = to / _JOB
     if file.exists():
-        if json.loads(file.read_text(encoding="utf-8")) != json.loads(json.dumps(job)):
+        if json.loads(file.read_text(encoding="utf-8")) != json.loads(as_json(job)):
             raise DataError(
                 f"to is {to}: it holds an unfinished pack of other files, or with other options; "
                 "delete it, or choose another folder"
@@ -151,7 +152,7 @@ def _begin(config: DataConfig, collected: Collected, to: Path) -> None:
             f"to is {to}: {len(collected.encoded):,} images need {needed / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} GiB are free; choose a smaller --resolution or another disk"
         )
-    write_synced(file, json.dumps(job).encode())
+    write_synced(file, as_json(job, indent=None).encode())
 
 
 def _parts(to: Path) -> list[Part]:
@@ -232,7 +233,7 @@ def _finish(config: DataConfig, collected: Collected, to: Path, parts: list[Part
     np.save(to / LABELS, labels)
     with (to / FILES).open("w", encoding="utf-8") as file:
         for part in parts:
-            file.writelines(json.dumps(origin) + "\n" for origin in part.origins)
+            file.writelines(as_json(origin, indent=None) + "\n" for origin in part.origins)
     pixels, labelled = _digests(to / PACKED_IMAGES, labels)
     header = Header(
         version=VERSION,

@@ -9,7 +9,6 @@ There is no random state in it and no data order, as both follow from the seed a
 
 import errno
 import io
-import pickle
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -32,6 +31,18 @@ FORMAT = 2
 NUM_KEPT = 2
 _NAME = re.compile(r"checkpoint-([0-9]{10})\.pt")
 _TEMPORARY = ".checkpoint.tmp"
+_NEEDED = {"augment_p", "config", "cur_nimg", "D", "fingerprint", "G", "G_ema", "optim_D",
+           "optim_G"}  # fmt: skip
+"""What every release of this format has written, and a training can't go on without."""
+
+
+class UnreadableError(CheckpointError):
+    """A file that can't be read as a checkpoint, with the reason apart from the remedy."""
+
+    def __init__(self, reason: str, remedy: str = "make it readable, or name another file") -> None:
+        """reason: what is wrong, beginning with the path. remedy: what to do about it."""
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -166,27 +177,28 @@ def read(path: Path) -> Checkpoint:
     """Reads a checkpoint; nothing in it is executed.
 
     Raises:
-        CheckpointError: it is damaged, or of another format.
+        UnreadableError: it is damaged, no checkpoint, or of another format. To delete the file is
+            advised only where it has the name of a run's checkpoint.
     """
+    is_own = _NAME.fullmatch(path.name) is not None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        ValueError,
-        LookupError,
-    ) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = f"{path} can't be read: {first}"
-        raise CheckpointError(f"{message}; delete it to resume from the one before") from error
+    except OSError as error:
+        raise UnreadableError(f"{path} can't be read: {error.strerror or error}") from error
+    except Exception as error:  # of torch, zip or the unpickler, whose words are for programmers
+        reason = f"{path} is damaged, or no checkpoint of a training"
+        remedy = "delete it to resume from the one before" if is_own else "name another file"
+        raise UnreadableError(reason, remedy) from error
     found = content.get("format") if isinstance(content, dict) else None
+    if found is None:
+        raise UnreadableError(f"{path} is no checkpoint of a training", "name another file")
     if found != FORMAT:
-        raise CheckpointError(
-            f"{path} is of format {found!r}, this release reads {FORMAT}; "
-            "resume it with the release that wrote it"
+        raise UnreadableError(
+            f"{path} is of format {found!r}, this release reads {FORMAT}",
+            "resume it with the release that wrote it",
         )
+    if missing := sorted(_NEEDED - content.keys()):
+        raise UnreadableError(f"{path} has no {', '.join(missing)}", "name another file")
     return Checkpoint(path, content)
 
 

@@ -1,9 +1,9 @@
 """The model card of a bundle, generated from its manifest."""
 
-import json
 from collections.abc import Sequence
 
 from models.bundle.manifest import Manifest, Metric
+from training.finite_json import as_json
 
 
 def model_card(
@@ -34,7 +34,7 @@ def model_card(
         f"- recipe: {manifest.recipe}\n"
         f"- source commit: {manifest.source_commit or 'unknown'}\n"
         f"- exported: {manifest.created}\n"
-        f"- options: `{json.dumps(manifest.options, sort_keys=True)}`",
+        f"- options: `{as_json(manifest.options, indent=None, sort_keys=True)}`",
     ]
     return "\n\n".join(whole) + "\n"
 
@@ -44,7 +44,7 @@ def _call(manifest: Manifest) -> str:
     body = {"model": manifest.name, "seeds": [42], **labels, "format": "png"}
     return (
         "```sh\ncurl -s http://localhost:8000/v1/generate -H 'Content-Type: application/json' \\\n"
-        f"  -d '{json.dumps(body)}' -o image.png\n```"
+        f"  -d '{as_json(body, indent=None)}' -o image.png\n```"
     )
 
 

@@ -1,6 +1,7 @@
 """Published models: opening the one that a word names, and publishing it with further parts."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -31,7 +32,9 @@ def open_model(word: str, repository: Path) -> tuple[Bundle, Path | None]:
     if is_run and not (run / "bundle" / MANIFEST).is_file():
         raise CheckpointError(
             f"MODEL is {word!r}, a run without an exported model; export it: "
-            f"python -m training.runs export {run.name} --out {run / 'bundle'}"
+            + shlex.join(
+                ["python", "-m", "training.runs", "export", word, "--out", str(run / "bundle")]
+            )
         )
     try:
         bundle = open_named(str(run / "bundle") if is_run else word, repository)

@@ -1,7 +1,6 @@
 """An encoder's training on disk: its folder, checkpoint and progress, and going on after a stop."""
 
 import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 
 from models.bundle import sync_folder, write_synced
 from training.errors import CheckpointError, NonFinite, NonFiniteError
+from training.finite_json import as_json
 from training.inversion.fit import EncoderFit
 from training.runs.interruption import InterruptedRun, Interruption
 
@@ -78,7 +78,8 @@ class Work:
                 fit.restore(state)
         except Exception as error:  # torch's and zip's errors share no base
             raise CheckpointError(
-                f"{path}: {error}; choose another --folder, or delete this one"
+                f"{path} is damaged, or no encoder's training ({type(error).__name__}); choose "
+                "another --folder, or delete this one"
             ) from error
         if not same:
             raise CheckpointError(
@@ -118,7 +119,7 @@ class Work:
         record: dict[str, Any] = {"step": fit.step, "kimg": done, **fit.loss}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(as_json(record, indent=None) + "\n")
 
 
 def decibel(error: float) -> float:

@@ -21,6 +21,7 @@ class Summary:
     """What there is to show of a run."""
 
     name: str
+    """What the page calls it."""
     history: History
     verdict: Verdict
     facts: dict[str, str]
@@ -49,12 +50,15 @@ class Summary:
     """True where the command gives exactly these options."""
 
     @classmethod
-    def of(cls, run: Run) -> "Summary":
-        """Reads a run, all but its charts and pictures (`within`)."""
+    def of(cls, run: Run, name: str) -> "Summary":
+        """Reads a run, all but its charts and pictures (`within`).
+
+        name: what the page calls it, unlike the others (`training.runs.catalogue.labels_of`).
+        """
         history, results = History.of(run.metrics), results_of(run.folder)
         command, is_exact = command_of(run)
         return cls(
-            name=run.folder.name,
+            name=name,
             history=history,
             verdict=verdict_of(run, history, results),
             facts=_facts(run, history),

@@ -6,9 +6,10 @@ module draws nothing.
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from training.evaluation.looks import HEADLINE
 from training.evaluation.verdict import Circumstances, verdict
@@ -118,7 +119,7 @@ def alarms_of(run: Run) -> list[Alarm]:
     config = run.options
     total, ignored = config.get("total_kimg"), config.get("watchdog.ignore")
     counter = AlarmCounter(
-        total_nimg=round(total * 1000) if is_number(total) and math.isfinite(total) else 0,
+        total_nimg=round(total * 1000) if _is_finite(total) else 0,
         ignore=[name for name in DETECTORS if isinstance(ignored, list) and name in ignored],
     )
     ticks = [tick for tick in map(_diagnostics, run.metrics) if tick is not None]
@@ -200,9 +201,7 @@ def _looks(run: Run) -> tuple[str, list[dict[str, float]]]:
         if all(is_number(look.get(f"{_POINTS}{end}")) for end in ends)
     ]
     name, looks = (_OFF_POINTS, points) if points else ("Frechet distance", run.looks)
-    known = [
-        look for look in looks if is_number(look.get(HEADLINE)) and math.isfinite(look[HEADLINE])
-    ]
+    known = [look for look in looks if _is_finite(look.get(HEADLINE))]
     return name, known
 
 
@@ -251,12 +250,12 @@ def events_of(run: Run) -> list[dict[str, Any]]:
     content, found = run.watchdog, []
     for kind, entries in (("alarm", content.get("alarms")), ("rescue", content.get("rescues"))):
         for entry in entries if isinstance(entries, list) else ():
-            if not isinstance(entry, dict) or not is_number(entry.get("cur_nimg")):
+            if not isinstance(entry, dict) or not _is_finite(entry.get("cur_nimg")):
                 continue
             failure = str(entry.get("failure", "failure"))
             to_nimg = entry.get("to_nimg")
             text = entry.get("says") or (
-                f"{failure}: back to {(to_nimg if is_number(to_nimg) else 0) / 1000:g} kimg, "
+                f"{failure}: back to {(to_nimg if _is_finite(to_nimg) else 0) / 1000:g} kimg, "
                 f"{entry.get('remedy')}: {entry.get('change')}"
             )
             kimg = entry["cur_nimg"] / 1000
@@ -269,7 +268,7 @@ def _measured(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"stability {name}, at {result['cur_nimg'] / 1000:g} kimg: {result['verdict']}"
         for name, result in results.items()
-        if is_number(result.get("cur_nimg")) and isinstance(result.get("verdict"), str)
+        if _is_finite(result.get("cur_nimg")) and isinstance(result.get("verdict"), str)
     ]
 
 
@@ -287,15 +286,15 @@ def _of_model(run: Run) -> list[str]:
 
 
 def _advice(run: Run, state: str) -> list[str]:
-    total = run.options.get("total_kimg")
-    longer = f"--total-kimg {2 * total:g}" if is_number(total) else "a larger --total-kimg"
+    folder, total = shlex.quote(str(run.folder)), run.options.get("total_kimg")
+    longer = f"--total-kimg {2 * total:g}" if _is_finite(total) else "a larger --total-kimg"
     best = "publishes the best look's, if its checkpoint is still there"
     return {
         "past": [
-            f"python -m training.runs export {run.folder} --checkpoint best {best}. Next time stop "
+            f"python -m training.runs export {folder} --checkpoint best {best}. Next time stop "
             "earlier, add images or --augment.policy diffaugment, or lower both lr at the end.",
         ],
-        "improving": [f"Train longer: python -m training.run --resume {run.folder} {longer}."]
+        "improving": [f"Train longer: python -m training.run --resume {folder} {longer}."]
         if run.has_ended or not run.is_running  # it still holds its lock when it writes its report
         else ["Let it train on."],
         "settled": [
@@ -312,7 +311,12 @@ def _back_to(run: Run) -> str:
     numbers = run.checkpoints
     if not numbers:
         return "There is no checkpoint to go back to."
-    return f"The last checkpoint is of {numbers[-1] / 1000:g} kimg: --resume {run.folder}."
+    words = f"--resume {shlex.quote(str(run.folder))}"
+    return f"{words} goes on from the last checkpoint, of {numbers[-1] / 1000:g} kimg."
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return is_number(value) and math.isfinite(value)
 
 
 def _num(number: int, word: str) -> str:

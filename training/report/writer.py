@@ -8,7 +8,7 @@ from training.errors import UnsavedError
 from training.report.charts import compared
 from training.report.page import Page
 from training.report.summary import Summary
-from training.runs.catalogue import Run
+from training.runs.catalogue import Run, labels_of
 
 NAME = "report.html"
 MOST_BYTES = 2_000_000
@@ -19,7 +19,7 @@ _LEAST_POINTS = 24
 
 def document(runs: Sequence[Run]) -> str:
     """The page of some runs, as detailed as fits."""
-    summaries = [Summary.of(run) for run in runs]
+    summaries = [Summary.of(*each) for each in zip(runs, labels_of(runs), strict=True)]
     histories = {each.name: each.history for each in summaries}
     points, pictures = _POINTS // len(runs) ** 0.5, _PICTURES / len(runs)
     while True:

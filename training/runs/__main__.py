@@ -5,7 +5,6 @@ being trained; 12 a run can't be deleted as a whole; others as `python -m traini
 """
 
 import argparse
-import json
 import math
 import shutil
 import sys
@@ -19,7 +18,8 @@ from models.repository import check_name
 from models.stdout import closed_pipe_ignored
 from training.errors import CheckpointError, ConfigError, TrainingError, UnsavedError
 from training.evaluation import PLANS
-from training.runs.catalogue import GONE, Run, find_run, leftovers, runs_in, same_value
+from training.finite_json import as_json
+from training.runs.catalogue import GONE, Run, find_run, labels_of, leftovers, runs_in, same_value
 from training.runs.folders import mark_ended
 
 PROG = "python -m training.runs"
@@ -121,10 +121,14 @@ def _rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 def _compare(options: argparse.Namespace) -> None:
     runs = [find_run(word, options.runs) for word in options.run]
+    heads = labels_of(runs)
     if options.json:
-        _print_json({"runs": [_record(run) | {"metrics": run.metrics} for run in runs]})
+        found = [
+            _record(run) | {"run": name, "metrics": run.metrics}
+            for run, name in zip(runs, heads, strict=True)
+        ]
+        _print_json({"runs": found})
         return
-    heads = [run.folder.name for run in runs]
     names = sorted({name for run in runs for name in run.options})
     differing = [name for name in names if not same_value(runs, name)]
     rows = [(name, *(_told(run.options.get(name)) for run in runs)) for name in differing]
@@ -142,20 +146,23 @@ def _compare(options: argparse.Namespace) -> None:
         ]
     )
     for name in _CURVES:
-        drawn = [(run, [line[name] for line in run.metrics if name in line]) for run in runs]
+        drawn = [
+            (head, [line[name] for line in run.metrics if name in line])
+            for head, run in zip(heads, runs, strict=True)
+        ]
         if any(values for _, values in drawn):
             print(f"\n{name}")
             _print_curves(drawn)
 
 
-def _print_curves(drawn: Sequence[tuple[Run, Sequence[float]]]) -> None:
+def _print_curves(drawn: Sequence[tuple[str, Sequence[float]]]) -> None:
     """Draws a curve of each run, all on one scale."""
     finite = [value for _, values in drawn for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
-    width = max(len(run.folder.name) for run, _ in drawn)
-    for run, values in drawn:
+    width = max(len(head) for head, _ in drawn)
+    for head, values in drawn:
         ends = f"{values[0]:.4g} .. {values[-1]:.4g}" if values else "no values"
-        print(f"  {run.folder.name:{width}}  {_curve(values, low, high):{_WIDTH}}  {ends}")
+        print(f"  {head:{width}}  {_curve(values, low, high):{_WIDTH}}  {ends}")
 
 
 def _curve(values: Sequence[float], low: float, high: float) -> str:
@@ -285,7 +292,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_json(found: dict[str, Any]) -> None:
-    print(json.dumps(found, indent=2))
+    print(as_json(found))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from training.config.training import flatten
 from training.engine.checkpoint import Checkpoints, cur_nimg_of
 from training.errors import CheckpointError, ConfigError
 from training.evaluation.looks import HEADLINE
+from training.finite_json import restored
 from training.runs.folders import ENDED, WATCHDOG, is_claimed
 from training.runs.quality import PREFIX, Look, best_look
 
@@ -60,7 +61,8 @@ class Run:
             for line in _text(self.folder / "metrics.jsonl").splitlines():
                 with contextlib.suppress(ValueError):
                     found.append(json.loads(line))
-        return [line for line in found if isinstance(line, dict) and _is_place(line.get(_AT))]
+        lines = [restored(line) for line in found if isinstance(line, dict)]
+        return [line for line in lines if _is_place(line.get(_AT))]
 
     @cached_property
     def watchdog(self) -> Record:
@@ -228,6 +230,25 @@ def run_of_model(manifest: Manifest, bundle: Path, runs: Path) -> Run | None:
     exact = [run for run in found if run.manifest and run.manifest.created == manifest.created]
     alike = [run for run in found if run.manifest and run.manifest.dataset == manifest.dataset]
     return next(iter([*exact, *alike, *([near] if near.options else [])]), None)
+
+
+def labels_of(runs: Sequence[Run]) -> list[str]:
+    """A name for each run, unlike the others': of its path the last parts that tell it apart.
+
+    That is its folder's name, unless runs of several folders have the same.
+    """
+    paths = [run.folder.resolve().parts for run in runs]
+    found = []
+    for parts in paths:
+        num = 1
+        while num < len(parts) and sum(other[-num:] == parts[-num:] for other in paths) > 1:
+            num += 1
+        found.append(str(Path(*parts[-num:])))
+    # The same folder twice has nothing that tells it apart but its place in the list.
+    return [
+        f"{name} ({found[:index].count(name) + 1})" if name in found[:index] else name
+        for index, name in enumerate(found)
+    ]
 
 
 def same_value(runs: Sequence[Run], name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from training.finite_json import as_json
 from training.runs.disk.records import LOST, RecordFile, RunFiles
 from training.runs.prometheus.metrics import RunMetrics
 from training.runs.trackers import Tracked, Trackers
@@ -120,7 +121,7 @@ class Journal:
         self.metrics.progress(cur_nimg, self.time_left_s(cur_nimg))
         self.metrics.tick(nimg_per_s, means)
         record = {"tick": tick, "cur_nimg": cur_nimg, **means, "nimg_per_s": nimg_per_s}
-        self._metrics.append(f"{json.dumps(record)}\n".encode())
+        self._metrics.append(f"{as_json(record, indent=None)}\n".encode())
         self._trackers.scalars({**means, "nimg_per_s": nimg_per_s}, cur_nimg)
         self.unwritten()
 

@@ -9,6 +9,7 @@ RUNS/00000-RECIPE/
   ended.txt                                       how the run ended; missing while it can be resumed
 """
 
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -236,7 +237,8 @@ class Pipeline:
 
     def _end_interrupted(self) -> NoReturn:
         has_begun = bool(Checkpoints(self.folder / "checkpoints").paths())
-        remedy = f"continue with --resume {self.folder}" if has_begun else "nothing was trained yet"
+        folder = shlex.quote(str(self.folder))
+        remedy = f"continue with --resume {folder}" if has_begun else "nothing was trained yet"
         self.journal.say(f"Interrupted; {remedy}")
         raise InterruptedRun
 
@@ -348,7 +350,8 @@ class Pipeline:
         except (ExportError, OSError) as error:
             if not is_full(error):
                 raise
-            message = f"the model was not exported: {error}; make room, then --resume {self.folder}"
+            folder = shlex.quote(str(self.folder))
+            message = f"the model was not exported: {error}; make room, then --resume {folder}"
             raise UnsavedError(message) from error
         missing = self.journal.unwritten()
         if trainer.unsaved is not None:

@@ -6,7 +6,6 @@ training that is killed before that moment and resumed meets the same failure an
 rescue. One that is killed after it resumes from the same checkpoint with the changed option.
 """
 
-import json
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -16,14 +15,15 @@ from typing import TypeVar
 from models.bundle import sync_folder, write_synced
 from training.cli.command import CONFIG, Command
 from training.data import Batches, ImageSet
-from training.engine.checkpoint import Checkpoints, read, restore
+from training.engine.checkpoint import Checkpoints, cur_nimg_of, read, restore
 from training.engine.distributed import World
 from training.engine.loop import Hooks, fit
 from training.engine.state import State
 from training.engine.stepper import Stepper
-from training.errors import NonFiniteError, UnsavedError, WatchdogError
+from training.errors import NonFiniteError, TrainingError, UnsavedError, WatchdogError
 from training.export.onnx_graphs import UInt8Generator
 from training.export.torch_generator import TorchGenerator
+from training.finite_json import as_json
 from training.runs.disk.room import with_room
 from training.runs.folders import WATCHDOG
 from training.runs.interruption import InterruptedRun, Interruption
@@ -206,11 +206,12 @@ class Trainer:
             NonFiniteError, WatchdogError: no rescue is allowed, or none is left to try.
         """
         config, rescues = self.command.config, self.command.rescues
-        remedy = None
+        remedy, path = None, self._good_checkpoint(alarm)
         if config.watchdog.action == "rescue":
             measured = config.watchdog.advice == "measured"
-            measure = (lambda: self._damping_weights(alarm)) if measured else None
-            remedy = remedy_for(alarm, config, rescues, measure)
+            measure = (lambda: self._damping_weights(path)) if measured else None
+            back_nimg = cur_nimg_of(path) if path is not None else 0
+            remedy = remedy_for(alarm, config, rescues, measure, cur_nimg=back_nimg)
         if remedy is None:
             if isinstance(error, NonFiniteError):
                 raise error
@@ -219,7 +220,6 @@ class Trainer:
             self.seen.append(alarm)
             self.journal.metrics.alarm(alarm.failure)
             self.journal.say(f"watchdog: {error}")
-        path = self._good_checkpoint(alarm)
         original = self.command.original or config
         command = replace(self.command, config=remedy.config, original=original)
         state, fingerprint = self.fresh(command), self.image_set.fingerprint
@@ -246,32 +246,22 @@ class Trainer:
         self._with_room(lambda: self.journal.rewind(state.cur_nimg))
         self._write_report()
 
-    def _damping_weights(self, alarm: Alarm) -> dict[str, float]:
+    def _damping_weights(self, path: Path | None) -> dict[str, float]:
         """The weights that damp the game critically at the checkpoint that a rescue goes back to.
 
-        What can't be measured is said, and is left to the fixed factor.
+        Measured on the CPU, whatever the training's device: the instrument computes in float64 with
+        SciPy. What can't be measured is said, and is left to the fixed factor.
         """
-        path = self._good_checkpoint(alarm)
         if path is None:
             self.journal.say("watchdog: no checkpoint to measure a weight at; it is raised tenfold")
             return {}
         config = self.command.config
-        state = self.fresh(self.command)
-        restore(read(path), state, config, self.image_set.fingerprint)
-        state.grow(config.total_nimg)
         try:
-            found = critical_weights(
-                RunGame(
-                    folder=self.folder,
-                    config=replace(config, accumulate=1),
-                    image_set=self.image_set,
-                    state=state,
-                    checkpoint=path,
-                ),
-                gradient_penalties(config),
-            )
-        except Exception as error:  # of the device's memory, for instance: the rescue goes on
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            game = RunGame.standing(self.folder, config, self.image_set, read(path))
+            found = critical_weights(game, gradient_penalties(config))
+        except Exception as error:  # of memory, for instance: the rescue goes on
+            told = str(error).strip().partition("\n")[0]
+            reason = told if isinstance(error, TrainingError) else f"{type(error).__name__}: {told}"
             self.journal.say(f"watchdog: no weight was measured, it is raised tenfold: {reason}")
             return {}
         told = ", ".join(f"{name}={weight:.3g}" for name, weight in found.items()) or "none"
@@ -378,7 +368,7 @@ class Trainer:
     def _write_report(self) -> None:
         if self.world.leads:
             content = report(self.command.config, self.seen, self.command.rescues)
-            text = json.dumps(content, indent=2) + "\n"
+            text = as_json(content) + "\n"
             self.journal.files.write(self.folder / WATCHDOG, text.encode())
 
 

@@ -6,6 +6,7 @@ checkpoint is read, never written.
 """
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,13 @@ from torch import Tensor, nn
 from training.cli.command import resumed
 from training.config.training import TrainingConfig
 from training.data import Batches, ImageSet, load
-from training.engine.checkpoint import Checkpoint, Checkpoints, read, restore
+from training.engine.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    UnreadableError,
+    read,
+    restore,
+)
 from training.engine.distributed import World
 from training.engine.round_batches import RoundBatches
 from training.engine.state import State
@@ -66,22 +73,39 @@ class RunGame:
                 f"RUN is {str(run)!r}, allowed: the folder of a run, which holds a config.json; "
                 "name one under runs/"
             )
-        config = replace(resumed(run, None).config, accumulate=1)
-        found = _checkpoint(run, checkpoint)
+        config, found = resumed(run, None).config, _checkpoint(run, checkpoint)
         image_set = load(config.data)
-        state = State.fresh(config, image_set.shape, _CPU)
         try:
-            restore(found, state, config, image_set.fingerprint)
-        except (CheckpointError, RuntimeError) as error:
-            reason = str(error).split(";")[0].splitlines()[0]
+            return cls.standing(run, config, image_set, found)
+        except (CheckpointError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+            reason = (str(error) or type(error).__name__).split(";")[0].splitlines()[0]
             raise CheckpointError(
                 f"checkpoint is {str(found.path)!r}, of another game than {run}: {reason}; choose "
-                f"one of {run / 'checkpoints'}"
+                f"one of {_names(run)}"
             ) from error
+
+    @classmethod
+    def standing(
+        cls, run: Path, config: TrainingConfig, image_set: ImageSet, at: Checkpoint
+    ) -> "RunGame":
+        """Returns the game at a checkpoint, on the CPU, whatever the device of the data.
+
+        The instrument computes in float64, in part with SciPy.
+
+        Args:
+            run: the run's folder.
+            config: of its training.
+            image_set: its data, on any device.
+            at: the checkpoint, of this training.
+
+        Raises:
+            CheckpointError: the checkpoint is of other networks or data.
+        """
+        config, image_set = replace(config, accumulate=1), image_set.to(_CPU)
+        state = State.fresh(config, image_set.shape, _CPU)
+        restore(at, state, config, image_set.fingerprint)
         state.grow(config.total_nimg)
-        return cls(
-            folder=run, config=config, image_set=image_set, state=state, checkpoint=found.path
-        )
+        return cls(folder=run, config=config, image_set=image_set, state=state, checkpoint=at.path)
 
     @property
     def timetable(self) -> Timetable:
@@ -244,10 +268,20 @@ def _checkpoint(run: Path, name: str | None) -> Checkpoint:
             f"RUN is {str(run)!r}: it holds no checkpoint; it ended before its first tick, or they "
             "were deleted: train it again, with a smaller --tick-kimg"
         )
-    if name is None:
-        return read(stored[-1])
+    name = stored[-1].name if name is None else name
     for path in (run / "checkpoints" / name, Path(name)):
-        if path.is_file():
-            return read(path)
-    names = ", ".join(path.name for path in stored)
-    raise CheckpointError(f"checkpoint is {name!r}, allowed: {names}, or a file's path")
+        if os.path.isfile(path):  # False for words that can be no path
+            try:
+                return read(path)
+            except UnreadableError as error:
+                raise CheckpointError(
+                    f"checkpoint is {name!r}: {error.reason}; choose one of "
+                    f"{_names(run, without=path)}"
+                ) from error
+    raise CheckpointError(f"checkpoint is {name!r}, allowed: {_names(run)}, or a file's path")
+
+
+def _names(run: Path, *, without: Path | None = None) -> str:
+    """The run's checkpoints, for --checkpoint; without: one that is none."""
+    paths = Checkpoints(run / "checkpoints").paths()
+    return ", ".join(path.name for path in paths if path != without) or "none, as it has no other"

@@ -110,15 +110,17 @@ def remedy_for(
     config: TrainingConfig,
     rescues: tuple[Rescue, ...],
     measure: Callable[[], Weights] | None = None,
+    *,
+    cur_nimg: int = 0,
 ) -> Remedy | None:
     """Chooses the remedy for an alarm; None after max_rescues, or where no remedy applies.
 
-    rescues: those of the run so far. measure: as `choose` takes it.
+    rescues: those of the run so far. measure, cur_nimg: as `choose` takes them.
     """
     if len(rescues) >= config.watchdog.max_rescues:
         return None
     tried = {rescue.remedy for rescue in rescues if rescue.failure == alarm.failure}
-    return choose(config, alarm, tried, measure)
+    return choose(config, alarm, tried, measure, cur_nimg=cur_nimg)
 
 
 def report(

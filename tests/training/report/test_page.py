@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +22,7 @@ from training.report.__main__ import main
 from training.report.again import PROG, command_of
 from training.report.history import History, thinned
 from training.report.writer import MOST_BYTES, NAME, document, write, write_at_end
-from training.runs.catalogue import Run
+from training.runs.catalogue import Run, labels_of
 
 
 class Reader(HTMLParser):
@@ -222,6 +223,31 @@ def test_any_files_give_a_report(
         content = {**(record if isinstance(record, dict) else {"a": record}), "command": name}
         (folder / "stability" / f"{name}-1.json").write_text(json.dumps(content))
     checked(document([Run(folder)]))
+
+
+def test_runs_of_the_same_name_are_told_apart_everywhere(tmp_path: Path) -> None:
+    runs = [
+        Run(plant(tmp_path / where / "00000-digits", course(**{"loss_D.adversarial": value})))
+        for where, value in (("A", 1.0), ("B", 2.0), ("B/deep", 3.0))
+    ]
+    runs.append(Run(plant(tmp_path / "A" / "00001-digits", course(), seed=7)))
+    names = ["A/00000-digits", "B/00000-digits", "deep/00000-digits", "00001-digits"]
+    assert labels_of(runs) == names
+    text = document(runs)
+    checked(text)
+    charts = json.loads(re.search(r'id="charts">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    (compared,) = [c for c in charts if c["title"] == "loss_D.adversarial"]
+    assert [each["label"] for each in compared["series"]] == names
+    for name in names:  # in the table of verdicts, of options and of ends, and as a heading
+        assert text.count(f'<th scope="col">{name}</th>') == 1
+        assert text.count(f"<td>{name}</td>") > 1
+        assert f"<summary>{name}</summary>" in text
+
+
+def test_the_same_run_twice_has_two_names(tmp_path: Path) -> None:
+    run = Run(plant(tmp_path / "run", course()))
+    first, second = labels_of([run, run])
+    assert first != second
 
 
 def test_one_row_is_enough(tmp_path: Path) -> None:

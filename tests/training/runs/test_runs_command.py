@@ -56,6 +56,21 @@ def test_a_list_of_what_is_there(runs: Path, capsys: pytest.CaptureFixture[str])
     assert [run["outcome"] for run in found] == ["running", "Published legacy version 1 in m"]
 
 
+def test_runs_of_the_same_name_are_told_apart(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = runs.parent / "others" / "00001-digits"
+    shutil.copytree(runs / "00001-digits", other)
+    words = ["--runs", str(runs), "compare", "1", str(other)]
+    assert main(words) == 0
+    names = ["runs/00001-digits", "others/00001-digits"]
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["OPTION", *names]
+    assert all(f"\n  {name}" in out for name in names)
+    assert main([*words, "--json"]) == 0
+    assert [run["run"] for run in json.loads(capsys.readouterr().out)["runs"]] == names
+
+
 def test_a_list_only_reads(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It neither writes, nor keeps a training from beginning at the same moment."""
     lock = runs / "00000-digits" / ".lock"

@@ -1,10 +1,13 @@
 """Gamma's advice against the closed form, and on a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from training.engine.checkpoint import read
 from training.errors import StabilityError
 from training.stability.__main__ import main
 from training.stability.closed_form.toy_games import dirac
@@ -102,3 +105,16 @@ def test_a_rescue_measures_nothing_that_memory_has_no_room_for(
     monkeypatch.setattr("training.stability.memory.available_bytes", lambda: 1000)
     with pytest.raises(StabilityError, match="MiB of memory"):
         critical_weights(RunGame.open(tiny_run), ["r1"])
+
+
+def test_a_rescue_measures_on_the_cpu_whatever_the_trainings_device(tiny_run: Path) -> None:
+    opened = RunGame.open(tiny_run)
+    images = replace(opened.image_set, place=torch.device("meta"))
+    game = RunGame.standing(tiny_run, opened.config, images, read(opened.checkpoint))
+    (batch,) = game.batches(1, 8)
+    parameters = game.state.parameters()
+    assert {each.device.type for each in (batch.real_img, batch.z, *parameters)} == {"cpu"}
+    assert all(
+        torch.equal(*pair) for pair in zip(parameters, opened.state.parameters(), strict=True)
+    )
+    assert isinstance(critical_weights(game, ("r1",)), dict)

@@ -1,7 +1,9 @@
 """Eigenvalues by products against dense ones, step limits tried, and the command on a run."""
 
+import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from tests.training.stability.conftest import MakeRun, tiny_config
+from training.engine.checkpoint import Checkpoints
 from training.engine.state import PlayerState
 from training.errors import CheckpointError, ConfigError, StabilityError
 from training.game.regularizers import Term
@@ -222,6 +225,65 @@ def test_bad_input_is_said_in_words(
     code, message = refusal(["spectrum", run], capsys)
     assert code == StabilityError.exit_code
     assert "1 MiB are available; set a smaller --batch-size" in message
+
+
+def saved(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def no_checkpoints(path: Path) -> dict[str, bytes]:
+    """Contents of files that are no checkpoint, some made of one."""
+    whole = path.read_bytes()
+    content = torch.load(path, weights_only=True)
+    return {
+        "text": b"root:x:0:0:root:/root:/bin/bash\n" * 9,
+        "empty": b"",
+        "bytes": b"x" * 100,
+        "half": whole[: len(whole) // 2],
+        "code": saved({"format": Path("for the unpickler, which refuses classes")}),
+        "list": saved([1, 2]),
+        "tensors": saved({"weight": torch.zeros(2)}),
+        "another format": saved({**content, "format": 99}),
+        "no weights": saved({"format": content["format"]}),
+        "other weights": saved({**content, "G": 3}),
+        "other moments": saved({**content, "optim_D": {"a": 1}}),
+        "other options": saved({**content, "config": None}),
+        "other place": saved({**content, "cur_nimg": None}),
+    }
+
+
+def test_a_file_that_is_no_checkpoint_is_named_beside_those_that_are(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    (own,) = (tiny_run / "checkpoints").iterdir()
+    for name, content in no_checkpoints(own).items():
+        # Also under a checkpoint's name: it is the user's file, and not to be deleted.
+        file = tmp_path / name / own.name
+        file.parent.mkdir()
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            RunGame.open(tiny_run, str(file))
+        text = str(caught.value)
+        assert text.startswith(f"checkpoint is {str(file)!r}"), name
+        assert text.endswith(f"; choose one of {own.name}"), text
+        assert not re.search(r"\n|delete|weights_only|index out of range", text), text
+        assert file.read_bytes() == content
+    for word in ("a\0b", "x" * 5000, str(tmp_path)):
+        with pytest.raises(CheckpointError, match=f"allowed: {own.name}, or a file's path"):
+            RunGame.open(tiny_run, word)
+
+
+def test_a_damaged_checkpoint_of_the_run_names_the_others(make_run: MakeRun) -> None:
+    run = make_run(1)
+    (own,) = (run / "checkpoints").iterdir()
+    newest = own.with_name("checkpoint-0000009999.pt")
+    newest.write_bytes(own.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=rf"damaged.*; choose one of {own.name}$"):
+        RunGame.open(run)
+    with pytest.raises(CheckpointError, match="delete it to resume from the one before"):
+        Checkpoints(run / "checkpoints").latest()
 
 
 def test_the_exponent_of_a_run(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

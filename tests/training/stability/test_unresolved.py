@@ -1,7 +1,6 @@
 """What didn't converge, or isn't finite, is told in words, and never as a figure."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from training.engine.checkpoint import Checkpoints, read
 from training.errors import StabilityError
 from training.stability import equilibrium as equilibria
 from training.stability.__main__ import main
-from training.stability.commands.results import as_json, keep
+from training.stability.commands.results import keep
 from training.stability.commands.spectrum import verdict
 from training.stability.equilibrium import Equilibrium, equilibrium
 from training.stability.spectrum import extremes, spectra
@@ -109,18 +108,6 @@ def test_a_run_that_has_diverged_is_refused_in_words(
     for command in ("spectrum", "gamma"):
         assert main([command, str(run)]) == StabilityError.exit_code
         assert "has diverged here" in capsys.readouterr().err
-
-
-def test_json_has_null_and_the_reason_for_what_is_not_finite() -> None:
-    record = {"a": math.inf, "b": [1.0, math.nan], "c": {"d": -math.inf}, "e": (2,)}
-    found = json.loads(as_json(record))
-    assert found == {
-        "a": None,
-        "b": [1.0, None],
-        "c": {"d": None},
-        "e": [2],
-        "not_finite": {"a": "infinity", "b.1": "not a number", "c.d": "-infinity"},
-    }
 
 
 def test_a_result_stays_in_the_run(tmp_path: Path) -> None:

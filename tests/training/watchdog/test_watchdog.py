@@ -5,7 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -44,7 +44,10 @@ def flat(content: Any) -> list[Any]:
 
 
 def read(folder: Path, name: str) -> Any:
-    return json.loads((folder / RUN / name).read_text())
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads((folder / RUN / name).read_text(), parse_constant=refuse)
 
 
 EXPLODING = ("--optim-D.lr", "1", "--watchdog.action", "rescue")
@@ -143,6 +146,9 @@ def test_rescues_are_bounded_and_what_is_not_finite_keeps_its_exit_code(
     assert train(tmp_path, *words) == NonFiniteError.exit_code == 5
     assert "is not finite in tick 1" in capsys.readouterr().err
     assert 'data-state="divergence"' in (tmp_path / RUN / "report.html").read_text()
+    found = read(tmp_path, "watchdog.json")
+    assert {each["value"] for each in found["alarms"]} == {None}
+    assert found["not_finite"]["alarms.0.value"] == "infinity"
     record = read(tmp_path, "config.json")
     assert [rescue["remedy"] for rescue in record["rescues"]] == ["lower-lr", "lower-lr-of-both"]
     assert record["training"]["optim_D"]["lr"] == pytest.approx(1e28)
@@ -241,6 +247,16 @@ def test_a_rescue_measures_the_weight_at_the_checkpoint_that_it_goes_back_to(
         "measured",
         "--data.no-conditional",
     ]
+    measure = trainer.Trainer._damping_weights
+
+    def elsewhere(self: trainer.Trainer, path: Path | None) -> dict[str, float]:
+        """As with a GPU: neither its images nor its networks are for an instrument on the CPU."""
+        with monkeypatch.context() as patch:
+            patch.setattr(self, "image_set", replace(self.image_set, place=torch.device("meta")))
+            patch.setattr(self, "fresh", None)
+            return measure(self, path)
+
+    monkeypatch.setattr(trainer.Trainer, "_damping_weights", elsewhere)
     train(tmp_path, *words, "--watchdog.max-rescues", "1", "--regularizers", "r1=0.01")
     log = (tmp_path / RUN / "log.txt").read_text()
     measured = re.search(r"measured at checkpoint-0000000000.pt, critical damping: (\S+)", log)
@@ -248,3 +264,33 @@ def test_a_rescue_measures_the_weight_at_the_checkpoint_that_it_goes_back_to(
     (rescue,) = read(tmp_path, "config.json")["rescues"]
     weight = "r1=0.1" if measured[1] == "none" else measured[1]
     assert rescue["change"] == f"--regularizers r1=0.01 -> {weight}"
+
+
+def test_a_rescue_of_what_has_a_schedule_changes_it_where_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fires = replace(DETECTORS["collapse"], threshold=1e9, window=1, warm_up=0.4, after_nimg=0)
+    monkeypatch.setitem(DETECTORS, "collapse", fires)
+    words = ["--watchdog.action", "rescue", "--watchdog.max-rescues", "1"]
+    train(tmp_path, *words, "--regularizers", "r1=0.1", "--schedules", "r1=0.05@0.032")
+    (rescue,) = read(tmp_path, "config.json")["rescues"]
+    assert rescue["to_nimg"] == 64
+    assert rescue["change"].endswith("so at 0.064 kimg r1 0.05 -> 0.5")
+    assert "so at 0.064 kimg r1 0.05 -> 0.5" in (tmp_path / RUN / "log.txt").read_text()
+
+
+def test_a_failed_measurement_says_why_and_raises_tenfold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_given: Any) -> None:
+        raise TypeError("can't convert a tensor of the device")
+
+    fires = replace(DETECTORS["collapse"], threshold=1e9, window=1, warm_up=0.0, after_nimg=0)
+    monkeypatch.setitem(DETECTORS, "collapse", fires)
+    monkeypatch.setattr(trainer, "critical_weights", fails)
+    words = ["--watchdog.action", "rescue", "--watchdog.advice", "measured"]
+    train(tmp_path, *words, "--watchdog.max-rescues", "1", "--regularizers", "r1=0.01")
+    log = (tmp_path / RUN / "log.txt").read_text()
+    assert "it is raised tenfold: TypeError: can't convert a tensor of the device" in log
+    (rescue,) = read(tmp_path, "config.json")["rescues"]
+    assert rescue["change"] == "--regularizers r1=0.01 -> r1=0.1"

@@ -1,6 +1,5 @@
 """The audit before a training: its report goes into the run's folder."""
 
-import json
 from pathlib import Path
 
 from models.grid import png
@@ -8,6 +7,7 @@ from training.data import ImageSet
 from training.data.audit.inspection import audit
 from training.data.audit.report import Report
 from training.data.audit.sheet import sheet
+from training.finite_json import as_json
 
 _ALL = 1_000_000_000
 
@@ -33,7 +33,7 @@ def record(image_set: ImageSet, where: str, folder: Path, *, background: str = "
 def _record(image_set: ImageSet, report: Report, folder: Path) -> str:
     try:
         (folder / "audit.txt").write_text(report.text(shown=_ALL), encoding="utf-8")
-        text = json.dumps(report.to_builtins(), indent=2) + "\n"
+        text = as_json(report.to_builtins()) + "\n"
         (folder / "audit.json").write_text(text, encoding="utf-8")
         if not report.findings:
             return report.summary()

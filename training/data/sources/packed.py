@@ -23,6 +23,7 @@ from training.data.decoding import Form, Origin, Pixels, Skipped
 from training.data.listing.outputs import PACK, PACKED_IMAGES
 from training.data.sources.registry import ImageRequest, Raw
 from training.errors import DataError
+from training.finite_json import as_json
 from training.memory import available_bytes
 
 LABELS, FILES = "labels.npy", "files.jsonl"
@@ -61,7 +62,7 @@ def is_packed(root: Path) -> bool:
 
 def record_of(form: Form) -> dict[str, Any]:
     """A form as pack.json has it."""
-    record: dict[str, Any] = json.loads(json.dumps(asdict(form)))
+    record: dict[str, Any] = json.loads(as_json(asdict(form)))
     return record
 
 

@@ -1,5 +1,6 @@
 """Which weights of a run are exported: the last ones, or those of the best look (--select)."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def select_weights(
     there = {state.cur_nimg, *map(cur_nimg_of, checkpoints.paths())}
     if select == LAST:
         if line := much_better(looks, floor, among=there):
-            say(f"{line}; --resume {folder} --select best exports those")
+            say(f"{line}; --resume {shlex.quote(str(folder))} --select best exports those")
         return state.cur_nimg, []
     best, first = best_look(looks, figure, among=there), best_look(looks, figure)
     if first is not None and first is not best:

@@ -26,12 +26,12 @@ from training.stability.equilibrium import equilibrium
 from training.stability.rounds.frozen_optimizers import FrozenOptimizer, plain
 from training.stability.rounds.round_operator import DenseJacobian, RoundOperator
 from training.stability.rounds.step_limit import largest_stable_factor
-from training.stability.sensitivity import slopes
 from training.stability.spectrum import matrix_of
 
 C = 0.5  # f'(0)
 GAMMA = 0.3
 STEP = 0.7
+_DOUBLINGS = 40
 EXACT, DEFECTIVE = 1e-6, 1e-4
 """Tolerances: at a defective point eigenvalues move with the root of an error."""
 
@@ -58,12 +58,11 @@ class Check:
         return self.difference <= self.tolerance
 
 
-def checks() -> Iterator[Check]:
-    """Measures every game of the gauge."""
+def flows_and_rounds() -> Iterator[Check]:
+    """Measures eigenvalues, exponents, largest steps and the kind of a point."""
     yield from _flows()
     yield from _rounds()
     yield from _limits()
-    yield from _critical()
     yield from _equilibria()
 
 
@@ -118,6 +117,19 @@ def pair(half_trace: complex, determinant: complex) -> tuple[complex, ...]:
     return half_trace + root, half_trace - root
 
 
+def exponent(matrix: np.ndarray) -> float:
+    """The Lyapunov exponent of a map [n, n]: how fast a deviation's logarithm grows in the end.
+
+    Of 2^_DOUBLINGS applications at once, and without eigenvalues: it is squared again and again.
+    """
+    grown = 0.0
+    for _ in range(_DOUBLINGS):
+        size = float(np.linalg.norm(matrix))
+        matrix = matrix / size
+        matrix, grown = matrix @ matrix, 2 * (grown + math.log(size))
+    return (grown + math.log(float(np.linalg.norm(matrix)))) / 2.0**_DOUBLINGS
+
+
 def _flows() -> Iterator[Check]:
     """Eigenvalues of the differential equation."""
     g, s = GAMMA, 0.8
@@ -132,6 +144,13 @@ def _flows() -> Iterator[Check]:
         ("Dirac, R2", dirac(f"r2={g}"), pair(-g / 2, C**2)),
         ("Dirac, R1 + R2", dirac(f"r1={g}", f"r2={g}"), pair(-g, C**2)),
         ("Dirac, instance noise 0.8", dirac(noise=s), pair(noisy, C**2)),
+        ("Dirac, R1, packs of 2", dirac(f"r1={g}", packing=2), pair(-g, 4 * C**2)),
+        # G sees psi as psi - k eta theta / 2, which damps theta by k eta / 2.
+        (
+            "Dirac, unrolled, 3 steps of 0.2",
+            dirac(unrolled_steps=3, unrolled_lr=0.2),
+            pair(-3 * 0.2 / 4, C**2),
+        ),
         (
             "Dirac, consensus",
             dirac(f"consensus={g}"),
@@ -185,7 +204,7 @@ def _flow(name: str, game: ToyGame, expected: tuple[complex, ...]) -> Check:
 
 
 def _rounds() -> Iterator[Check]:
-    """Eigenvalues of a round, and its exponent ln |mu|."""
+    """Eigenvalues of a round, and its exponent ln |mu| for each of the rounds that it plays."""
     h, g, c = STEP, GAMMA, C
     simultaneous: dict[str, Any] = {"update": "simultaneous"}
     b = 1 - (h * g + h**2 * c**2) / 2
@@ -219,9 +238,16 @@ def _rounds() -> Iterator[Check]:
         ),
     ]
     for name, played, expected in table:
-        measured = round_eigenvalues(played)
+        matrix = matrix_of(played.apply, played.size)
+        measured = eigenvalues(matrix)
         yield Check(
             game=f"Dirac, {name}", quantity="mu", measured=measured, expected=tuple(expected)
+        )
+        yield Check(
+            game=f"Dirac, {name}",
+            quantity="exponent",
+            measured=(exponent(matrix) / played.num_rounds,),
+            expected=(math.log(max(map(abs, expected))) / played.num_rounds,),
         )
     for b1, b2 in ((0.0, 0.0), (-0.5, 0.0), (-0.3, -0.3), (0.5, 0.0), (0.5, 0.5)):
         yield _heavy_ball(b1, b2, 0.35)
@@ -252,7 +278,7 @@ def _limits() -> Iterator[Check]:
                 game=f"Dirac, R1, {update}, frozen Adam of momentum {momentum:g}",
                 quantity="largest step",
                 measured=(step_limit(game, plain(1.0, momentum, damped=True), update),),
-                expected=(_limit(partial(_adam_polynomial, momentum, update)),),
+                expected=(limit_of(partial(_adam_polynomial, momentum, update)),),
             )
     ahead = plain(1.0, optimistic=True)
     for name, optimizer, update, polynomial in (
@@ -268,7 +294,7 @@ def _limits() -> Iterator[Check]:
             game=f"Dirac, R1, {name}",
             quantity="largest step",
             measured=(step_limit(game, optimizer, update),),
-            expected=(_limit(polynomial),),
+            expected=(limit_of(polynomial),),
         )
     for name, optimizer, update, value in (
         ("extragradient", plain(1.0), "extragradient", 1 / C),
@@ -294,44 +320,10 @@ def _adam_polynomial(b: float, update: str, h: float) -> np.poly1d:
     return found
 
 
-def _limit(polynomial: Callable[[float], Any]) -> float:
+def limit_of(polynomial: Callable[[float], Any]) -> float:
     """The first step at which a root of the polynomial leaves the unit disc."""
     factor = largest_stable_factor(lambda h: float(np.abs(np.roots(polynomial(h))).max()))
     return math.nan if factor is None else factor
-
-
-def _critical() -> Iterator[Check]:
-    """Where the oscillation ends, and how the eigenvalue moves with gamma."""
-    yield Check(
-        game="Dirac, R1, gamma = 1",
-        quantity="lambda, critical",
-        measured=eigenvalues(jacobian(dirac("r1=1"))),
-        expected=(-C, -C),
-        tolerance=DEFECTIVE,
-    )
-    yield Check(
-        game="mean of a normal, S = 2",
-        quantity="lambda, critical",
-        measured=eigenvalues(jacobian(gaussian_mean((0.0, 0.0), math.sqrt(2)))),
-        expected=(-C, -C),
-        tolerance=DEFECTIVE,
-    )
-
-    slope = GAMMA / 4 / math.sqrt(C**2 - GAMMA**2 / 4)
-    yield Check(
-        game="Dirac, R1",
-        quantity="d lambda / d gamma",
-        measured=sensitivities(dirac(f"r1={GAMMA}"), dirac(f"r1={GAMMA + 1}")),
-        expected=(complex(-0.5, -slope), complex(-0.5, slope)),
-    )
-
-
-def sensitivities(game: ToyGame, heavier: ToyGame) -> tuple[complex, ...]:
-    """Returns d lambda / d gamma of each eigenvalue; heavier: the game with gamma + 1."""
-    from_to = [matrix_of(each.field().at().jvp, 2) for each in (game, heavier)]
-    values, right = np.linalg.eig(from_to[0])
-    moved = slopes(from_to[1] - from_to[0], right, np.linalg.inv(right).conj().T)
-    return tuple(complex(value) for value in moved[np.argsort(-values.imag)])
 
 
 def _equilibria() -> Iterator[Check]:

@@ -8,6 +8,7 @@ logistic objective's, c = f'(0) = 1/2, f''(0) = -1/4; the Wasserstein objective 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from training.game.forward import Batch
 from training.game.losses import Game, ImageTransform
 from training.game.regularizers import Term
+from training.optim.unrolled import descent
 from training.stability.field import VectorField, loss_on
 
 NORMAL_POINTS = (0.0, 0.0, 0.0, 0.0, math.sqrt(3), -math.sqrt(3))
@@ -40,9 +42,12 @@ class Slope(nn.Module):
         super().__init__()
         self.psi = nn.Parameter(torch.tensor(psi, dtype=torch.float64))
 
-    def forward(self, img: Tensor, label: Tensor | None = None) -> Tensor:
-        """[N, 1, 1, 1] to [N]."""
-        return self.psi * img.flatten(1).sum(1)
+    def forward(
+        self, img: Tensor, label: Tensor | None = None, *, with_features: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """[N, C, 1, 1] to [N]: psi times the sum; with features also the image, [N, C]."""
+        logits = self.psi * img.flatten(1).sum(1)
+        return (logits, img.flatten(1)) if with_features else logits
 
 
 class Width(nn.Module):
@@ -125,23 +130,38 @@ class ToyGame:
     """The latents, [N, z_dim]."""
     noise: float = 0.0
     """Standard deviation of instance noise, six points instead of draws."""
+    packing: int = 1
+    """Images that D judges at once."""
+    unrolled_steps: int = 0
+    """Steps of D that G looks ahead."""
+    unrolled_lr: float = 0.0
+    """Their size."""
 
     def field(self) -> VectorField:
         """Returns the game's vector field, standing at the equilibrium."""
         transforms: tuple[ImageTransform, ...] = (self._noisy,) if self.noise else ()
         terms = tuple(Term.parse(term) for term in self.terms)
-        game = Game(self.objective, terms, joint=True, transforms=transforms)
+        game = Game(self.objective, terms, joint=True, transforms=transforms, packing=self.packing)
         batch = Batch(real_img=self.real, label=None, z=self.z, key=0)
-        return VectorField(loss_on(game, batch), self.G(), self.D())
+        loss = loss_on(
+            game,
+            batch,
+            unrolled_steps=self.unrolled_steps,
+            unrolled_move=lambda: descent(self.unrolled_lr),
+        )
+        return VectorField(loss, self.G(), self.D())
 
     def _noisy(self, img: Tensor, batch: Batch, seed: int) -> Tensor:
         points = torch.tensor(NORMAL_POINTS, dtype=img.dtype).view(-1, 1, 1, 1)
         return img + self.noise * points
 
 
-def dirac(*terms: str, objective: str = "minimax", noise: float = 0.0) -> ToyGame:
-    """The Dirac-GAN (Mescheder et al. 2018, sec. 2): data at 0, G = theta, D(x) = psi x."""
-    return ToyGame(objective=objective, terms=terms, noise=noise)
+def dirac(*terms: str, **options: Any) -> ToyGame:
+    """The Dirac-GAN (Mescheder et al. 2018, sec. 2): data at 0, G = theta, D(x) = psi x.
+
+    terms: penalties. options: of ToyGame.
+    """
+    return ToyGame(terms=terms, **options)
 
 
 def linear_quadratic(*terms: str, objective: str, spread: float = 1.0) -> ToyGame:
