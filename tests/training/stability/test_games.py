@@ -41,6 +41,8 @@ GOLDEN = {
     ("Dirac, R1, simultaneous, frozen Adam of momentum 0.5", "largest step"): 0.434783,
     ("Dirac, R1, simultaneous, frozen Adam of momentum 0.9", "largest step"): 0.069385,
     ("Dirac, R1", "d lambda / d gamma"): -0.5 - 0.157243j,
+    ("Dirac, R1, rate of D 4 times G's", "critical gamma"): 0.5,
+    ("Dirac, R1, rate of D 0.25 times G's", "critical gamma"): 2.0,
 }
 
 

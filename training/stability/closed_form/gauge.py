@@ -8,7 +8,7 @@ value is named.
 import cmath
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.stability.closed_form.toy_games import (
     linear_quadratic,
     not_nash,
 )
+from training.stability.damping import damping
 from training.stability.equilibrium import equilibrium
 from training.stability.rounds.frozen_optimizers import FrozenOptimizer, plain
 from training.stability.rounds.round_operator import DenseJacobian, RoundOperator
@@ -317,6 +318,19 @@ def _critical() -> Iterator[Check]:
         tolerance=DEFECTIVE,
     )
 
+    for rate in (0.25, 4.0):
+        one, quick = plain(1.0), plain(rate)
+
+        def at(gamma: float, players: dict[str, FrozenOptimizer]) -> RoundOperator:
+            return replace(operator(dirac(f"r1={gamma}")), optimizers=players)
+
+        found = damping(partial(at, players={"G": one, "D": quick}), 0.2)
+        yield Check(
+            game=f"Dirac, R1, rate of D {rate:g} times G's",
+            quantity="critical gamma",
+            measured=(math.nan if found.advice is None else found.advice,),
+            expected=(2 * C / math.sqrt(rate),),
+        )
     slope = GAMMA / 4 / math.sqrt(C**2 - GAMMA**2 / 4)
     yield Check(
         game="Dirac, R1",
