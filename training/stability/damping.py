@@ -19,7 +19,6 @@ import torch
 
 from training.errors import StabilityError
 from training.stability.rounds.round_operator import RoundOperator
-from training.stability.sensitivity import slopes
 from training.stability.spectrum import Complexes, Floats, Spectrum, spectra
 
 _TURNS = 0.05  # |Im| / |lambda| from which an eigenvalue counts as turning
@@ -197,6 +196,22 @@ def _slopes(
     # The error of a difference is of the order of its step: of these two, this has none of it.
     extrapolated: Complexes = 2 * half - whole
     return extrapolated
+
+
+def slopes(
+    derivative: Floats | Callable[[Floats], Floats], right: Complexes, left: Complexes
+) -> Complexes:
+    """Returns d lambda / d gamma of each eigenpair, [k] (Lancaster 1964).
+
+    Args:
+        derivative: d (P J) / d gamma, [n, n], or the product with it.
+        right: eigenvectors u of P J, [n, k].
+        left: eigenvectors w, w^H P J = lambda w^H, [n, k] in the same order.
+    """
+    product = derivative if callable(derivative) else derivative.__matmul__
+    moved = np.stack([product(u.real) + 1j * product(u.imag) for u in right.T], axis=1)
+    found: Complexes = (left.conj() * moved).sum(0) / (left.conj() * right).sum(0)
+    return found
 
 
 def _spectra(here: RoundOperator, num: int, *, back: bool = False) -> tuple[Spectrum, ...]:

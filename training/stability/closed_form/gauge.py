@@ -22,12 +22,11 @@ from training.stability.closed_form.toy_games import (
     linear_quadratic,
     not_nash,
 )
-from training.stability.damping import damping
+from training.stability.damping import damping, slopes
 from training.stability.equilibrium import equilibrium
 from training.stability.rounds.frozen_optimizers import FrozenOptimizer, plain
 from training.stability.rounds.round_operator import DenseJacobian, RoundOperator
 from training.stability.rounds.step_limit import largest_stable_factor
-from training.stability.sensitivity import slopes
 from training.stability.spectrum import matrix_of
 
 C = 0.5  # f'(0)
