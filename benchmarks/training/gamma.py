@@ -41,6 +41,7 @@ from training.evaluation.metrics.modes import MIXTURES, modes
 from training.game.regularizers import Term
 from training.recipes import RECIPES
 from training.stability.commands import trials
+from training.stability.critical_weights import rounds_at
 from training.stability.damping import DAMPED, Damping, damping
 from training.stability.run_game import RunGame
 from training.stability.trials.choice import nearest
@@ -101,7 +102,7 @@ def asked(config: TrainingConfig, state: State, weight: float) -> dict[str, Any]
     game = RunGame(folder=here, config=config, image_set=images, state=state, checkpoint=here)
     (batch,) = game.batches(1, game.size_up_to(config.batch_size))
     try:
-        found: Damping = damping(lambda gamma: game.field(batch, {"r1": gamma}).at(), weight)
+        found: Damping = damping(rounds_at(game, batch, "r1"), weight)
     except (StabilityError, FloatingPointError) as error:
         return {"advice": None, "says": str(error), "damping_ratio": None}
     turning = [mode for mode in found.modes if mode.turns]

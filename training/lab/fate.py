@@ -23,7 +23,6 @@ from training.errors import ConfigError, StabilityError, require
 from training.game.regularizers import Term
 from training.optim.constraints import CONSTRAINTS
 from training.optim.optimizers import OptimizerConfig
-from training.stability.analysis import require_derivative
 from training.stability.closed_form.simulation import Origin, verdict
 from training.stability.closed_form.toy_games import (
     NORMAL_POINTS,
@@ -35,6 +34,7 @@ from training.stability.closed_form.toy_games import (
     dirac,
     linear_quadratic,
 )
+from training.stability.derivative import require_derivative
 from training.stability.rounds.frozen_optimizers import plain
 from training.stability.rounds.round_operator import DenseJacobian, RoundOperator
 from training.stability.rounds.stability_region import region_of
@@ -162,7 +162,7 @@ def _operator(asked: Fate) -> RoundOperator:
             )
     field = asked.toy.field()
     at = field.at()
-    require_derivative(field, at)
+    require_derivative(field, at, [term.name for term in asked.regularizers])
     one = plain(asked.lr, asked.momentum)
     return RoundOperator(
         jacobian=DenseJacobian(torch.from_numpy(matrix_of(at.jvp, at.size)), at.sizes),

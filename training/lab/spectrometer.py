@@ -116,8 +116,9 @@ def _measured(place: Place, cloud: Cloud) -> dict[str, Any]:
     if place.with_limit:
         limit = step_limit(played, drift=DRIFT, progress=Progress(lambda line: None))
         factor = limit.factor
-        # JSON knows no infinity: 0 stands for no stable factor, -1 for all of them.
-        found["limit"] = 0 if factor is None else -1 if np.isinf(factor) else factor
+        if not limit.standing:
+            # JSON knows no infinity: 0 stands for no stable factor, -1 for all of them.
+            found["limit"] = 0 if factor is None else -1 if np.isinf(factor) else factor
     return found
 
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.errors import StabilityError
-from training.game.forward import Batch
-from training.game.updates import UPDATES
 from training.stability.equilibrium import Equilibrium, equilibrium
-from training.stability.field import PLAYERS, Linearization, VectorField, as_analysed
-from training.stability.memory import needed_bytes, require_memory
+from training.stability.field import PLAYERS, Linearization
+from training.stability.memory import KRYLOV, Held
+from training.stability.opening import difference_on, opened, state_vectors
 from training.stability.progress import Progress
+from training.stability.rounds.frozen_optimizers import NOTHING_MOVES
 from training.stability.rounds.round_operator import RoundOperator
 from training.stability.rounds.stability_region import Region, region_of
 from training.stability.rounds.step_limit import largest_stable_factor
@@ -33,8 +32,6 @@ from training.stability.spectrum import (
     without_vectors,
 )
 
-_STEP = 1e-5  # of the finite difference: its error is of the order of its square
-_AGREEMENT = 1e-3
 _ROUNDING = 1e-6  # of the largest eigenvalue
 _LIMIT_WIDTH = 0.05
 _LIMIT_VECTORS, _SPREAD_VECTORS = 24, 40  # of Krylov spaces
@@ -62,13 +59,16 @@ class StepLimit:
     """How far both learning rates can be multiplied."""
 
     factor: float | None
-    """The largest stable factor; None where no smaller rate is stable, infinity where all are."""
+    """The largest stable factor; None where no smaller rate is stable, infinity where all are. None
+    too where a player stands still."""
     below: float | None = None
     """Growth a round of the linearised game a tenth below it, from its leading eigenvector."""
     above: float | None = None
     """The same a tenth above."""
     flow: Complexes | None = None
     """Leading eigenvalues of the flow that small steps follow, a round of the present rates."""
+    standing: str = ""
+    """Says who doesn't move here, so that no factor on the rates means anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Analysis:
     """The largest eigenvalue of J's symmetric part; None where ARPACK didn't find it."""
     limit: StepLimit
     difference: float
-    """Of a product with J from finite differences, relative."""
+    """Of a product with J from finite differences, relative, the largest of all batches."""
     num_rounds: int = 1
     """Rounds that the operator plays: with lookahead those between two of its steps."""
     region: Region | None = None
@@ -100,6 +100,11 @@ class Analysis:
     def radii(self) -> list[float]:
         """The spectral radius of one round on each batch."""
         return [float(each.round.radius ** (1 / self.num_rounds)) for each in self.batches]
+
+    @property
+    def nothing_moves(self) -> bool:
+        """True where both players stand still."""
+        return self.limit.standing.endswith(NOTHING_MOVES)
 
     @property
     def residual(self) -> float:
@@ -136,12 +141,11 @@ def analyse(
         StabilityError: there is no Jacobian, or too little memory.
         ConfigError: the data doesn't give such batches.
     """
-    game.require_differentiable()
-    first, *others = game.batches(num_batches, batch_size)
-    field = game.field(first)
-    _require_memory(game, first, field)
-    at = field.at()
-    difference = require_derivative(field, at)
+    held = Held(linearizations=1, vectors=KRYLOV * state_vectors(game))
+    batches = opened(game, held, num_batches=num_batches, batch_size=batch_size)
+    difference = difference_on(game, batches)
+    first, *others = batches
+    at = game.field(first).at()
     found = [_on_batch(game, at, num, f"batch 1 of {num_batches}", progress, is_first=True)]
     watched = partial(progress.counted, "symmetric and antisymmetric part")
     jvp, vjp = watched(at.jvp), watched(at.vjp)
@@ -153,7 +157,7 @@ def analyse(
         limit=step_limit(game.round(at), drift=drift, progress=progress),
         difference=difference,
         num_rounds=game.round(at).num_rounds,
-        region=region_of(game.round(at)),
+        region=None if game.round(at).standing else region_of(game.round(at)),
     )
     del at, jvp, vjp  # the graphs of one batch at a time
     for index, batch in enumerate(others, 2):
@@ -162,43 +166,13 @@ def analyse(
     return replace(whole, batches=tuple(found))
 
 
-def require_derivative(field: VectorField, at: Linearization) -> float:
-    """Compares J u with central differences along a fixed random u.
-
-    Returns:
-        The relative difference.
-
-    Raises:
-        StabilityError: the field isn't finite, or they differ, as at a kink, where there is no
-            Jacobian.
-    """
-    if not bool(torch.isfinite(at.value).all()):
-        raise StabilityError(
-            "the field isn't finite at this checkpoint: the game has diverged here; choose an "
-            "earlier one with --checkpoint"
-        )
-    u = torch.from_numpy(np.random.default_rng(2).standard_normal(field.size))
-    u /= u.norm()
-    product = at.jvp(u)
-    place = field.place
-    central = (field(place + _STEP * u) - field(place - _STEP * u)) / (2 * _STEP)
-    apart = (product - central).norm().item()
-    size = max(central.norm().item(), product.norm().item(), 1e-300)
-    difference: float = apart / size
-    if not difference <= _AGREEMENT:  # also where it is no number
-        raise StabilityError(
-            f"a product with the Jacobian differs from finite differences by {difference:.1e}: the "
-            "game has a kink here, as one-centred penalties (wgan-gp, dragan) have where D's "
-            "gradient is 0; there is no Jacobian to analyse; `exponent` measures such a game"
-        )
-    return difference
-
-
 def step_limit(played: RoundOperator, *, drift: float, progress: Progress) -> StepLimit:
     """Finds the largest stable factor on both rates, and tries the rounds just below and above.
 
     drift: growth a round, at the present rates, up to which a round counts as stable.
     """
+    if played.standing:
+        return StepLimit(factor=None, standing=played.standing)
     counted = progress.counted("flow", played.preconditioned)
     rightmost, largest = spectra(counted, played.jacobian.size, ("LR", "LM"))
     flow = np.unique(np.concatenate([rightmost.values, largest.values]).round(12))
@@ -272,18 +246,3 @@ def _on_batch(
         rightmost=rightmost,
         round=without_vectors(spectrum(play, played.size, "LM", **options)),
     )
-
-
-def _require_memory(game: RunGame, batch: Batch, field: VectorField) -> None:
-    remembered = [each.num_remembered for each in game.optimizers.values()]
-    moves = int(UPDATES[game.config.update].looks_ahead)
-    size = field.size * (1 + moves + max(remembered))
-    need = needed_bytes(
-        as_analysed(game.state.G.network),
-        as_analysed(game.state.D.network),
-        batch.z,
-        batch.label,
-        size,
-        game.config.packing,
-    )
-    require_memory(need)

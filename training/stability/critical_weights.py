@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 
-from training.stability.analysis import require_derivative
-from training.stability.damping import damping
-from training.stability.field import Linearization, as_analysed
-from training.stability.memory import needed_bytes, require_memory
+from training.game.forward import Batch
+from training.stability.damping import MOST, At, damping
+from training.stability.memory import KRYLOV, Held
+from training.stability.opening import difference_on, opened
 from training.stability.run_game import RunGame
 
 _NUM = 4
-_MOST = 1e3
-"""Times the present weight, or 1 where that is less: beyond, the law is no longer a local one."""
 
 
 def critical_weights(game: RunGame, penalties: Iterable[str]) -> dict[str, float]:
@@ -24,22 +22,25 @@ def critical_weights(game: RunGame, penalties: Iterable[str]) -> dict[str, float
         StabilityError: the game has no Jacobian there, or more memory is needed than there is.
         FloatingPointError: its derivatives overflow.
     """
-    game.require_differentiable()
-    (batch,) = game.batches(1, game.size_up_to(game.config.batch_size))
-    field = game.field(batch)
-    networks = as_analysed(game.state.G.network), as_analysed(game.state.D.network)
-    need = needed_bytes(*networks, batch.z, batch.label, field.size, game.config.packing)
-    require_memory(need)
-    require_derivative(field, field.at())
+    size = game.size_up_to(game.config.batch_size)
+    batches = opened(game, held(_NUM), batch_size=size, remedy="set a smaller --batch-size")
+    difference_on(game, batches)
     present = {term.name: term.weight for term in game.terms}
     found = {}
     for name in penalties:
-
-        def at(weight: float, name: str = name) -> Linearization:
-            return game.field(batch, {name: weight}).at()
-
         weight = present.get(name, 0.0)
-        advice = damping(at, weight, num=_NUM).advice
-        if advice is not None and weight < advice <= _MOST * max(weight, 1.0):
+        advice = damping(rounds_at(game, batches[0], name), weight, num=_NUM).advice
+        if advice is not None and weight < advice <= MOST * max(weight, 1.0):
             found[name] = float(f"{advice:.3g}")
     return found
+
+
+def rounds_at(game: RunGame, batch: Batch, name: str) -> At:
+    """Returns the function from a penalty's weight to a round of the game with it."""
+    return lambda weight: game.round(game.field(batch, {name: weight}).at())
+
+
+def held(num: int) -> Held:
+    """What `damping` holds at once. num: eigenvalues of each kind."""
+    # The game at two weights; complex vectors of two kinds, right and left.
+    return Held(linearizations=2, vectors=KRYLOV + 8 * num)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +16,48 @@ _BYTES = 8  # float64
 _NUM_PASSES = 24
 """Tensors of an activation's size that the graphs of both players' losses, of their gradients and
 of the products keep at once, for each activation of one pass: a rough count, not measured."""
+_NUM_PASSES_OF_FIELD = 8  # the same where no graph of gradients is kept
 _NUM_COPIES = 12  # of all parameters: fields, gradients, products
 _MIB = 2**20
+KRYLOV = NUM_VECTORS + 10
+"""Vectors that a search for eigenvalues holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a command holds in memory at once."""
+
+    linearizations: int = 0
+    """Graphs of a whole game's derivatives."""
+    fields: int = 0
+    """Graphs of its losses alone."""
+    vectors: float = 0.0
+    """Vectors of all parameters, float64."""
 
 
 @torch.no_grad()
 def needed_bytes(
-    G: nn.Module, D: nn.Module, z: Tensor, label: Tensor | None, size: int, packing: int = 1
+    G: nn.Module, D: nn.Module, z: Tensor, label: Tensor | None, held: Held, packing: int = 1
 ) -> int:
     """Estimates the peak.
 
-    G, D, z, label: float64. size: of the vectors that ARPACK keeps. packing: images that D sees at
-    once.
+    G, D, z, label: float64. held: at once. packing: images that D sees at once.
     """
     with _activations(G, D) as counted:
         D(packed(G(z, label), packing), label)
     num_parameters = sum(each.numel() for each in (*G.parameters(), *D.parameters()))
-    vectors = (NUM_VECTORS + 10) * size + _NUM_COPIES * num_parameters
-    return _BYTES * (vectors + _NUM_PASSES * sum(counted))
+    vectors = (held.vectors + _NUM_COPIES) * num_parameters
+    passes = _NUM_PASSES * held.linearizations + _NUM_PASSES_OF_FIELD * held.fields
+    return int(_BYTES * (vectors + passes * sum(counted)))
 
 
-def require_memory(need: int) -> None:
-    """Raises StabilityError where there is less than is needed."""
+def require_memory(need: int, remedy: str) -> None:
+    """Raises StabilityError where there is less than is needed. remedy: for the message."""
     available = available_bytes()
     if need > available:
         raise StabilityError(
             f"the analysis needs about {need // _MIB:,} MiB of memory, {available // _MIB:,} MiB "
-            "are available; set a smaller --batch-size"
+            f"are available; {remedy}"
         )
 
 

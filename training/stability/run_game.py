@@ -26,12 +26,13 @@ from training.engine.checkpoint import (
 )
 from training.engine.distributed import World
 from training.engine.round_batches import RoundBatches
-from training.engine.state import State
+from training.engine.state import PlayerState, State
 from training.engine.stepper import game_of
 from training.errors import CheckpointError, StabilityError, require
 from training.game.forward import Batch
 from training.game.regularizers import Term
 from training.optim.constraints import CONSTRAINTS
+from training.optim.optimizers import OptimizerConfig
 from training.optim.schedules import Timetable
 from training.optim.unrolled import Adam, Steps, descent
 from training.stability.field import VectorField, as_analysed, loss_on
@@ -230,10 +231,17 @@ class RunGame:
     @property
     def optimizers(self) -> dict[str, FrozenOptimizer]:
         """Both players' optimisers as they stand, with the rates that schedules have come to."""
-        found = {}
-        for name, player in (("G", self.state.G), ("D", self.state.D)):
-            found[name] = frozen(player, player.rates(self.timetable, name, self.state.cur_nimg))
-        return found
+        return {name: frozen(player, self.rates[name]) for name, player in self._players.items()}
+
+    @property
+    def rates(self) -> dict[str, OptimizerConfig]:
+        """Both players' options, with what schedules have come to."""
+        timetable, cur_nimg = self.timetable, self.state.cur_nimg
+        return {n: each.rates(timetable, n, cur_nimg) for n, each in self._players.items()}
+
+    @property
+    def _players(self) -> dict[str, PlayerState]:
+        return {"G": self.state.G, "D": self.state.D}
 
     def round(self, at: Jacobian) -> RoundOperator:
         """Returns the operator of one round of the game linearised there."""

@@ -39,12 +39,16 @@ class Exponent:
     value: float
     """The exponent, a round: the slope of ln(distance) over these rounds by least squares. The
     distance swings where a game turns, and the slope depends less on where the swing ends."""
+    rounding: float = 0.0
+    """What rounding of the weights can do to ln(distance) in a round: less is no growth."""
 
     @property
     def error(self) -> float:
-        """Its standard error; infinite with one block."""
+        """Its standard error, with that of rounding; infinite with one block."""
         num = len(self.blocks)
-        return float(np.std(self.blocks, ddof=1) / math.sqrt(num)) if num > 1 else math.inf
+        if num < 2:
+            return math.inf
+        return math.hypot(np.std(self.blocks, ddof=1) / math.sqrt(num), self.rounding)
 
 
 def exponent(
@@ -86,7 +90,11 @@ def exponent(
         _renormalise(first, second, distance)
     kept = np.array(logarithms[block:])
     slope = np.polyfit(np.arange(len(kept)), kept, 1)[0]
-    return Exponent(blocks=tuple(np.diff(kept[::block]) / block), value=float(slope))
+    # Each weight is rounded in each round, and the distance is a difference of weights.
+    size = torch.nn.utils.get_total_norm([*_places(first)]).item()
+    rounding = np.finfo(np.float64).eps * size / distance
+    blocks = tuple(np.diff(kept[::block]) / block)
+    return Exponent(blocks=blocks, value=float(slope), rounding=float(rounding))
 
 
 def twin_of(config: TrainingConfig, state: State, source: BatchSource) -> Stepper:

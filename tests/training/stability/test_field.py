@@ -1,7 +1,11 @@
 """Products with the Jacobian against finite differences, for every family of networks."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
 from tests.models.networks.tiny import TINY, classes, inputs, players
 from training.errors import StabilityError
@@ -9,9 +13,12 @@ from training.game.forward import Batch, rows_are_independent
 from training.game.losses import Game
 from training.game.regularizers import Term
 from training.optim.unrolled import descent
-from training.stability.analysis import require_derivative
-from training.stability.closed_form.toy_games import ToyGame, dirac
-from training.stability.field import VectorField, as_analysed, loss_on
+from training.stability import opening
+from training.stability.closed_form.toy_games import Point, ToyGame, dirac
+from training.stability.derivative import require_derivative
+from training.stability.field import Linearization, VectorField, as_analysed, loss_on
+from training.stability.opening import difference_on
+from training.stability.run_game import RunGame
 
 
 def field_of(name: str, *terms: str, **options: object) -> VectorField:
@@ -54,11 +61,63 @@ def test_analysing_leaves_the_network_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "game",
-    [dirac("wgan-gp=1", objective="wasserstein"), dirac("dragan=1")],
+    ("game", "name"),
+    [
+        (dirac("wgan-gp=1", objective="wasserstein"), "wgan-gp"),
+        (dirac("dragan=1"), "dragan"),
+    ],
     ids=["wgan-gp", "dragan"],
 )
-def test_a_kink_is_refused(game: ToyGame) -> None:
+def test_a_kink_is_refused(game: ToyGame, name: str) -> None:
     field = game.field()
-    with pytest.raises(StabilityError, match="kink"):
-        require_derivative(field, field.at())
+    with pytest.raises(StabilityError, match="kink here, at a border"):
+        require_derivative(field, field.at(), ["r1"])
+    with pytest.raises(StabilityError, match=f"one-centred penalties .{name}. have"):
+        require_derivative(field, field.at(), ["r1", name])
+
+
+class Edge(nn.Module):
+    """D(x) = psi relu(x + beta): with R1, the field jumps by psi where G or data stand at -beta."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+        self.beta = nn.Parameter(torch.tensor(beta, dtype=torch.float64))
+
+    def forward(self, img: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        return self.psi * (img.flatten(1).sum(1) + self.beta).relu()
+
+
+@pytest.mark.parametrize("beta", [3e-6, -3e-6, 1e-3])
+def test_a_border_beside_the_place_is_no_kink(beta: float) -> None:
+    """A difference of 1e-5 crosses it; the place itself has a Jacobian."""
+    field = replace(dirac("r1=0.3"), G=lambda: Point(0.5), D=lambda: Edge(beta)).field()
+    assert require_derivative(field, field.at(), ["r1"]) < 1e-3
+
+
+def test_a_border_at_the_place_is_a_kink() -> None:
+    field = replace(dirac("r1=0.3"), G=lambda: Point(0.5), D=lambda: Edge(0.0)).field()
+    with pytest.raises(StabilityError, match="kink here, at a border"):
+        require_derivative(field, field.at(), ["r1"])
+
+
+def test_each_batch_is_compared(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = RunGame.open(tiny_run)
+    batches = list(game.batches(3))
+    assert difference_on(game, batches) < 1e-3
+    compare = opening.require_derivative
+
+    def kinked_on_the_second(
+        field: VectorField, at: Linearization, penalties: list[str], where: str
+    ) -> float:
+        return compare(field if "batch 2" not in where else Jumping(), at, penalties, where)  # type: ignore[arg-type]
+
+    class Jumping:
+        size, place = game.field(batches[0]).size, game.field(batches[0]).place
+
+        def __call__(self, place: torch.Tensor) -> torch.Tensor:
+            return torch.sign(place - self.place)
+
+    monkeypatch.setattr(opening, "require_derivative", kinked_on_the_second)
+    with pytest.raises(StabilityError, match="on batch 2 of 3"):
+        difference_on(game, batches)

@@ -55,6 +55,8 @@ GOLDEN = {
     ("Dirac, simultaneous, R1", "exponent"): -0.0457835,
     ("Dirac, alternating", "exponent"): 0.0,
     ("Dirac, R1", "critical weight"): 1.0,
+    ("Dirac, R1, rate of D 4 times G's", "critical gamma"): 0.5,
+    ("Dirac, R1, rate of D 0.25 times G's", "critical gamma"): 2.0,
 }
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.training.stability.conftest import MakeRun
 from training.data import Batches
 from training.engine.stepper import Stepper
-from training.errors import ConfigError
+from training.errors import ConfigError, StabilityError
 from training.game.regularizers import Term
 from training.optim.schedules import Schedule, Timetable
 from training.report.stability_results import curves, results_of
@@ -259,8 +259,18 @@ def test_what_cannot_be_tried_is_said(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kimg", ["nan", "0.3"])
+def test_a_run_that_is_shorter_than_any_trial_is_said(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], kimg: str
+) -> None:
+    run = make_run(1, total_kimg=0.5)  # a trial is 20 rounds of 32 images or more
+    assert main(["gamma", str(run), "--trials", kimg]) == StabilityError.exit_code
+    told = capsys.readouterr().err
+    assert "the run is shorter than 20 rounds (0.5 kimg, of 0.64)" in told
+    assert "allowed" not in told
+
+
 def test_too_few_images_are_said(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.errors import StabilityError
     from training.stability.trials.quality import Judge
 
     game = RunGame.open(make_run(num_rounds=1))

@@ -1,6 +1,7 @@
 """What didn't converge, or isn't finite, is told in words, and never as a figure."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,20 @@ from tests.training.stability.conftest import MakeRun
 from tests.training.stability.test_spectrum import analysis_of
 from training.engine.checkpoint import Checkpoints, read
 from training.errors import StabilityError
+from training.optim.optimizers import OptimizerConfig
+from training.optim.schedules import Schedule
 from training.stability import equilibrium as equilibria
 from training.stability.__main__ import main
+from training.stability.analysis import step_limit
+from training.stability.commands.exponent import verdict as exponent_verdict
 from training.stability.commands.results import keep
 from training.stability.commands.spectrum import verdict
 from training.stability.equilibrium import Equilibrium, equilibrium
+from training.stability.progress import Progress
+from training.stability.rounds.frozen_optimizers import plain, standing
+from training.stability.run_game import RunGame
 from training.stability.spectrum import extremes, spectra
+from training.stability.twins import Exponent
 
 
 class QuadraticGame:
@@ -135,3 +144,67 @@ def test_one_block_has_no_error(tiny_run: Path, capsys: pytest.CaptureFixture[st
 def test_a_round_that_is_not_resolved_decides_nothing() -> None:
     assert verdict(analysis_of(1.001, residual=0.05), 1e-3).startswith("Undecided")
     assert verdict(analysis_of(1.5, residual=0.05), 1e-3).startswith("Growth now")
+
+
+STOPPED = ("optim_G.lr=0@0.5", "optim_D.lr=0@0.5")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_rates_of_0_have_no_limit_and_no_growth(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], optimizer: str
+) -> None:
+    betas = (0.5, 0.0) if optimizer == "sgd" else (0.5, 0.999)
+    options = OptimizerConfig(method=optimizer, lr=1e-3, betas=betas)
+    schedules = tuple(map(Schedule.parse, STOPPED))
+    run = str(make_run(schedules=schedules, optim_G=options, optim_D=options))
+    words = ["spectrum", run, "--batches", "1", "--num", "1"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    limit = found["step_limit"]
+    assert [limit[name] for name in ("factor", "below", "above")] == [None] * 3
+    assert (found["radius"], found["flow"], found["region"]) == (None, None, None)
+    for told in (found["verdict"], limit["says"]):
+        assert "the rates are 0 here" in told.lower()
+        assert "choose another checkpoint" in told
+    assert main(["exponent", run]) == StabilityError.exit_code
+    assert "the rates are 0 here: nothing moves" in capsys.readouterr().err
+
+
+def test_one_player_that_stands_still_is_named(make_run: MakeRun) -> None:
+    run = make_run(schedules=(Schedule.parse(STOPPED[1]),))
+    game = RunGame.open(run)
+    (batch,) = game.batches(1)
+    limit = step_limit(
+        game.round(game.field(batch).at()), drift=1e-3, progress=Progress(lambda line: None)
+    )
+    assert (limit.factor, limit.standing) == (None, "the rate of D is 0 here: D stands still")
+    told = verdict(replace(analysis_of(1.1), limit=limit), 1e-3)
+    assert told.startswith("The rate of D is 0 here: D stands still; ")
+    assert "Growth now" in told
+
+
+def test_an_optimiser_without_a_step_has_no_limit() -> None:
+    unmoved = replace(plain(0.1), scale=torch.zeros(1))
+    assert standing({"G": unmoved, "D": unmoved}).endswith("nothing moves")
+    assert standing({"G": unmoved, "D": plain(0.1)}) == (
+        "the optimiser of G has taken no step yet: G stands still"
+    )
+    assert standing({"G": plain(0.1), "D": plain(0.1)}) == ""
+
+
+def test_an_exponent_below_the_rounding_of_the_distance_is_none() -> None:
+    """Twins of rates of 1e-13 keep their distance to the last digits, which said "they meet"."""
+    still = Exponent(blocks=(-1e-12, -1e-12, -1.1e-12), value=-1e-12, rounding=7e-9)
+    assert exponent_verdict(still).startswith("Neither parts nor closes")
+    assert exponent_verdict(replace(still, rounding=0.0)).startswith("Twins meet")
+
+
+def test_the_rounding_of_an_exponent_is_that_of_the_weights(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = OptimizerConfig(lr=1e-15)
+    run = str(make_run(1, optim_G=slow, optim_D=slow))
+    assert main(["exponent", run, "--rounds", "8", "--block", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 1e-10 < found["standard_error"] < 1e-7
+    assert found["verdict"].startswith("Neither parts nor closes")

@@ -6,6 +6,7 @@ players' rates.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,8 +29,9 @@ from training.stability.closed_form.gauge import (
 )
 from training.stability.closed_form.toy_games import ToyGame, dirac, gaussian_mean
 from training.stability.closed_form.zoo import extrapolation_polynomial
-from training.stability.rounds.frozen_optimizers import plain
-from training.stability.sensitivity import slopes
+from training.stability.damping import damping, slopes
+from training.stability.rounds.frozen_optimizers import FrozenOptimizer, plain
+from training.stability.rounds.round_operator import RoundOperator
 
 
 def checks() -> Iterator[Check]:
@@ -84,6 +86,19 @@ def _critical() -> Iterator[Check]:
             quantity="critical weight",
             measured=(_critical_weight(game),),
             expected=(critical,),
+        )
+    for rate in (0.25, 4.0):
+        one, quick = plain(1.0), plain(rate)
+
+        def at(gamma: float, players: dict[str, FrozenOptimizer]) -> RoundOperator:
+            return replace(operator(dirac(f"r1={gamma}")), optimizers=players)
+
+        found = damping(partial(at, players={"G": one, "D": quick}), 0.2)
+        yield Check(
+            game=f"Dirac, R1, rate of D {rate:g} times G's",
+            quantity="critical gamma",
+            measured=(math.nan if found.advice is None else found.advice,),
+            expected=(2 * C / math.sqrt(rate),),
         )
     slope = GAMMA / 4 / math.sqrt(C**2 - GAMMA**2 / 4)
     yield Check(

@@ -8,13 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from training.data import Batches
-from training.errors import require
+from training.errors import StabilityError, require
 from training.stability.commands.results import as_json, keep
+from training.stability.memory import Held
+from training.stability.opening import opened
 from training.stability.progress import Progress
 from training.stability.run_game import RunGame
 from training.stability.twins import BLOCK, NUM_ROUNDS, Exponent, exponent, twin_of
 
 _SURE = 2.0  # standard errors
+# Each twin has weights, gradients, two moments, an average, and what its round remembers.
+_HELD = Held(fields=1, vectors=16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class ExponentCommand:
         """Returns the report. folder: of the run. say: is given lines of progress.
 
         Raises:
-            TrainingError: the run can't be read, or diverges.
+            TrainingError: the run can't be read, diverges or stands still, or memory is too small.
         """
         require(self.block >= 1, "block", self.block, "1 or more", "set --block")
         least = 2 * self.block
@@ -46,6 +50,13 @@ class ExponentCommand:
         size = config.batch_size
         at_most = f"at most {len(game.image_set)}, the images of {game.image_set.name}"
         require(size <= len(game.image_set), "batch_size", size, at_most, "give it all of its data")
+        if not any(options.lr for options in game.rates.values()):
+            raise StabilityError(
+                "the rates are 0 here: nothing moves, and twins stay as they are; choose another "
+                "checkpoint with --checkpoint"
+            )
+        remedy = "this training needs that itself, twice and in float64: free some, or train a "
+        opened(game, _HELD, batch_size=size, remedy=f"{remedy}smaller game")
         source = Batches(game.image_set, batch_size=size, seed=config.seed)
         twins = [twin_of(config, state, source) for _ in range(2)]
         counted = Progress(say).counted("rounds of both", lambda: None, self.rounds)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from training.errors import StabilityError, require
+from training.errors import ConfigError, StabilityError, require
 from training.game.penalties import PENALTIES
-from training.stability.analysis import require_derivative
 from training.stability.commands import trials as trying
 from training.stability.commands.results import as_json, keep
+from training.stability.critical_weights import held, rounds_at
 from training.stability.damping import DAMPED, Damping, damping
-from training.stability.field import Linearization
+from training.stability.opening import difference_on, opened
 from training.stability.progress import Progress
 from training.stability.run_game import RunGame
 
@@ -116,18 +116,13 @@ class GammaCommand:
         """The damping by each penalty; with trials, the reason where the game has no Jacobian."""
         found = {}
         try:
-            game.require_differentiable()
-            (batch,) = game.batches(1, self.batch_size)
-            field = game.field(batch)
-            require_derivative(field, field.at())
+            _require_linear(game)
+            batches = opened(game, held(self.num), batch_size=self.batch_size)
+            difference_on(game, batches)
             progress = Progress(say)
             for name in names:
-
-                def at(weight: float, name: str = name) -> Linearization:
-                    return game.field(batch, {name: weight}).at()
-
-                counted = progress.counted(f"{name}: weights solved", at)
-                found[name] = damping(counted, weights.get(name, 0.0), num=self.num)
+                at = progress.counted(f"{name}: weights solved", rounds_at(game, batches[0], name))
+                found[name] = damping(at, weights.get(name, 0.0), num=self.num)
         except StabilityError as error:
             if self.trials is None:
                 raise
@@ -135,11 +130,19 @@ class GammaCommand:
         return found, ""
 
 
+def _require_linear(game: RunGame) -> None:
+    try:
+        _ = game.optimizers
+    except ConfigError as error:  # trials need no linear form
+        raise StabilityError(str(error)) from error
+
+
 def _text(name: str, found: Damping) -> list[str]:
     lines = [
         "",
         f"{name}, weight {found.weight:g}",
-        f"  {'lambda':26}{'d lambda / d weight':26}{'damping':>8}{'of G':>7}  critical weight",
+        f"  {'lambda, a round':26}{'d lambda / d weight':26}{'damping':>8}{'of G':>7}"
+        "  critical weight",
     ]
     for mode in found.modes:
         critical = mode.critical(found.weight) if mode.turns else None
@@ -163,7 +166,7 @@ def _text(name: str, found: Damping) -> list[str]:
     lines.append(f"  Advice: {name}={found.advice:.3g}, critical damping of the least damped mode.")
     for weight, value, abscissa in found.solved:
         lines.append(
-            f"  solved at {weight:.4g}: {_number(value)}, largest real part of J {abscissa:.4g}"
+            f"  solved at {weight:.4g}: {_number(value)}, largest real part {abscissa:.4g}"
         )
     return lines
 

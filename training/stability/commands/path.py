@@ -12,6 +12,8 @@ from training.engine.state import State
 from training.errors import StabilityError, require
 from training.stability.commands.results import as_json, keep
 from training.stability.course import PathAngle, conditioning, path_angle
+from training.stability.memory import Held
+from training.stability.opening import opened
 from training.stability.progress import Progress
 from training.stability.run_game import RunGame
 
@@ -44,7 +46,7 @@ class PathCommand:
         """
         require(self.points >= 12, "points", self.points, "12 or more", "set --points")
         game = RunGame.open(folder, self.checkpoint)
-        (batch,) = game.batches(1, self.batch_size)
+        (batch,) = opened(game, Held(fields=1, vectors=4), batch_size=self.batch_size)
         field = game.field(batch)
         start = self._start(game)
         if torch.equal(start, field.place):

@@ -66,6 +66,18 @@ class SpectrumCommand:
 
 def verdict(found: Analysis, drift: float) -> str:
     """Says in a sentence what a round does here."""
+    standing = found.limit.standing
+    if found.nothing_moves:
+        return (
+            f"{_capital(standing)}, and a spectrum says nothing of this training; choose another "
+            "checkpoint with --checkpoint."
+        )
+    if standing:
+        return f"{_capital(standing)}; a round is the other player's alone. {_growth(found, drift)}"
+    return _growth(found, drift)
+
+
+def _growth(found: Analysis, drift: float) -> str:
     leading = found.batches[0].round.values[0]
     apart = abs(found.radius - 1 - drift)
     if found.residual > max(UNRESOLVED, apart):
@@ -113,7 +125,8 @@ def text(game: RunGame, found: Analysis, drift: float) -> str:
         f"At this point: {point.kind(is_stable=found.is_stable)}.",
         f"Rotation |A|/|S|: {found.rotation:.3g} (0 descends, large circles). Numerical abscissa "
         f"{_found(found.numerical_abscissa)}: how fast a deviation may grow at first.",
-        f"A product with J differs from finite differences by {found.difference:.0e}.",
+        f"A product with J differs from finite differences by {found.difference:.0e}, at most, on "
+        "each batch.",
         "",
         *LIMITS,
         *(f"Held: {note}." for note in game.notes),
@@ -142,7 +155,8 @@ def record(game: RunGame, found: Analysis, drift: float) -> dict[str, Any]:
             }
             for each in found.batches
         ],
-        "radius": found.radius,
+        "radius": None if found.nothing_moves else found.radius,
+        "standing": found.limit.standing,
         "step_limit": {
             # JSON has no infinity.
             "factor": "unbounded" if limit.factor == float("inf") else limit.factor,
@@ -191,7 +205,16 @@ def _period(mu: complex) -> float:
     return float(2 * np.pi / abs(np.angle(mu)))
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _limit(limit: StepLimit) -> str:
+    if limit.standing:
+        return (
+            f"There is no largest stable rate to tell, as {limit.standing.replace(':', ',')}; "
+            "choose another checkpoint with --checkpoint."
+        )
     if limit.factor is None:
         return "No smaller learning rate is stable here: the flow itself grows."
     if np.isinf(limit.factor):

@@ -54,10 +54,15 @@ def check(game: RunGame, kimg: float, num_draws: int, *, from_start: bool) -> No
 
     Raises:
         ConfigError: they are shorter than LEAST_ROUNDS rounds, longer than the run, or played once.
-        StabilityError: the game's networks grow.
+        StabilityError: the run is shorter than LEAST_ROUNDS rounds, or the game's networks grow.
     """
     config = game.config
     least, most = LEAST_ROUNDS * config.round_nimg / 1000, config.total_kimg
+    if least > most:
+        raise StabilityError(
+            f"the run is shorter than {LEAST_ROUNDS} rounds ({most:g} kimg, of {least:g}), and no "
+            "trial within its length says anything; leave --trials out, or train longer"
+        )
     allowed = f"{least:g} .. {most:g}: {LEAST_ROUNDS} rounds to the run's whole length in kimg"
     remedy = "set --trials to a tenth of the run or more; what is as long as it, train"
     require(math.isfinite(kimg) and least <= kimg <= most, "trials", kimg, allowed, remedy)

@@ -5,7 +5,7 @@ is linear in the gradient and in the first moment, so that a round of the linear
 matrix. Each entry follows the code of its optimiser (`training.optim.optimizers`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,11 @@ class FrozenOptimizer:
         """Vectors that it remembers between two steps."""
         return int(self.momentum != 0) + int(self.optimistic)
 
+    @property
+    def moves(self) -> bool:
+        """False where no gradient moves the player."""
+        return self.lr > 0 and bool(self.scale.any())
+
     def step(self, gradient: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Returns the move and the new memory. gradient: of the loss, in the player's size."""
         rest, kept = list(memory), []
@@ -55,6 +60,29 @@ class FrozenOptimizer:
     def scaled(self, factor: float) -> "FrozenOptimizer":
         """The same with a learning rate multiplied by the factor."""
         return replace(self, lr=self.lr * factor)
+
+
+NOTHING_MOVES = "nothing moves"
+
+
+def standing(optimizers: Mapping[str, FrozenOptimizer]) -> str:
+    """Says which players don't move, and why; empty where all of them do.
+
+    optimizers: by the player's name.
+    """
+    still = [name for name, each in optimizers.items() if not each.moves]
+    if not still:
+        return ""
+    at_rest = [name for name in still if not optimizers[name].lr]
+    if len(at_rest) == len(optimizers):
+        return f"the rates are 0 here: {NOTHING_MOVES}"
+    why = " and ".join(
+        f"the rate of {name} is 0 here"
+        if name in at_rest
+        else f"the optimiser of {name} has taken no step yet"
+        for name in still
+    )
+    return f"{why}: {NOTHING_MOVES if len(still) > 1 else f'{still[0]} stands still'}"
 
 
 Scale = Callable[[PlayerState, OptimizerConfig], Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.game.updates import UPDATES, Gradients, RoundBatch, Snapshot
 from training.stability.field import PLAYERS
-from training.stability.rounds.frozen_optimizers import FrozenOptimizer, Memory
+from training.stability.rounds.frozen_optimizers import FrozenOptimizer, Memory, standing
 
 
 class Jacobian(Protocol):
@@ -33,6 +33,10 @@ class Jacobian(Protocol):
 
     def jvp_of(self, player: str, u: Tensor) -> Tensor:
         """Returns the player's rows of J u."""
+        ...
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Returns J^T u."""
         ...
 
 
@@ -55,6 +59,10 @@ class DenseJacobian:
         first = self.sizes["G"]
         rows = self.matrix[:first] if player == "G" else self.matrix[first:]
         return rows @ u
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Returns J^T u."""
+        return self.matrix.T @ u
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,11 @@ class RoundOperator:
         )
 
     @property
+    def standing(self) -> str:
+        """Says who doesn't move here, and why; empty where both players do."""
+        return standing(self.optimizers)
+
+    @property
     def num_rounds(self) -> int:
         """Rounds that one application plays: those between two of lookahead's, else 1."""
         return self.lookahead_steps or 1
@@ -115,15 +128,22 @@ class RoundOperator:
 
     def preconditioned(self, u: Tensor) -> Tensor:
         """Returns P J u, P with the learning rates: the flow that small steps follow. u: [n]."""
-        parts = []
-        for player in PLAYERS:
-            optimizer = self.optimizers[player]
-            # In the long run, momentum b moves a player 1 / (1 - b) times as far.
-            lasting = 1.0 if optimizer.damped else 1 / (1 - optimizer.momentum)
-            steps = self.steps_G if player == "G" else self.steps_D
-            rate = steps * lasting * optimizer.lr * optimizer.scale
-            parts.append(rate * self.jacobian.jvp_of(player, u))
-        return torch.cat(parts)
+        return torch.cat([self._rate(p) * self.jacobian.jvp_of(p, u) for p in PLAYERS])
+
+    def preconditioned_back(self, u: Tensor) -> Tensor:
+        """Returns (P J)^T u = J^T P u. u: [n]."""
+        sizes = self.jacobian.sizes
+        parts = torch.split(u, [sizes[player] for player in PLAYERS])
+        pairs = zip(PLAYERS, parts, strict=True)
+        return self.jacobian.vjp(torch.cat([self._rate(p) * part for p, part in pairs]))
+
+    def _rate(self, player: str) -> Tensor:
+        """How far a player moves in a round along a gradient of 1: its part of P."""
+        optimizer = self.optimizers[player]
+        # In the long run, momentum b moves a player 1 / (1 - b) times as far.
+        lasting = 1.0 if optimizer.damped else 1 / (1 - optimizer.momentum)
+        steps = self.steps_G if player == "G" else self.steps_D
+        return steps * lasting * optimizer.lr * optimizer.scale
 
 
 class _LinearStep:
