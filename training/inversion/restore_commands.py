@@ -44,8 +44,7 @@ class _Restoring:
     files: tyro.conf.Suppress[tyro.conf.Fixed[tuple[Path, ...]]] = ()
     repository: Path = Path("model-repository")
     """Folder of published models."""
-    out: Path = Path("inverted")
-    """Folder for the images."""
+    out: Path
     force: bool = False
     """Overwrite files that are there; never those that are read."""
     label: str | None = None
@@ -98,6 +97,8 @@ class ProjectCommand(_Restoring):
     A table is printed; --out gets latents.npz and projected.png: real, encoder, z, w in rows.
     """
 
+    out: Path = Path("projected")
+    """Folder for the images."""
     restarts: int = 4
     """Starts of each image, of which the best is kept."""
 
@@ -144,6 +145,8 @@ class EditCommand(_Restoring):
     model makes is added to the real one.
     """
 
+    out: Path = Path("edited")
+    """Folder for the images."""
     directions: str = ""
     """Units of directions, as 0:1.5,thickness:-1: those of `python -m training.interpretation`."""
 
@@ -193,6 +196,8 @@ class FillCommand(_Restoring):
     Each answer is plausible, not true. Their spread says how much the known pixels leave open.
     """
 
+    out: Path = Path("filled")
+    """Folder for the images."""
     mask: Path | None = None
     """An image of the same size, white where pixels are known, black where to fill; by default
     each image's alpha."""
@@ -229,6 +234,8 @@ class EnlargeCommand(_Restoring):
     Each answer is plausible, not true. The files must be of the model's size divided by --factor.
     """
 
+    out: Path = Path("enlarged")
+    """Folder for the images."""
     factor: int = 4
     """How many times smaller the files are."""
     answers: int = 4
