@@ -170,4 +170,4 @@ def test_the_name_is_the_folders_unless_one_is_given() -> None:
     assert parse(words).name == "my-photos"
     assert parse([*words, "--name", "mine"]).name == "mine"
     assert parse(["folder", "--data.path", "фото"]).name == "folder"
-    assert parse(["digits", "--data.path", "photos"]).name == "digits"
+    assert parse(["mnist", "--data.path", "photos"]).name == "mnist"
