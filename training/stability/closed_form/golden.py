@@ -29,8 +29,8 @@ from training.stability.closed_form.gauge import (
 )
 from training.stability.closed_form.toy_games import ToyGame, dirac, gaussian_mean
 from training.stability.closed_form.zoo import extrapolation_polynomial
-from training.stability.damping import damping, slopes
-from training.stability.rounds.frozen_optimizers import FrozenOptimizer, plain
+from training.stability.damping import Mode, damping, slopes
+from training.stability.rounds.frozen_optimizers import plain
 from training.stability.rounds.round_operator import RoundOperator
 
 
@@ -88,16 +88,11 @@ def _critical() -> Iterator[Check]:
             expected=(critical,),
         )
     for rate in (0.25, 4.0):
-        one, quick = plain(1.0), plain(rate)
-
-        def at(gamma: float, players: dict[str, FrozenOptimizer]) -> RoundOperator:
-            return replace(operator(dirac(f"r1={gamma}")), optimizers=players)
-
-        found = damping(partial(at, players={"G": one, "D": quick}), 0.2)
+        advice = damping(partial(_at_rate, rate), 0.2).advice
         yield Check(
             game=f"Dirac, R1, rate of D {rate:g} times G's",
             quantity="critical gamma",
-            measured=(math.nan if found.advice is None else found.advice,),
+            measured=(math.nan if advice is None else advice,),
             expected=(2 * C / math.sqrt(rate),),
         )
     slope = GAMMA / 4 / math.sqrt(C**2 - GAMMA**2 / 4)
@@ -120,6 +115,12 @@ def _critical() -> Iterator[Check]:
         )
 
 
+def _at_rate(rate: float, gamma: float) -> RoundOperator:
+    """A round on the Dirac-GAN with R1, D's rate so many times G's."""
+    players = {"G": plain(1.0), "D": plain(rate)}
+    return replace(operator(dirac(f"r1={gamma}")), optimizers=players)
+
+
 def _dampings() -> Iterator[tuple[str, Callable[[float], ToyGame], float]]:
     """Penalties with the weight from which on nothing turns: damping d of one player = 2 sqrt(bc).
 
@@ -136,7 +137,8 @@ def _critical_weight(game: Callable[[float], ToyGame]) -> float:
     """By the law of `training.stability.damping`, from the eigenvalue and its slope at gamma."""
     value = max(eigenvalues(jacobian(game(GAMMA))), key=lambda each: each.imag)
     slope = sensitivities(game(GAMMA), game(GAMMA + 1))[0]
-    return GAMMA + (abs(value) + value.real) / -slope.real
+    found = Mode(value=value, slope=slope, share_G=math.nan).critical(GAMMA)
+    return math.nan if found is None else found
 
 
 def sensitivities(game: ToyGame, heavier: ToyGame) -> tuple[complex, ...]:

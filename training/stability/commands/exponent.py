@@ -9,7 +9,8 @@ import numpy as np
 
 from training.data import Batches
 from training.errors import StabilityError, require
-from training.stability.commands.results import as_json, keep
+from training.finite_json import as_json
+from training.stability.commands.results import keep
 from training.stability.memory import Held
 from training.stability.opening import opened
 from training.stability.progress import Progress

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from training.errors import ConfigError, StabilityError
+from training.finite_json import as_json
 from training.game.objectives import OBJECTIVES
 from training.game.updates import UPDATES
 from training.stability.closed_form.gauge import Check
@@ -13,7 +14,6 @@ from training.stability.closed_form.golden import checks
 from training.stability.closed_form.simulation import METHODS, ORDERS, play, verdict
 from training.stability.closed_form.trajectories import drawing
 from training.stability.closed_form.zoo import NONE, WITHOUT, Row, zoo
-from training.stability.commands.results import as_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from training.errors import ConfigError, StabilityError, require
+from training.finite_json import as_json
 from training.game.penalties import PENALTIES
 from training.stability.commands import trials as trying
-from training.stability.commands.results import as_json, keep
+from training.stability.commands.results import keep
 from training.stability.critical_weights import held, rounds_at
 from training.stability.damping import DAMPED, Damping, damping
 from training.stability.opening import difference_on, opened

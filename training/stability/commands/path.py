@@ -10,7 +10,8 @@ import torch
 
 from training.engine.state import State
 from training.errors import StabilityError, require
-from training.stability.commands.results import as_json, keep
+from training.finite_json import as_json
+from training.stability.commands.results import keep
 from training.stability.course import PathAngle, conditioning, path_angle
 from training.stability.memory import Held
 from training.stability.opening import opened

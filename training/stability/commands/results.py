@@ -8,8 +8,6 @@ from typing import Any
 from models.bundle import write_synced
 from training.finite_json import as_json
 
-__all__ = ["FOLDER", "as_json", "keep"]
-
 FOLDER = "stability"
 """In a run's folder: a file for each command and checkpoint, which `training.report` reads."""
 

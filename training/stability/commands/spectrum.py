@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from training.errors import require, require_number
+from training.finite_json import as_json
 from training.stability.analysis import Analysis, StepLimit, analyse
-from training.stability.commands.results import as_json, keep
+from training.stability.commands.results import keep
 from training.stability.progress import Progress
 from training.stability.run_game import RunGame
 from training.stability.spectrum import Complexes, Extremes, Spectrum
